@@ -1,0 +1,41 @@
+# make demo    train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
+# make test    ruff and pytest
+# make clean   remove what these two made
+#
+# Both make their environment in .venv first. PYTHON chooses the interpreter (3.10 to 3.13).
+
+PYTHON ?= $(firstword $(shell for v in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$v -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$v; done))
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG := configs/shapes/mask_rcnn_fasternet_t0_shapes.py
+WORK := work_dirs/mask_rcnn_fasternet_t0_shapes
+CHECKPOINT := $(WORK)/epoch_6.pth
+
+.PHONY: demo test clean
+.DELETE_ON_ERROR:
+
+# The stamp is written last, so an interrupted installation is taken up again.
+$(VENV)/installed: requirements.txt requirements-test.txt pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.txt -r requirements-test.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# A checkpoint appears whole or not at all; an interrupted training goes on from the last one.
+$(CHECKPOINT): | $(VENV)/installed
+	$(BIN)/python tools/train.py $(CONFIG) --resume --seed 0
+
+demo: $(CHECKPOINT)
+	$(BIN)/python tools/test.py $(CONFIG) $(CHECKPOINT) --show-dir $(WORK)/drawings
+
+test: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) work_dirs data/shapes

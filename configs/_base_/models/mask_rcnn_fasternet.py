@@ -1,0 +1,4 @@
+# Mask R-CNN with FPN as MMDetection configures it for ResNet-50, on FasterNet.
+_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+
+model = dict(backbone=dict(_delete_=True, type='fasternet_mm.FasterNet'))

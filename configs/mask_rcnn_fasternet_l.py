@@ -1,0 +1,12 @@
+_base_ = [
+    '_base_/models/mask_rcnn_fasternet.py',
+    '_base_/datasets/coco_instance.py',
+    '_base_/schedules/adamw_1x.py',
+    '_base_/runtime.py',
+]
+
+model = dict(
+    backbone=dict(arch='l', drop_path_rate=0.3),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,0 +1,11 @@
+_base_ = [
+    '_base_/models/mask_rcnn_fasternet.py',
+    '_base_/datasets/coco_instance.py',
+    '_base_/schedules/adamw_1x.py',
+    '_base_/runtime.py',
+]
+
+model = dict(
+    backbone=dict(arch='s', drop_path_rate=0.15),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)

@@ -1,0 +1,5 @@
+"""Data sets."""
+
+from .datasets import ShapesDataset
+
+__all__ = ['ShapesDataset']

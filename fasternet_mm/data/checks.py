@@ -1,0 +1,114 @@
+"""Finding what is wrong with data before a long run starts, without building a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from ..errors import UserError
+
+
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
+    """Check the folders, annotation files and classes that ``{split}_dataloader`` of a config would read.
+
+    Raises:
+        UserError: the first thing that is missing or does not fit.
+    """
+    for split in splits:
+        for key, dataset in _datasets(cfg.get(f'{split}_dataloader', {}).get('dataset'), f'{split}_dataloader.dataset'):
+            _check_dataset(cfg, key, dataset)
+
+
+def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The data sets that read files, out of wrappers (repeated, concatenated, mixed)."""
+    if isinstance(dataset, (list, tuple)):
+        for number, part in enumerate(dataset):
+            yield from _datasets(part, f'{key}.{number}')
+    elif dataset and 'dataset' in dataset:
+        yield from _datasets(dataset['dataset'], f'{key}.dataset')
+    elif dataset and 'datasets' in dataset:
+        yield from _datasets(dataset['datasets'], f'{key}.datasets')
+    elif dataset:
+        yield key, dataset
+
+
+def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
+    root = Path(dataset.get('data_root') or '')
+    annotations = dataset.get('ann_file')
+    wanted = [root / value for value in (dataset.get('data_prefix') or {}).values() if isinstance(value, str) and value]
+    wanted += [root / annotations] if annotations else []
+    for path in wanted:
+        if not path.exists():
+            first_missing = next(p for p in [*reversed(path.parents), path] if not p.exists())
+            raise UserError(
+                f'{first_missing} does not exist, and {key} needs {path}: put or link the data there, or name another '
+                f'folder with --cfg-options {key}.data_root=FOLDER'
+            )
+    if annotations and annotations.endswith('.json'):
+        _check_classes(cfg, key, dataset, root / annotations)
+
+
+def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
+    found = [category['name'] for category in read_categories(path)]
+    scope = cfg.get('default_scope', 'mmengine')
+    kind = DATASETS.get(dataset.type if '.' in dataset.type else f'{scope}.{dataset.type}')
+    classes = (dataset.get('metainfo') or {}).get('classes') or (kind.METAINFO.get('classes') if kind else None)
+    if classes is None:
+        return
+    classes = [classes] if isinstance(classes, str) else list(classes)
+    advice = f"set metainfo=dict(classes=(…)) of {key} to the file's, and num_classes of the heads to their number"
+    missing = [name for name in classes if name not in found]
+    if missing:
+        raise UserError(
+            f'{path} has the classes {_few(found)}, but {key} expects {len(missing)} that it lacks: '
+            f'{_few(missing)}; {advice}'
+        )
+    # MMDetection numbers classes in the file's order, whatever the config's.
+    in_file_order = [name for name in found if name in classes]
+    if in_file_order != classes:
+        raise UserError(
+            f'{path} lists the classes in another order ({_few(in_file_order)}) than {key} ({_few(classes)}): {advice}'
+        )
+    for head, number in _class_counts(cfg.get('model', {})):
+        if number != len(classes):
+            raise UserError(
+                f'{head}={number}, but {key} has {len(classes)} classes ({_few(classes)}): '
+                f'set it with --cfg-options {head}={len(classes)}'
+            )
+
+
+def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
+    for path in ('bbox_head', 'roi_head.bbox_head', 'roi_head.mask_head'):
+        node = model
+        for part in path.split('.'):
+            node = node.get(part) if hasattr(node, 'get') else None
+        if hasattr(node, 'get') and isinstance(node.get('num_classes'), int):
+            yield f'model.{path}.num_classes', node['num_classes']
+
+
+def read_categories(path: Path) -> list[dict[str, Any]]:
+    """The categories of a COCO annotation file, each with ``id`` and ``name``, in its order.
+
+    Raises:
+        UserError: the file is not COCO instance annotations.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} is not JSON ({error}): a COCO annotation file is needed') from error
+    parts = ('images', 'annotations', 'categories')
+    lacking = [part for part in parts if not isinstance(content, dict) or not isinstance(content.get(part), list)]
+    if lacking:
+        raise UserError(f'{path} is JSON but not COCO annotations: it has no list {_few(lacking)}')
+    if not all(isinstance(category, dict) and {'id', 'name'} <= category.keys() for category in content['categories']):
+        raise UserError(f'{path} is not COCO annotations: each of its categories needs an id and a name')
+    return content['categories']
+
+
+def _few(names: Sequence[str]) -> str:
+    return ', '.join(names[:5]) + (f', … ({len(names)} in all)' if len(names) > 5 else '')

@@ -1,0 +1,30 @@
+"""Data sets in MMDetection's form."""
+
+from typing import Any, ClassVar
+
+from mmdet.datasets import CocoDataset
+
+from ..registry import DATASETS
+from .shapes import CLASSES, PALETTE, ensure_shapes
+
+
+@DATASETS.register_module()
+class ShapesDataset(CocoDataset):
+    """The embedded data set (`fasternet_mm.data.shapes`), made at first use.
+
+    Args:
+        data_root: folder of the data set, created when it is missing. Default: 'data/shapes'.
+        split: 'train', 'val' or 'test'. Default: 'train'.
+        kwargs: as for MMDetection's ``CocoDataset``.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = dict(classes=CLASSES, palette=PALETTE)
+
+    def __init__(self, data_root: str = 'data/shapes', split: str = 'train', **kwargs: Any) -> None:
+        ensure_shapes(data_root)
+        super().__init__(
+            data_root=data_root,
+            ann_file=f'annotations/{split}.json',
+            data_prefix=dict(img=f'images/{split}/'),
+            **kwargs,
+        )

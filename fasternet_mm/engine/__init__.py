@@ -1,0 +1,1 @@
+"""Configs and runners, as the tools use them."""

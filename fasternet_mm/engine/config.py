@@ -1,0 +1,113 @@
+"""Reading a config and the options that a command line adds to it, strictly."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmengine.registry.root
+from mmengine.config import Config, DictAction
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from ..errors import UserError
+
+OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
+"""What ``optim_wrapper`` may hold besides its class's own arguments: MMEngine hands them to the builder."""
+
+
+def load_config(path: str, options: Sequence[str] = ()) -> Config:
+    """The config at ``path`` with ``options`` ('key=value', as MMDetection's ``--cfg-options``) merged in.
+
+    Raises:
+        UserError: the file is missing or broken, or an option names a key that nothing would read.
+    """
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    for key, value in _parse(options).items():
+        _check_key(cfg, key)
+        cfg.merge_from_dict({key: value})
+    return cfg
+
+
+def _parse(options: Sequence[str]) -> dict[str, Any]:
+    for option in options:
+        if '=' not in option:
+            raise UserError(f'--cfg-options {option!r}: write key=value, as in model.backbone.arch=t1')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction)
+    return parser.parse_args(['--options', *options]).options or {}
+
+
+def _check_key(cfg: Config, key: str) -> None:
+    """Walk down ``key``: each step is in the config, or an argument of the object that is built there."""
+    node: Any = cfg
+    path = key.split('.')
+    for depth, part in enumerate(path):
+        if isinstance(node, (list, tuple)):
+            if not (part.isdigit() and int(part) < len(node)):
+                where = '.'.join(path[:depth])
+                raise UserError(f'--cfg-options {key}: {where} is a list, use a number from 0 to {len(node) - 1}')
+            node = node[int(part)]
+            continue
+        known = node if hasattr(node, 'keys') else {}
+        if part in known:
+            node = node[part]
+            continue
+        accepted = _accepted_arguments(node, path[:depth], cfg)
+        if part in accepted:
+            return
+        where = '.'.join(path[:depth]) or 'the config'
+        choices = sorted({*known, *accepted} - {'type', '_scope_'})
+        near = difflib.get_close_matches(part, choices, n=1)
+        hint = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(choices) or "no keys"}'
+        raise UserError(f'--cfg-options {key}: {where} has no {part!r}; {hint}')
+
+
+def _accepted_arguments(node: Any, path: Sequence[str], cfg: Config) -> set[str]:
+    if not path:
+        return _arguments(Runner)
+    if not hasattr(node, 'get'):
+        return set()
+    accepted = OPTIMIZER_OPTIONS if path[-1] == 'optim_wrapper' else set()
+    if path[-1].endswith('_dataloader'):
+        return accepted | _arguments(DataLoader)
+    kind = node.get('type')
+    built = kind if isinstance(kind, type) else _find_class(kind, cfg.get('default_scope'))
+    return accepted | (_arguments(built) if built else set())
+
+
+def _find_class(kind: str | None, scope: str | None) -> type | None:
+    if kind is None:
+        return None
+    name = kind if '.' in kind or scope is None else f'{scope}.{kind}'
+    for registry in vars(mmengine.registry.root).values():
+        found = registry.get(name) if isinstance(registry, Registry) else None
+        if inspect.isclass(found):
+            return found
+    return None
+
+
+def _arguments(cls: type) -> set[str]:
+    """Names that the constructor takes; where it hands ``**kwargs`` on, its base class's too."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names - {'self'}
+
+
+def default_work_dir(config: str) -> str:
+    """MMDetection's convention: ``work_dirs/`` and the config's name."""
+    return str(Path('work_dirs') / Path(config).stem)

@@ -1,0 +1,71 @@
+"""From a config to a checked, ready MMEngine runner."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from ..data.checks import check_data
+from ..errors import UserError
+from ..weights.loading import use_safe_loading
+from .storage import register_atomic_backend
+
+
+def build_runner(cfg: Config, splits: Sequence[str]) -> Runner:
+    """Check everything that can be checked, then build the runner for the ``splits`` ('train', 'val', 'test') used.
+
+    Nothing is written before the checks have passed.
+
+    Raises:
+        UserError: data, model or work directory cannot be used; see `check_data`, `build_model`.
+    """
+    check_data(cfg, splits)
+    build_model(cfg)
+    check_writable(cfg.work_dir)
+    use_safe_loading()
+    register_atomic_backend()
+    checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
+    if checkpoint_hook:
+        checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
+    if not torch.cuda.is_available():
+        # NCCL and MMEngine's default DistributedDataParallel, which names a CUDA device, need GPUs.
+        cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
+        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', broadcast_buffers=False))
+    return Runner.from_cfg(cfg)
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, with initial weights not yet set.
+
+    Raises:
+        UserError: the config's ``model`` cannot be built.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    try:
+        return MODELS.build(cfg.model)
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        message = error.args[0] if error.args else type(error).__name__
+        raise UserError(f"the config's model cannot be built: {message}") from error
+
+
+def check_writable(folder: str) -> None:
+    """Raise `UserError` unless files can be made in ``folder``, which is made when it is missing."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written ({error.strerror}): name another folder') from error
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The newest training checkpoint in ``work_dir``. Since they are written atomically, each one is whole."""
+    found = [*Path(work_dir).glob('epoch_*.pth'), *Path(work_dir).glob('iter_*.pth')]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None

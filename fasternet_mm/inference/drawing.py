@@ -1,0 +1,78 @@
+"""Pictures with predictions drawn in, by the config's own visualizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+
+from ..engine.storage import write_atomically
+from ..registry import HOOKS
+
+
+def draw_prediction(
+    visualizer: Visualizer, sample: BaseDataElement, out_file: str, score_thr: float, beside_truth: bool = False
+) -> None:
+    """Draw a prediction into its picture and write it to ``out_file``.
+
+    Args:
+        visualizer: MMDetection's or MMSegmentation's local visualizer, with ``dataset_meta`` set.
+        sample: a data sample with ``img_path`` and predictions.
+        out_file: the drawing; the suffix chooses the format.
+        score_thr: detections below it are not drawn.
+        beside_truth: put the ground truth on the left.
+    """
+    if 'pred_instances' in sample:
+        sample = sample.clone()
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+    threshold = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
+    image = mmcv.imread(sample.img_path, channel_order='rgb')
+    visualizer.add_datasample('prediction', image, sample, draw_gt=beside_truth, out_file=out_file, **threshold)
+
+
+@HOOKS.register_module()
+class DrawPredictionsHook(Hook):
+    """In testing, draws every picture with ground truth on the left and predictions on the right.
+
+    Args:
+        out_dir: folder of the drawings, one per picture, and of ``sheet.png`` with the first ``sheet`` of them.
+        score_thr: detections below it are not drawn. Default: 0.3.
+        sheet: how many drawings the sheet shows. Default: 12.
+    """
+
+    def __init__(self, out_dir: str, score_thr: float = 0.3, sheet: int = 12) -> None:
+        self.out_dir = Path(out_dir)
+        self.score_thr = score_thr
+        self.sheet = sheet
+        self.drawings: list[Path] = []
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        for sample in outputs:
+            out_file = self.out_dir / Path(sample.img_path).with_suffix('.png').name
+            draw_prediction(runner.visualizer, sample.cpu(), str(out_file), self.score_thr, beside_truth=True)
+            self.drawings.append(out_file)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        if runner.rank == 0 and self.drawings:
+            write_sheet(self.drawings[: self.sheet], self.out_dir / 'sheet.png')
+
+
+def write_sheet(drawings: Sequence[Path], out_file: Path, columns: int = 3, width: int = 640) -> None:
+    """One picture of many: scaled to ``width`` pixels each, ``columns`` in a row."""
+    tiles = [cv2.imread(str(path)) for path in drawings]
+    tiles = [cv2.resize(tile, (width, round(tile.shape[0] * width / tile.shape[1]))) for tile in tiles]
+    height = max(tile.shape[0] for tile in tiles)
+    blank = np.full((height, width, 3), 255, np.uint8)
+    framed = [cv2.copyMakeBorder(t, 0, height - len(t), 0, 0, cv2.BORDER_CONSTANT, value=(255,) * 3) for t in tiles]
+    framed += [blank] * (-len(framed) % columns)
+    rows = [np.hstack([np.pad(t, ((4, 4), (4, 4), (0, 0)), constant_values=255) for t in framed[i : i + columns]])
+            for i in range(0, len(framed), columns)]  # fmt: skip
+    write_atomically(out_file, cv2.imencode('.png', np.vstack(rows))[1].tobytes())

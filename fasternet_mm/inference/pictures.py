@@ -1,0 +1,74 @@
+"""Predictions of many picture files: drawings, and detections in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..engine.runner import check_writable
+from ..engine.storage import write_atomically
+from ..errors import UserError
+from ..evaluation.coco_results import to_coco_results
+from .drawing import draw_prediction
+from .predictor import Predictor
+
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
+
+
+def find_pictures(paths: Sequence[str]) -> list[Path]:
+    """Picture files: those named, and those in the folders named, by their suffix, sorted.
+
+    Raises:
+        UserError: a path does not exist, or there is no picture in all of them.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found += sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f'{path} does not exist: name pictures, or folders of pictures')
+    if not found:
+        raise UserError(f'no pictures in {", ".join(map(str, paths))}: looked for {", ".join(sorted(SUFFIXES))}')
+    return found
+
+
+def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: str, score_thr: float) -> None:
+    """Predict every picture; write a drawing of each and, of a detector, ``results.json``, to ``out_dir``.
+
+    ``results.json`` is in COCO's results format plus ``file_name``; a picture named by a number alone, as COCO's are,
+    has it as ``image_id``, others their place in the list. Pictures that cannot be read do not stop the rest.
+
+    Raises:
+        UserError: ``out_dir`` cannot be written, or some pictures could not be read.
+    """
+    check_writable(out_dir)
+    visualizer = predictor.visualizer()
+    records: list[dict[str, Any]] = []
+    broken: list[UserError] = []
+    names: set[str] = set()
+    for number, picture in enumerate(tqdm(pictures, unit='picture'), start=1):
+        try:
+            sample = predictor(str(picture))
+        except UserError as error:
+            broken.append(error)
+            continue
+        name = picture.name if picture.name not in names else f'{picture.stem}-{number}{picture.suffix}'
+        names.add(name)
+        draw_prediction(visualizer, sample, str(Path(out_dir) / name), score_thr)
+        if 'pred_instances' in sample:
+            image_id = int(picture.stem) if picture.stem.isdecimal() else number
+            found = to_coco_results(sample.pred_instances, image_id, predictor.category_ids)
+            records += [{**record, 'file_name': name} for record in found]
+    print(f'drawings:   {out_dir}')
+    if predictor.is_detector:
+        results = Path(out_dir) / 'results.json'
+        write_atomically(results, json.dumps(records).encode())
+        print(f'detections: {results} ({len(records)})')
+    if broken:
+        raise UserError(f'{len(broken)} of {len(pictures)} pictures were left out: {"; ".join(map(str, broken[:3]))}')

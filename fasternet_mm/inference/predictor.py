@@ -1,0 +1,73 @@
+"""A trained model, applied to picture files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mmcv
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, VISUALIZERS
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+
+from ..engine.runner import build_model
+from ..errors import UserError
+from ..evaluation.coco_results import category_ids
+from ..weights.loading import load_weights
+
+
+class Predictor:
+    """Runs a config's model, from a checkpoint, through the config's test pipeline.
+
+    Args:
+        cfg: an MMDetection or MMSegmentation config.
+        checkpoint: weights of exactly that model.
+        device: as for PyTorch. Default: CUDA when there is one.
+
+    Raises:
+        UserError: config and checkpoint do not fit, or one cannot be used.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None) -> None:
+        self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        self.cfg = cfg
+        self.model = build_model(cfg)
+        load_weights(self.model, checkpoint)
+        self.model.to(self.device).eval()
+        steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
+        self.pipeline = Compose(steps)
+        self.dataset_meta = _dataset_meta(cfg)
+
+    @property
+    def is_detector(self) -> bool:
+        return 'CocoMetric' in str(self.cfg.test_evaluator)
+
+    @property
+    def category_ids(self) -> list[int]:
+        """The id of each class: the test annotations' where they are at hand, else COCO's own, else 1, 2, 3, …."""
+        return category_ids(self.cfg.test_evaluator.ann_file, self.dataset_meta['classes'])
+
+    def __call__(self, picture: str) -> BaseDataElement:
+        """The data sample of one picture file, its predictions in the picture's own pixels.
+
+        Raises:
+            UserError: the file is not a picture.
+        """
+        if mmcv.imread(picture) is None:
+            raise UserError(f'{picture} is not a picture that can be read: use JPEG, PNG, BMP, TIFF or WebP')
+        data = self.pipeline(dict(img_path=picture, img_id=0))
+        with torch.no_grad():
+            return self.model.test_step(pseudo_collate([data]))[0].cpu()
+
+    def visualizer(self) -> Visualizer:
+        """The config's visualizer with this model's classes and colours; it writes nowhere by itself."""
+        visualizer = VISUALIZERS.build({**self.cfg.visualizer, 'vis_backends': None, 'save_dir': None})
+        visualizer.dataset_meta = self.dataset_meta
+        return visualizer
+
+
+def _dataset_meta(cfg: Config) -> dict[str, Any]:
+    dataset = cfg.test_dataloader.dataset
+    return {**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}

@@ -1,0 +1,384 @@
+"""FasterNet as a backbone for dense prediction.
+
+Chen et al., "Run, Don't Walk: Chasing Higher FLOPS for Faster Neural Networks", CVPR 2023,
+https://arxiv.org/abs/2303.03667. The file needs PyTorch and MMEngine alone and can be used without the
+rest of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    't0': dict(embed_dim=40, depths=(1, 2, 8, 2), act='GELU'),
+    't1': dict(embed_dim=64, depths=(1, 2, 8, 2), act='GELU'),
+    't2': dict(embed_dim=96, depths=(1, 2, 8, 2), act='ReLU'),
+    's': dict(embed_dim=128, depths=(1, 2, 13, 2), act='ReLU'),
+    'm': dict(embed_dim=144, depths=(3, 4, 18, 3), act='ReLU'),
+    'l': dict(embed_dim=192, depths=(3, 4, 18, 3), act='ReLU'),
+}
+"""The six published variants (paper, table 9); what a dict ``arch`` leaves out comes from `ARCH_DEFAULTS`."""
+
+ARCH_DEFAULTS: dict[str, Any] = dict(mlp_ratio=2.0, n_div=4, act='ReLU')
+
+MIN_INPUT_SIZE = 32
+"""Below it the last stage, at stride 32, has no pixel left."""
+
+
+class PartialConv(nn.Module):
+    """PConv: a 3x3 convolution over the first ``dim // n_div`` channels; the others pass through (section 3.2).
+
+    The result never shares memory with the input, so a shortcut around it stays intact in every mode.
+
+    Args:
+        dim: channels of input and output.
+        n_div: one channel in ``n_div`` is convolved. Default: 4.
+
+    Shape:
+        ``(N, dim, H, W)`` to ``(N, dim, H, W)``, in the input's dtype and memory format.
+
+    Raises:
+        ValueError: ``n_div`` leaves no channel to convolve.
+    """
+
+    def __init__(self, dim: int, n_div: int = 4) -> None:
+        super().__init__()
+        if not 1 <= n_div <= dim:
+            raise ValueError(f'n_div={n_div} does not divide {dim} channels: use 1 to {dim}; the paper uses 4')
+        self.dim_conv = dim // n_div
+        self.partial_conv3 = nn.Conv2d(self.dim_conv, self.dim_conv, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolved, untouched = x.split([self.dim_conv, x.shape[1] - self.dim_conv], dim=1)
+        # Under autocast the convolution answers in the lower precision; the untouched part keeps its own,
+        # so cat promotes and nothing that merely passes through is rounded.
+        return torch.cat((self.partial_conv3(convolved), untouched), dim=1)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops whole samples of a residual branch in training (https://arxiv.org/abs/1603.09382).
+
+    Args:
+        drop_prob: probability that a sample's branch is dropped, 0 <= ``drop_prob`` < 1; survivors are scaled by
+            ``1 / (1 - drop_prob)``.
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
+
+    def extra_repr(self) -> str:
+        return f'drop_prob={self.drop_prob:.3f}'
+
+
+class FasterNetBlock(nn.Module):
+    """PConv, then two pointwise convolutions with norm and activation only between them (section 3.3, figure 4).
+
+    Args:
+        dim: channels of input and output.
+        mlp_ratio: hidden channels of the pointwise pair, as a multiple of ``dim``. Default: 2.
+        n_div: see `PartialConv`. Default: 4.
+        drop_path: probability of dropping the branch in training. Default: 0.
+        layer_scale_init_value: initial value of a learned scale per channel on the branch; 0 means none. Default: 0.
+        norm_cfg: norm layer of the pointwise pair. Default: ``dict(type='BN')``.
+        act_cfg: activation of the pointwise pair. Default: ``dict(type='ReLU')``.
+        with_cp: recompute the branch in the backward pass instead of storing it. Default: False.
+
+    Shape:
+        ``(N, dim, H, W)`` to ``(N, dim, H, W)``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mlp_ratio: float = 2.0,
+        n_div: int = 4,
+        drop_path: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden = int(dim * mlp_ratio)
+        self.spatial_mixing = PartialConv(dim, n_div)
+        self.mlp = nn.Sequential(
+            nn.Conv2d(dim, hidden, 1, bias=False),
+            build_norm(norm_cfg, hidden),
+            build_activation(act_cfg),
+            nn.Conv2d(hidden, dim, 1, bias=False),
+        )
+        self.layer_scale = nn.Parameter(torch.full((dim,), layer_scale_init_value)) if layer_scale_init_value else None
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.with_cp and self.training and torch.is_grad_enabled()):
+            return self._residual(x)
+        if torch.compiler.is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
+            return checkpoint(self._residual, x, use_reentrant=False)
+        contexts = nullcontext(), _RunningStatsKept(self)
+        return checkpoint(self._residual, x, use_reentrant=False, context_fn=lambda: contexts)
+
+    def _residual(self, x: Tensor) -> Tensor:
+        branch = self.mlp(self.spatial_mixing(x))
+        if self.layer_scale is not None:
+            branch = branch * self.layer_scale[:, None, None]
+        return x + self.drop_path(branch)
+
+
+class FasterNetStage(nn.Module):
+    """Blocks of one resolution.
+
+    Args:
+        dim: channels.
+        depth: number of blocks.
+        drop_path: one probability per block, or one for all. Default: 0.
+        block_args: the other arguments of `FasterNetBlock`.
+
+    Shape:
+        ``(N, dim, H, W)`` to ``(N, dim, H, W)``.
+    """
+
+    def __init__(self, dim: int, depth: int, drop_path: float | Sequence[float] = 0.0, **block_args: Any) -> None:
+        super().__init__()
+        rates = [drop_path] * depth if isinstance(drop_path, (int, float)) else drop_path
+        if len(rates) != depth:
+            raise ValueError(f'{len(rates)} drop_path rates for {depth} blocks: give one per block, or one number')
+        self.blocks = nn.Sequential(*(FasterNetBlock(dim, drop_path=rate, **block_args) for rate in rates))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+class PatchEmbed(nn.Module):
+    """Embedding: 4x4 convolution of stride 4, then norm. ``(N, in_channels, H, W)`` to ``(N, dim, H//4, W//4)``."""
+
+    def __init__(self, in_channels: int, dim: int, norm_cfg: dict | None = None) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, 4, stride=4, bias=False)
+        self.norm = build_norm(norm_cfg, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x))
+
+
+class PatchMerging(nn.Module):
+    """Merging: 2x2 convolution of stride 2, then norm. ``(N, dim, H, W)`` to ``(N, 2*dim, H//2, W//2)``."""
+
+    def __init__(self, dim: int, norm_cfg: dict | None = None) -> None:
+        super().__init__()
+        self.reduction = nn.Conv2d(dim, 2 * dim, 2, stride=2, bias=False)
+        self.norm = build_norm(norm_cfg, 2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.reduction(x))
+
+
+class FasterNet(BaseModule):
+    """FasterNet backbone with one map per requested stage, each through a norm of its own.
+
+    Stages beyond the last requested one are not built. Parameter names are those of the authors' code.
+
+    Args:
+        arch: 't0', 't1', 't2', 's', 'm', 'l', or a dict with ``embed_dim``, ``depths`` and, optionally,
+            ``mlp_ratio`` (2), ``n_div`` (4), ``act`` ('ReLU'). Default: 's'.
+        out_indices: stages whose maps are returned, ascending; stage ``i`` has stride ``4 * 2**i``.
+            Default: (0, 1, 2, 3).
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first. Default: 0.
+        layer_scale_init_value: see `FasterNetBlock`. Default: 0, as published.
+        frozen_stages: -1 freezes nothing, 0 the embedding, ``i`` also the first ``i`` stages with their mergings:
+            no gradients, and evaluation mode. The output norms stay trainable, since no published classification
+            checkpoint holds them. Default: -1.
+        norm_eval: keep every batch norm in evaluation mode, its statistics unchanged, while training. Default: False.
+        norm_cfg: norm layers. Default: ``dict(type='BN')``.
+        act_cfg: activation; overrides the variant's own. Default: None.
+        with_cp: activation checkpointing of every block: less memory, one more forward pass. Default: False.
+        in_channels: channels of the picture. Default: 3.
+        init_cfg: MMEngine's initialisation. Default: truncated normal of std 0.02, the authors' choice.
+
+    Shape:
+        ``(N, in_channels, H, W)``, H and W >= 32, to a tuple of ``(N, embed_dim * 2**i, H // s, W // s)`` with
+        ``s = 4 * 2**i`` for ``i`` in ``out_indices``.
+
+    Raises:
+        ValueError: an argument is outside what is accepted, or a picture is smaller than 32 pixels.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 's',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        with_cp: bool = False,
+        in_channels: int = 3,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+        self.arch = resolve_arch(arch)
+        depths = self.arch['depths']
+        self.out_indices = _checked_out_indices(out_indices, len(depths))
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate={drop_path_rate!r}: use a number from 0 up to, not including, 1')
+        if frozen_stages not in range(-1, len(depths) + 1):
+            raise ValueError(
+                f'frozen_stages={frozen_stages!r}: use -1 (nothing), 0 (embedding) or 1 to {len(depths)} (also stages)'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        self.patch_embed = PatchEmbed(in_channels, self.arch['embed_dim'], norm_cfg)
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        self.channels = [self.arch['embed_dim'] * 2**i for i in range(self.out_indices[-1] + 1)]
+        # The authors number stages and mergings in one list: stage i stands at 2*i, the merging before it at 2*i-1.
+        self.stages = nn.ModuleList()
+        for i, dim in enumerate(self.channels):
+            if i > 0:
+                self.stages.append(PatchMerging(dim // 2, norm_cfg))
+            stage = FasterNetStage(
+                dim,
+                depths[i],
+                drop_path=drop_paths[i].tolist(),
+                mlp_ratio=self.arch['mlp_ratio'],
+                n_div=self.arch['n_div'],
+                layer_scale_init_value=layer_scale_init_value,
+                norm_cfg=norm_cfg,
+                act_cfg=act_cfg or dict(type=self.arch['act']),
+                with_cp=with_cp,
+            )
+            self.stages.append(stage)
+        for i in self.out_indices:
+            self.add_module(f'norm{2 * i}', build_norm(norm_cfg, self.channels[i]))
+        self._freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if x.shape[-2] < MIN_INPUT_SIZE or x.shape[-1] < MIN_INPUT_SIZE:
+            raise ValueError(
+                f'a picture of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
+                f'resize or pad it to at least {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE}'
+            )
+        x = self.patch_embed(x)
+        maps = []
+        for position, stage in enumerate(self.stages):
+            x = stage(x)
+            if position % 2 == 0 and position // 2 in self.out_indices:
+                maps.append(self.get_submodule(f'norm{position}')(x))
+        return tuple(maps)
+
+    def train(self, mode: bool = True) -> FasterNet:
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        for module in (self.patch_embed, *self.stages[: max(0, 2 * self.frozen_stages - 1)]):
+            module.eval()
+            module.requires_grad_(False)
+
+
+def resolve_arch(arch: str | dict[str, Any]) -> dict[str, Any]:
+    """The complete description of a variant: ``embed_dim``, ``depths``, ``mlp_ratio``, ``n_div``, ``act``.
+
+    Raises:
+        ValueError: the name is unknown, or the dict has unknown keys, missing keys or impossible values.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCHITECTURES:
+            raise ValueError(f'arch={arch!r} is unknown: use one of {", ".join(ARCHITECTURES)}, or a dict')
+        return {**ARCH_DEFAULTS, **ARCHITECTURES[arch]}
+    accepted = {'embed_dim', 'depths', *ARCH_DEFAULTS}
+    wrong = sorted(set(arch) - accepted) + sorted({'embed_dim', 'depths'} - set(arch))
+    if wrong:
+        raise ValueError(
+            f'arch has unknown or missing keys {wrong}: needs embed_dim, depths; may have mlp_ratio, n_div, act'
+        )
+    arch = {**ARCH_DEFAULTS, **arch, 'depths': tuple(arch['depths'])}
+    if not arch['depths'] or min(arch['depths']) < 1 or arch['embed_dim'] < 1:
+        raise ValueError(f'arch with embed_dim={arch["embed_dim"]}, depths={arch["depths"]}: all must be at least 1')
+    return arch
+
+
+def build_norm(cfg: dict | None, channels: int) -> nn.Module:
+    """The norm layer that an MMEngine-style ``norm_cfg`` describes; ``requires_grad`` is honoured. Default: BN."""
+    cfg = dict(cfg or dict(type='BN'))
+    requires_grad = cfg.pop('requires_grad', True)
+    kind = cfg.pop('type')
+    if kind == 'GN':
+        norm = nn.GroupNorm(num_channels=channels, **cfg)
+    else:
+        norm = _layer_class(kind, {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm})(channels, **cfg)
+    return norm.requires_grad_(requires_grad)
+
+
+def build_activation(cfg: dict | None) -> nn.Module:
+    """The activation that an MMEngine-style ``act_cfg`` describes. Default: ReLU."""
+    cfg = dict(cfg or dict(type='ReLU'))
+    kind = cfg.pop('type')
+    activations = {'ReLU': nn.ReLU, 'GELU': nn.GELU, 'SiLU': nn.SiLU, 'Hardswish': nn.Hardswish}
+    if kind == 'ReLU':
+        cfg.setdefault('inplace', True)
+    return _layer_class(kind, activations)(**cfg)
+
+
+def _layer_class(kind: str | type, known: dict[str, type]) -> type:
+    """PyTorch's own layers first, so that the file works where no MMCV has filled MMEngine's registry."""
+    found = kind if isinstance(kind, type) else known.get(kind) or MODELS.get(kind)
+    if found is None:
+        raise ValueError(f'layer type {kind!r} is unknown: use {", ".join(known)}, or one registered in MMEngine')
+    return found
+
+
+def _checked_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    possible = range(num_stages)
+    if not out_indices or list(out_indices) != [i for i in possible if i in out_indices]:
+        raise ValueError(
+            f'out_indices={out_indices}: use ascending stage numbers out of {tuple(possible)}, at least one'
+        )
+    return out_indices
+
+
+class _RunningStatsKept:
+    """Context in which batch norms normalise as in training but leave their running statistics alone.
+
+    Activation checkpointing runs a block's forward pass twice, or more often where a graph is walked more than once;
+    without this the statistics would move each time. A class, since such a context is entered repeatedly.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.kept = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, num_batches_tracked) in zip(self.norms, self.kept):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked

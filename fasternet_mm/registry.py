@@ -1,0 +1,16 @@
+"""The plugin's registries.
+
+They are children of MMEngine's, and their scope is the package's name: MMEngine imports ``fasternet_mm.registry``
+when a config says ``type='fasternet_mm.…'``, so no ``custom_imports`` is needed.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', scope='fasternet_mm', parent=MMENGINE_MODELS, locations=['fasternet_mm.models'])
+DATASETS = Registry('dataset', scope='fasternet_mm', parent=MMENGINE_DATASETS, locations=['fasternet_mm.data'])
+METRICS = Registry('metric', scope='fasternet_mm', parent=MMENGINE_METRICS, locations=['fasternet_mm.evaluation'])
+HOOKS = Registry('hook', scope='fasternet_mm', parent=MMENGINE_HOOKS, locations=['fasternet_mm.inference'])

@@ -1,0 +1,68 @@
+"""What the tools' command lines share. It imports nothing heavy, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+EXIT_USER_ERROR = 2
+
+
+def parser(description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser with what every tool takes: CONFIG, ``--cfg-options``, ``--debug``."""
+    result = argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument('config', type=existing_file, help='config file, one of configs/ or your own')
+    result.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='change settings of the config, as in train_dataloader.batch_size=4 model.backbone.with_cp=True; '
+        'lists as "[a,b]" in quotes',
+    )
+    result.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return result
+
+
+def existing_file(path: str) -> str:
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f'{path} does not exist, or is not a file{_nearest(path)}')
+    return path
+
+
+def _nearest(path: str) -> str:
+    import difflib
+
+    folder = Path(path).parent
+    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+    near = difflib.get_close_matches(Path(path).name, names, n=1)
+    return f'; did you mean {folder / near[0]}?' if near else ''
+
+
+def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
+    """Parse and run; a mistake of the user's ends with one sentence and status 2, anything else as Python does."""
+    args = arguments.parse_args()
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if args.debug or not _is_users(error):
+            raise
+        arguments.exit(EXIT_USER_ERROR, f'{arguments.prog}: error: {error}\n')
+
+
+def _is_users(error: Exception) -> bool:
+    from fasternet_mm.errors import UserError
+
+    if isinstance(error, UserError):
+        return True
+    # FasterNet itself raises plain ValueErrors, about its arguments and its input.
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, ValueError) and f'{os.sep}fasternet_mm{os.sep}' in raised_in

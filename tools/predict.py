@@ -1,0 +1,37 @@
+"""Find objects in pictures."""
+
+import argparse
+
+from command_line import existing_file, parser, run
+
+EPILOG = """examples:
+  python tools/predict.py CONFIG CHECKPOINT street.jpg holiday/ --out-dir found
+      found/street.jpg and found/holiday/*.jpg are drawings; found/results.json has the detections in COCO's format
+"""
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
+
+
+def arguments() -> argparse.ArgumentParser:
+    result = parser('Find objects in pictures with a trained model.', EPILOG)
+    result.add_argument('checkpoint', type=existing_file, help='weights of exactly this model')
+    result.add_argument('pictures', nargs='+', help='picture files, and folders of them')
+    result.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the drawings and of results.json')
+    result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
+    result.add_argument('--device', help="'cuda', 'cuda:1', 'cpu'; default: a GPU when there is one")
+    return result
+
+
+def main(args: argparse.Namespace) -> None:
+    from fasternet_mm.inference.pictures import find_pictures, predict_pictures
+
+    pictures = find_pictures(args.pictures)
+
+    from fasternet_mm.engine.config import load_config
+    from fasternet_mm.inference.predictor import Predictor
+
+    predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, args.device)
+    predict_pictures(predictor, pictures, args.out_dir, args.score_thr)
+
+
+if __name__ == '__main__':
+    run(main, arguments())

@@ -1,0 +1,67 @@
+"""Evaluate a trained model on its test set."""
+
+import argparse
+
+from command_line import existing_file, parser, run
+
+EPILOG = """examples:
+  python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
+  python tools/test.py CONFIG CHECKPOINT --out results.json      also the detections, in COCO's results format
+  python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every picture: truth left, prediction right
+"""
+
+
+def arguments() -> argparse.ArgumentParser:
+    result = parser('Evaluate a trained model on the test set of its config.', EPILOG)
+    result.add_argument('checkpoint', type=existing_file, help='weights of exactly this model')
+    result.add_argument('--work-dir', help="folder of the log; default: work_dirs/ and the config's name")
+    result.add_argument(
+        '--out', metavar='FILE', help='detections as COCO results JSON; of a segmenter: a folder of label PNGs'
+    )
+    result.add_argument(
+        '--show-dir', metavar='DIR', help='folder of drawings, truth beside prediction, and of sheet.png with twelve'
+    )
+    result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
+    result.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='as in tools/train.py')
+    return result
+
+
+def main(args: argparse.Namespace) -> None:
+    from fasternet_mm.engine.config import default_work_dir, load_config
+    from fasternet_mm.engine.runner import build_runner
+    from fasternet_mm.evaluation.table import metric_table
+    from fasternet_mm.weights.loading import load_weights
+
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
+    cfg.load_from = None
+    if args.show_dir:
+        draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]
+
+    if args.out:
+        add_results_file(cfg, args.out)
+
+    runner = build_runner(cfg, ('test',))
+    load_weights(runner.model, args.checkpoint)
+    metrics = runner.test()
+
+    if runner.rank == 0:
+        print(metric_table(metrics))
+        for what, where in (('predictions', args.out), ('drawings', args.show_dir), ('log', runner.log_dir)):
+            if where:
+                print(f'{what + ":":13}{where}')
+
+
+def add_results_file(cfg, out: str) -> None:
+    evaluator = cfg.test_evaluator
+    if evaluator.type == 'IoUMetric':
+        evaluator.output_dir = out
+    else:
+        results_file = dict(type='fasternet_mm.CocoResultsFile', out=out, ann_file=evaluator.ann_file)
+        cfg.test_evaluator = [evaluator, results_file]
+
+
+if __name__ == '__main__':
+    run(main, arguments())
