@@ -6,17 +6,24 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 EXIT_USER_ERROR = 2
 
 
-def parser(description: str, epilog: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Errors are one line, as everywhere in the tools; argparse's own would print the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+
+
+def parser(description: str, epilog: str) -> Parser:
     """A parser with what every tool takes: CONFIG, ``--cfg-options``, ``--debug``."""
-    result = argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument('config', type=existing_file, help='config file, one of configs/ or your own')
     result.add_argument(
         '--cfg-options',
@@ -48,6 +55,8 @@ def _nearest(path: str) -> str:
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
     """Parse and run; a mistake of the user's ends with one sentence and status 2, anything else as Python does."""
     args = arguments.parse_args()
+    # MMEngine imports it; the pinned setuptools still has it, and the user can do nothing about it.
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     try:
         main(args)
     except KeyboardInterrupt:

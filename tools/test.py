@@ -30,7 +30,6 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.engine.config import default_work_dir, load_config
     from fasternet_mm.engine.runner import build_runner
     from fasternet_mm.evaluation.table import metric_table
-    from fasternet_mm.weights.loading import load_weights
 
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -43,8 +42,7 @@ def main(args: argparse.Namespace) -> None:
     if args.out:
         add_results_file(cfg, args.out)
 
-    runner = build_runner(cfg, ('test',))
-    load_weights(runner.model, args.checkpoint)
+    runner = build_runner(cfg, ('test',), args.checkpoint)
     metrics = runner.test()
 
     if runner.rank == 0:

@@ -44,10 +44,9 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
     wanted += [root / annotations] if annotations else []
     for path in wanted:
         if not path.exists():
-            first_missing = next(p for p in [*reversed(path.parents), path] if not p.exists())
             raise UserError(
-                f'{first_missing} does not exist, and {key} needs {path}: put or link the data there, or name another '
-                f'folder with --cfg-options {key}.data_root=FOLDER'
+                f'{path} does not exist, which {key} reads: put or link the data at {root}, or name its folder with '
+                f'--cfg-options {key}.data_root=FOLDER (configs/shapes need no data: they make their own)'
             )
     if annotations and annotations.endswith('.json'):
         _check_classes(cfg, key, dataset, root / annotations)

@@ -14,22 +14,31 @@ from torch import nn
 
 from ..data.checks import check_data
 from ..errors import UserError
-from ..weights.loading import use_safe_loading
+from ..weights.loading import load_weights, read_checkpoint, use_safe_loading
 from .storage import register_atomic_backend
 
 
-def build_runner(cfg: Config, splits: Sequence[str]) -> Runner:
+def build_runner(cfg: Config, splits: Sequence[str], checkpoint: str | None = None) -> Runner:
     """Check everything that can be checked, then build the runner for the ``splits`` ('train', 'val', 'test') used.
 
     Nothing is written before the checks have passed.
 
+    Args:
+        cfg: with ``work_dir`` set.
+        splits: those that will be used.
+        checkpoint: weights of exactly this model, to be loaded. Default: none.
+
     Raises:
-        UserError: data, model or work directory cannot be used; see `check_data`, `build_model`.
+        UserError: data, model, checkpoint or work directory cannot be used.
     """
-    check_data(cfg, splits)
-    build_model(cfg)
-    check_writable(cfg.work_dir)
     use_safe_loading()
+    check_data(cfg, splits)
+    model = build_model(cfg)
+    if checkpoint:
+        load_weights(model, checkpoint)
+    if cfg.get('resume'):
+        read_checkpoint(cfg.load_from)
+    check_writable(cfg.work_dir)
     register_atomic_backend()
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
     if checkpoint_hook:
@@ -38,7 +47,10 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> Runner:
         # NCCL and MMEngine's default DistributedDataParallel, which names a CUDA device, need GPUs.
         cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
         cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', broadcast_buffers=False))
-    return Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
+    if checkpoint:
+        getattr(runner.model, 'module', runner.model).load_state_dict(model.state_dict())
+    return runner
 
 
 def build_model(cfg: Config) -> nn.Module:

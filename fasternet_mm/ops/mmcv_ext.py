@@ -7,6 +7,7 @@ TorchVision's CPU kernels take no bfloat16, so reduced precision is computed in 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import numpy as np
@@ -172,10 +173,20 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     grad = _full(grad_output)
-    size = (aligned_height, aligned_width, *grad_input.shape)
-    grad_input.copy_(
-        _kernels._roi_align_backward(grad, rois.to(grad.dtype), spatial_scale, *size, sampling_ratio, aligned)
-    )
+    rois = rois.to(grad.dtype)
+    batch, _, height, width = grad_input.shape
+
+    def backward(part: Tensor) -> Tensor:
+        size = (aligned_height, aligned_width, batch, part.shape[1], height, width)
+        return _kernels._roi_align_backward(part, rois, spatial_scale, *size, sampling_ratio, aligned)
+
+    if grad.is_cuda:
+        grad_input.copy_(backward(grad))
+        return
+    # On the CPU the kernel runs on one core; channels are independent of each other, so each core takes some.
+    parts = grad.chunk(torch.get_num_threads(), dim=1)
+    with ThreadPoolExecutor(len(parts)) as threads:
+        grad_input.copy_(torch.cat(list(threads.map(backward, parts)), dim=1))
 
 
 def _roi_pool_bins(

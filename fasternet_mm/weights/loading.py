@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,26 @@ from torch import nn
 
 from ..errors import UserError
 
+
+def _history_statistic(owner: type, name: str) -> Any:
+    """Stands in for ``getattr``, by which MMEngine pickles the names of a history's own four statistics."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner}, {name})')
+    return getattr(owner, name)
+
+
 SAFE_TYPES = [
     HistoryBuffer,
+    (_history_statistic, 'builtins.getattr'),
     np.dtype,
     np.ndarray,
-    np.float64,
-    np.int64,
     type(np.dtype(np.float64)),
     type(np.dtype(np.int64)),
-    # MMEngine pickles numbers by these two; their module is numpy._core from NumPy 2 on, numpy.core before.
+    # NumPy pickles numbers and arrays by these two; their module is numpy._core from NumPy 2 on, numpy.core before.
     np.float64(0).__reduce__()[0],
     np.zeros(1).__reduce__()[0],
 ]
-"""What MMEngine's training checkpoints hold besides tensors and plain Python (its message hub's histories)."""
+"""What MMEngine's training checkpoints hold besides tensors and plain Python: the histories of its message hub."""
 
 
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
@@ -42,8 +51,13 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
         with torch.serialization.safe_globals(SAFE_TYPES):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        reason = str(error).split('\n')[0]
-        raise UserError(f'checkpoint {path} is broken, or not safe to load: {reason}') from error
+        asked = re.search(r'Unsupported (?:global: GLOBAL|class) (\S+)', str(error))
+        if asked:
+            raise UserError(
+                f'checkpoint {path} is refused: it asks to run {asked[1]}, which no checkpoint needs; get it from its '
+                'author as plain tensors'
+            ) from error
+        raise UserError(f'checkpoint {path} is broken, or not a PyTorch checkpoint: fetch or train it again') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'checkpoint {path} holds a {type(checkpoint).__name__}: a dict of tensors is needed')
     if isinstance(checkpoint.get('meta'), dict):

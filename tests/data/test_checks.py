@@ -1,0 +1,77 @@
+import json
+
+import pytest
+from mmengine.config import Config
+
+from fasternet_mm.data.checks import check_data
+from fasternet_mm.errors import UserError
+
+CATEGORIES = [dict(id=3, name='cat'), dict(id=7, name='dog'), dict(id=9, name='cow')]
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    (tmp_path / 'pictures').mkdir()
+    content = dict(images=[], annotations=[], categories=CATEGORIES)
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='train.json',
+        data_prefix=dict(img='pictures/'),
+        metainfo=dict(classes=('cat', 'dog')),
+    )
+    heads = dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2))
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dataset)
+    return Config(dict(default_scope='mmdet', model=dict(roi_head=heads), train_dataloader=dict(dataset=wrapped)))
+
+
+def test_data_that_fits_passes(cfg):
+    check_data(cfg, ['train'])
+
+
+@pytest.mark.parametrize('missing', ['data_root', 'ann_file', 'data_prefix'])
+def test_a_missing_path_is_named_with_the_option_that_moves_it(cfg, missing):
+    dataset = cfg.train_dataloader.dataset.dataset
+    dataset[missing] = dict(img='nowhere/') if missing == 'data_prefix' else 'nowhere'
+    with pytest.raises(UserError, match=r'nowhere.* does not exist.*train_dataloader.dataset.dataset.data_root=FOLDER'):
+        check_data(cfg, ['train'])
+
+
+@pytest.mark.parametrize(
+    ('content', 'named'),
+    [
+        ('{"images": [', 'is not JSON'),
+        ('[1, 2]', 'no list images, annotations, categories'),
+        ('{"images": [], "annotations": {}, "categories": []}', 'no list annotations'),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', 'id and a name'),
+    ],
+)
+def test_a_file_that_is_not_coco_is_named_with_what_it_lacks(cfg, tmp_path, content, named):
+    (tmp_path / 'train.json').write_text(content)
+    with pytest.raises(UserError, match=f'train.json.*{named}'):
+        check_data(cfg, ['train'])
+
+
+def test_classes_that_the_file_lacks_are_named(cfg):
+    cfg.train_dataloader.dataset.dataset.metainfo = dict(classes=('cat', 'horse'))
+    with pytest.raises(UserError, match=r'cat, dog, cow, but .* lacks: horse'):
+        check_data(cfg, ['train'])
+
+
+def test_classes_in_another_order_are_refused_since_mmdet_would_mix_them_up(cfg):
+    cfg.train_dataloader.dataset.dataset.metainfo = dict(classes=('dog', 'cat'))
+    with pytest.raises(UserError, match=r'another order \(cat, dog\).*\(dog, cat\)'):
+        check_data(cfg, ['train'])
+
+
+def test_without_metainfo_the_data_set_types_own_classes_count(cfg):
+    del cfg.train_dataloader.dataset.dataset['metainfo']
+    with pytest.raises(UserError, match='expects 78 that it lacks: person'):
+        check_data(cfg, ['train'])
+
+
+def test_a_head_with_another_number_of_classes_is_named_with_the_option(cfg):
+    cfg.model.roi_head.mask_head.num_classes = 80
+    with pytest.raises(UserError, match=r'--cfg-options model.roi_head.mask_head.num_classes=2'):
+        check_data(cfg, ['train'])

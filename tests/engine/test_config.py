@@ -1,0 +1,78 @@
+import pytest
+
+from fasternet_mm.engine.config import load_config
+from fasternet_mm.errors import UserError
+
+VARIANTS = ('t0', 't1', 't2', 's', 'm', 'l')
+
+
+def config(root, name):
+    return str(root / 'configs' / f'mask_rcnn_fasternet_{name}.py')
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_published_configs_fit_their_variant(root, variant):
+    from fasternet_mm.engine.runner import build_model
+
+    cfg = load_config(config(root, variant))
+    model = build_model(cfg)
+    assert cfg.model.backbone.arch == variant
+    assert cfg.model.neck.in_channels == model.backbone.channels
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 16
+
+
+@pytest.mark.parametrize(('variant', 'lr', 'drop_path'), [('s', 2e-4, 0.15), ('m', 1e-4, 0.2), ('l', 1e-4, 0.3)])
+def test_published_configs_have_the_authors_recipe(root, variant, lr, drop_path):
+    cfg = load_config(config(root, variant))
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=lr, weight_decay=1e-4)
+    assert 'clip_grad' not in cfg.optim_wrapper
+    assert cfg.train_cfg.max_epochs == 12
+    assert cfg.param_scheduler[-1].milestones == [8, 11]
+    assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
+
+
+@pytest.mark.parametrize(
+    ('option', 'read'),
+    [
+        ('model.backbone.arch=t1', lambda cfg: cfg.model.backbone.arch == 't1'),
+        ('model.backbone.with_cp=True', lambda cfg: cfg.model.backbone.with_cp is True),
+        ('model.roi_head.bbox_head.num_classes=3', lambda cfg: cfg.model.roi_head.bbox_head.num_classes == 3),
+        ('train_dataloader.pin_memory=True', lambda cfg: cfg.train_dataloader.pin_memory),
+        ('train_dataloader.dataset.indices=10', lambda cfg: cfg.train_dataloader.dataset.indices == 10),
+        ('default_hooks.checkpoint.max_keep_ckpts=2', lambda cfg: cfg.default_hooks.checkpoint.max_keep_ckpts == 2),
+        ('param_scheduler.1.milestones=[1,2]', lambda cfg: cfg.param_scheduler[1].milestones == [1, 2]),
+        ('optim_wrapper.accumulative_counts=4', lambda cfg: cfg.optim_wrapper.accumulative_counts == 4),
+        ('optim_wrapper.paramwise_cfg.norm_decay_mult=0.', lambda cfg: cfg.optim_wrapper.paramwise_cfg is not None),
+        ('optim_wrapper.optimizer.betas=(0.9,0.99)', lambda cfg: cfg.optim_wrapper.optimizer.betas == (0.9, 0.99)),
+        ('randomness.seed=3', lambda cfg: cfg.randomness.seed == 3),
+        ('load_from=x.pth', lambda cfg: cfg.load_from == 'x.pth'),
+    ],
+)
+def test_options_may_set_what_something_reads(root, option, read):
+    assert read(load_config(config(root, 's'), [option]))
+
+
+@pytest.mark.parametrize(
+    ('option', 'named'),
+    [
+        ('model.bakbone.arch=t0', "model has no 'bakbone'; did you mean 'backbone'"),
+        ('model.backbone.depth=50', "model.backbone has no 'depth'.*arch"),
+        ('train_dataloader.batchsize=3', "did you mean 'batch_size'"),
+        ('train_dataloader.dataset.datroot=x', "did you mean 'data_root'"),
+        ('param_scheduler.7.end=3', 'param_scheduler is a list, use a number from 0 to 1'),
+        ('optim_wrapper.optimizer.learning_rate=1', "no 'learning_rate'"),
+        ('trian_cfg.max_epochs=1', "did you mean 'train_cfg'"),
+        ('model.backbone.arch.embed_dim=3', "no 'embed_dim'"),
+        ('arch', 'write key=value'),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused_with_the_nearest(root, option, named):
+    with pytest.raises(UserError, match=named):
+        load_config(config(root, 's'), [option])
+
+
+def test_a_broken_config_is_named(tmp_path):
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    with pytest.raises(UserError, match=r'broken.py cannot be read: SyntaxError'):
+        load_config(str(tmp_path / 'broken.py'))
