@@ -57,6 +57,8 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     args = arguments.parse_args()
     # MMEngine imports it; the pinned setuptools still has it, and the user can do nothing about it.
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+    # A box that reaches over the picture's edge is nothing to warn of.
+    warnings.filterwarnings('ignore', message=r'Warning: The (bbox|polygon) is out of bounds')
     try:
         main(args)
     except KeyboardInterrupt:

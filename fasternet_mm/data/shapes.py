@@ -66,13 +66,14 @@ def ensure_shapes(root: str | os.PathLike, seed: int = 0) -> Path:
         for number, (split, count) in enumerate(SPLITS.items()):
             _write_split(made, split, count, (seed, number))
         (made / 'recipe.json').write_text(json.dumps(recipe))
-        if root.exists():
-            shutil.rmtree(root)
+        if root.exists() and _recipe_of(root) != recipe:
+            root.rename(made / 'outdated')
         try:
             made.rename(root)
         except OSError:
             if _recipe_of(root) != recipe:  # else another process was faster, with the same bytes
                 raise
+        shutil.rmtree(root / 'outdated', ignore_errors=True)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return root

@@ -44,9 +44,11 @@ def build_runner(cfg: Config, splits: Sequence[str], checkpoint: str | None = No
     if checkpoint_hook:
         checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
     if not torch.cuda.is_available():
-        # NCCL and MMEngine's default DistributedDataParallel, which names a CUDA device, need GPUs.
-        cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
-        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', broadcast_buffers=False))
+        # MMEngine sets up processes and DistributedDataParallel on CUDA devices, unless it finds this done.
+        wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+        cfg.setdefault('model_wrapper_cfg', wrapper)
+        if cfg.get('launcher') == 'pytorch' and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo')
     runner = Runner.from_cfg(cfg)
     if checkpoint:
         getattr(runner.model, 'module', runner.model).load_state_dict(model.state_dict())

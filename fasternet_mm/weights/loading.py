@@ -19,7 +19,7 @@ from ..errors import UserError
 def _history_statistic(owner: type, name: str) -> Any:
     """Stands in for ``getattr``, by which MMEngine pickles the names of a history's own four statistics."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner}, {name})')
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr.{name}')
     return getattr(owner, name)
 
 

@@ -67,7 +67,7 @@ def test_classes_in_another_order_are_refused_since_mmdet_would_mix_them_up(cfg)
 
 def test_without_metainfo_the_data_set_types_own_classes_count(cfg):
     del cfg.train_dataloader.dataset.dataset['metainfo']
-    with pytest.raises(UserError, match='expects 78 that it lacks: person'):
+    with pytest.raises(UserError, match='expects 77 that it lacks: person'):
         check_data(cfg, ['train'])
 
 

@@ -59,7 +59,7 @@ def test_shapes_overlap_and_enough_of_each_stays_visible():
             assert mask.sum() >= 28  # MIN_VISIBLE of the smallest area accepted
             filled = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9)))
             hidden += filled.sum() > 1.1 * mask.sum()
-    assert hidden > 5
+    assert hidden >= 3
 
 
 def test_every_class_appears_about_equally_often():

@@ -1,0 +1,181 @@
+"""The tools as a person runs them, on a few of the embedded pictures."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from fasternet_mm.data.shapes import ensure_shapes
+
+CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
+FEW = (
+    'train_dataloader.dataset.indices=8',
+    'val_dataloader.dataset.indices=4',
+    'test_dataloader.dataset.indices=4',
+    'train_cfg.val_interval=1',
+)
+
+
+@pytest.fixture(scope='module')
+def shapes(root):
+    return ensure_shapes(root / 'data' / 'shapes')
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def run(tool, *args, **kwargs):
+    command = [sys.executable, f'tools/{tool}.py', *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def trained(root, shapes, tmp_path_factory):
+    """A work directory after one epoch of a two-epoch training that was cut off there."""
+    work = tmp_path_factory.mktemp('work')
+    options = (*FEW, 'train_cfg.max_epochs=1')
+    done = run('train', CONFIG, '--work-dir', work, '--seed', 3, '--cfg-options', *options, cwd=root)
+    assert done.returncode == 0, done.stderr
+    return work, done.stdout
+
+
+@pytest.mark.parametrize('tool', ['train', 'test', 'predict'])
+def test_help_shows_an_example_and_imports_nothing_heavy(tool):
+    code = f"""
+import runpy, sys
+sys.path.insert(0, 'tools')
+sys.argv = ['{tool}.py', '--help']
+try:
+    runpy.run_path('tools/{tool}.py', run_name='__main__')
+except SystemExit as end:
+    assert end.code == 0
+print({{'torch', 'numpy', 'mmengine', 'fasternet_mm'}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert f'python tools/{tool}.py' in done.stdout
+    assert done.stdout.strip().endswith('set()')
+
+
+def test_training_ends_with_the_coco_table_and_where_everything_is(trained):
+    work, printed = trained
+    assert 'eta:' in printed
+    assert '| bbox' in printed
+    assert '| segm' in printed
+    assert str(work) in printed.splitlines()[-2]
+    assert (work / 'epoch_1.pth').is_file()
+
+
+def test_training_resumes_where_it_stopped(trained, tmp_path):
+    work = shutil.copytree(trained[0], tmp_path / 'work')
+    done = run('train', CONFIG, '--work-dir', work, '--resume', '--cfg-options', *FEW, 'train_cfg.max_epochs=2')
+    assert done.returncode == 0, done.stderr
+    assert 'Epoch(train) [1]' not in done.stdout
+    state = torch.load(work / 'epoch_2.pth', weights_only=False)
+    assert state['meta']['epoch'] == 2
+    assert state['meta']['seed'] == 3
+    assert {int(value['step']) for value in state['optimizer']['state'].values()} == {4}
+
+
+def test_resume_starts_afresh_where_there_is_nothing_to_resume(shapes, tmp_path):
+    options = (*FEW, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5')
+    done = run('train', CONFIG, '--work-dir', tmp_path, '--resume', '--cfg-options', *options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_the_same_seed_gives_the_same_weights(trained, shapes, tmp_path):
+    options = (*FEW, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5')
+    done = run('train', CONFIG, '--work-dir', tmp_path, '--seed', 3, '--cfg-options', *options)
+    assert done.returncode == 0, done.stderr
+    mine, other = (torch.load(d / 'epoch_1.pth', weights_only=False)['state_dict'] for d in (tmp_path, trained[0]))
+    for name, value in mine.items():
+        torch.testing.assert_close(value, other[name], msg=name)
+
+
+def test_two_gloo_processes_train_together(shapes, tmp_path):
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PORT': '29617'}
+    options = (*FEW, 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
+    command = ['bash', 'tools/dist_train.sh', CONFIG, '2', '--work-dir', str(tmp_path), '--cfg-options', *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    # Eight pictures, two processes with two each: two steps; the table comes once, from the first process.
+    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
+    assert done.stdout.count('| bbox') == 1
+
+
+def test_evaluation_writes_results_drawings_and_a_sheet(trained, tmp_path):
+    checkpoint = trained[0] / 'epoch_1.pth'
+    out, drawings = tmp_path / 'results.json', tmp_path / 'drawings'
+    done = run(
+        'test', CONFIG, checkpoint, '--work-dir', tmp_path, '--out', out, '--show-dir', drawings, '--cfg-options', *FEW
+    )
+    assert done.returncode == 0, done.stderr
+    assert '| segm' in done.stdout
+    assert str(drawings) in done.stdout
+    assert isinstance(json.loads(out.read_text()), list)
+    assert sorted(path.name for path in drawings.iterdir()) == [*(f'000{i}.png' for i in range(4)), 'sheet.png']
+    assert cv2.imread(str(drawings / '0000.png')).shape == (160, 320, 3)
+
+
+def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(trained, fixtures, shapes, tmp_path):
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    shutil.copy(fixtures / '000000000785.jpg', folder)
+    (folder / 'broken.jpg').write_bytes(b'no picture')
+    picture = shapes / 'images/test/0000.png'
+    done = run('predict', CONFIG, trained[0] / 'epoch_1.pth', folder, picture, '--out-dir', tmp_path / 'found')
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('predict.py: error: 1 of 3 pictures were left out')
+    assert 'broken.jpg is not a picture' in last
+    found = sorted(path.name for path in (tmp_path / 'found').iterdir())
+    assert found == ['0000.png', '000000000785.jpg', 'results.json']
+    assert cv2.imread(str(tmp_path / 'found' / '000000000785.jpg')).shape == (425, 640, 3)
+    records = json.loads((tmp_path / 'found' / 'results.json').read_text())
+    assert {record['image_id'] for record in records} <= {785, 0}
+
+
+WRONG = [
+    ('train', ['configs/mask_rcn_fasternet_s.py'], 'did you mean configs/mask_rcnn_fasternet_s.py'),
+    ('train', ['configs/mask_rcnn_fasternet_s.py'], 'data/coco/train2017 does not exist'),
+    ('train', [CONFIG, '--cfg-options', 'model.backbone.arch=t9'], "'t9' is unknown: use one of t0, t1, t2, s, m, l"),
+    ('train', [CONFIG, '--cfg-options', 'model.backbone.out_indices=(0,7)'], 'out_indices=(0, 7)'),
+    ('train', [CONFIG, '--cfg-options', 'model.bakbone.arch=t0'], "did you mean 'backbone'"),
+    ('train', [CONFIG, '--work-dir', '{file}/inside'], 'cannot be written'),
+    ('train', [CONFIG, '--resume', 'nowhere.pth'], 'nowhere.pth does not exist'),
+    ('train', [CONFIG, '--resume', '{file}', '--work-dir', '{work}'], 'is broken, or not a PyTorch checkpoint'),
+    ('test', [CONFIG, 'nowhere.pth'], 'nowhere.pth does not exist'),
+    ('test', [CONFIG, '{file}', '--work-dir', '{work}'], 'is broken, or not a PyTorch checkpoint'),
+    ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
+]
+
+
+@pytest.mark.parametrize(('tool', 'args', 'message'), WRONG)
+def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(tool, args, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'file').write_text('something else')
+    args = [arg.format(file=tmp_path / 'file', work=tmp_path / 'work') for arg in args]
+    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *args])
+    monkeypatch.syspath_prepend('tools')
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(f'tools/{tool}.py', run_name='__main__')
+    assert end.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].startswith(f'{tool}.py: error: ')
+    assert message in error[0]
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_debug_shows_the_traceback():
+    done = run('train', CONFIG, '--debug', '--cfg-options', 'model.backbone.arch=t9')
+    assert done.returncode != 0
+    assert 'Traceback' in done.stderr
