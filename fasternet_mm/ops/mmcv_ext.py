@@ -376,6 +376,20 @@ def deform_conv_backward_parameters(
     gradWeight.add_(grads[1].to(gradWeight.dtype), alpha=scale)
 
 
+def _as_mmcv_reads(values: Tensor, output: Tensor) -> Tensor:
+    """The part of offsets or masks that MMCV's kernel takes where they are larger than the output.
+
+    It reads each picture's values one after another in the output's size, and MMDetection's DyHead counts on that.
+    """
+    height, width = output.shape[-2:]
+    channels = values.shape[1]
+    return values.flatten(1)[:, : channels * height * width].reshape(-1, channels, height, width)
+
+
+def _write_as_mmcv_reads(target: Tensor, grad: Tensor) -> None:
+    target.zero_().flatten(1)[:, : grad[0].numel()] = grad.flatten(1).to(target.dtype)
+
+
 def modulated_deform_conv_forward(
     input: Tensor,
     weight: Tensor,
@@ -399,6 +413,7 @@ def modulated_deform_conv_forward(
 ) -> None:
     geometry = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
     bias = bias if with_bias else None
+    offset, mask = _as_mmcv_reads(offset, output), _as_mmcv_reads(mask, output)
     output.copy_(_kernels.deform_conv2d(*_deform_conv_args(input, weight, offset, mask, bias, *geometry)))
 
 
@@ -429,12 +444,13 @@ def modulated_deform_conv_backward(
     with_bias: bool,
 ) -> None:
     geometry = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    offset, mask = _as_mmcv_reads(offset, grad_output), _as_mmcv_reads(mask, grad_output)
     args = _deform_conv_args(input, weight, offset, mask, bias if with_bias else None, *geometry)
     grads = _kernels._deform_conv2d_backward(_full(grad_output), *args)
     grad_input.copy_(grads[0])
     grad_weight.copy_(grads[1])
-    grad_offset.copy_(_offset_grad(grads[2], offset, (kernel_h, kernel_w), *geometry))
-    grad_mask.copy_(grads[3])
+    _write_as_mmcv_reads(grad_offset, _offset_grad(grads[2], offset, (kernel_h, kernel_w), *geometry))
+    _write_as_mmcv_reads(grad_mask, grads[3])
     if with_bias:
         grad_bias.copy_(grads[4])
 

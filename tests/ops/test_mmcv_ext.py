@@ -293,3 +293,19 @@ def test_compiled_operators_go_first(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
     fasternet_mm.ops.provide_mmcv_ext()
     assert importlib.import_module('mmcv._ext').compiled
+
+
+def test_modulated_deform_conv_reads_larger_offsets_as_mmcv_does():
+    from mmcv.ops import modulated_deform_conv2d
+
+    x, weight = torch.randn(2, 1, 4, 4), torch.randn(1, 1, 3, 3)
+    offset, mask = torch.randn(2, 18, 8, 8, requires_grad=True), torch.rand(2, 9, 8, 8, requires_grad=True)
+    out = modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, 1, 1)
+    out.sum().backward()
+    head, mask_head = offset.detach().flatten(1)[:, : 18 * 16], mask.detach().flatten(1)[:, : 9 * 16]
+    expected = modulated_deform_conv2d(
+        x, head.reshape(2, 18, 4, 4), mask_head.reshape(2, 9, 4, 4), weight, None, 1, 1, 1, 1, 1
+    )
+    torch.testing.assert_close(out, expected)
+    assert not offset.grad.flatten(1)[:, 18 * 16 :].any()
+    assert mask.grad.flatten(1)[:, : 9 * 16].any()
