@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := configs/shapes/mask_rcnn_fasternet_t0_shapes.py
 WORK := work_dirs/mask_rcnn_fasternet_t0_shapes
-CHECKPOINT := $(WORK)/epoch_6.pth
+CHECKPOINT := $(WORK)/epoch_4.pth
 
 .PHONY: demo test clean
 .DELETE_ON_ERROR:

@@ -8,7 +8,16 @@ model = dict(
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[6])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=6),
+        bbox_head=dict(
+            type='ConvFCBBoxHead',
+            num_shared_convs=2,
+            num_shared_fcs=1,
+            in_channels=64,
+            conv_out_channels=64,
+            fc_out_channels=256,
+            num_classes=6,
+            norm_cfg=dict(type='BN'),
+        ),
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(in_channels=64, conv_out_channels=64, num_convs=2, num_classes=6, norm_cfg=dict(type='BN')),
     ),

@@ -31,10 +31,10 @@ SPLITS = {'train': 800, 'val': 100, 'test': 100}
 VERSION = 1
 """Raised whenever the generator would draw other pixels."""
 
-HUE_SPREAD = 25
+HUE_SPREAD = 20
 """Standard deviation of a shape's hue around its class's usual one, in degrees; classes lie 60 degrees apart."""
 
-MIN_VISIBLE = 0.35
+MIN_VISIBLE = 0.45
 """At least this much of every shape's area stays visible under the shapes above it."""
 
 Rng = np.random.Generator
