@@ -54,9 +54,7 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
 
 def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
     found = [category['name'] for category in read_categories(path)]
-    scope = cfg.get('default_scope', 'mmengine')
-    kind = DATASETS.get(dataset.type if '.' in dataset.type else f'{scope}.{dataset.type}')
-    classes = (dataset.get('metainfo') or {}).get('classes') or (kind.METAINFO.get('classes') if kind else None)
+    classes = dataset_meta(cfg, dataset).get('classes')
     if classes is None:
         return
     classes = [classes] if isinstance(classes, str) else list(classes)
@@ -79,6 +77,12 @@ def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
                 f'{head}={number}, but {key} has {len(classes)} classes ({_few(classes)}): '
                 f'set it with --cfg-options {head}={len(classes)}'
             )
+
+
+def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
+    """Classes and palette of a data set's config: its type's own, and over them its ``metainfo``."""
+    kind = dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
+    return {**getattr(DATASETS.get(kind), 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
 def _class_counts(model: Any) -> Iterator[tuple[str, int]]:

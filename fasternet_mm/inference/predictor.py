@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mmcv
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DATASETS, VISUALIZERS
+from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
+from ..data.checks import dataset_meta
 from ..engine.runner import build_model
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids
@@ -38,7 +37,7 @@ class Predictor:
         self.model.to(self.device).eval()
         steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
         self.pipeline = Compose(steps)
-        self.dataset_meta = _dataset_meta(cfg)
+        self.dataset_meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
 
     @property
     def is_detector(self) -> bool:
@@ -66,8 +65,3 @@ class Predictor:
         visualizer = VISUALIZERS.build({**self.cfg.visualizer, 'vis_backends': None, 'save_dir': None})
         visualizer.dataset_meta = self.dataset_meta
         return visualizer
-
-
-def _dataset_meta(cfg: Config) -> dict[str, Any]:
-    dataset = cfg.test_dataloader.dataset
-    return {**DATASETS.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}
