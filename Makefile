@@ -5,7 +5,7 @@
 # Both make their environment in .venv first. PYTHON chooses the interpreter (3.10 to 3.13).
 
 PYTHON ?= $(firstword $(shell for v in python3 python3.13 python3.12 python3.11 python3.10; do \
-	$$v -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$v; done))
+	$$v -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$v; done; true))
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := configs/shapes/mask_rcnn_fasternet_t0_shapes.py
