@@ -8,7 +8,6 @@ EPILOG = """examples:
   python tools/predict.py CONFIG CHECKPOINT street.jpg holiday/ --out-dir found
       found/street.jpg and found/holiday/*.jpg are drawings; found/results.json has the detections in COCO's format
 """
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -22,13 +21,11 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from fasternet_mm.inference.pictures import find_pictures, predict_pictures
-
-    pictures = find_pictures(args.pictures)
-
     from fasternet_mm.engine.config import load_config
+    from fasternet_mm.inference.pictures import find_pictures, predict_pictures
     from fasternet_mm.inference.predictor import Predictor
 
+    pictures = find_pictures(args.pictures)
     predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, args.device)
     predict_pictures(predictor, pictures, args.out_dir, args.score_thr)
 

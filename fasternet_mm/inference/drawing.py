@@ -70,9 +70,8 @@ def write_sheet(drawings: Sequence[Path], out_file: Path, columns: int = 3, widt
     tiles = [cv2.imread(str(path)) for path in drawings]
     tiles = [cv2.resize(tile, (width, round(tile.shape[0] * width / tile.shape[1]))) for tile in tiles]
     height = max(tile.shape[0] for tile in tiles)
-    blank = np.full((height, width, 3), 255, np.uint8)
-    framed = [cv2.copyMakeBorder(t, 0, height - len(t), 0, 0, cv2.BORDER_CONSTANT, value=(255,) * 3) for t in tiles]
-    framed += [blank] * (-len(framed) % columns)
-    rows = [np.hstack([np.pad(t, ((4, 4), (4, 4), (0, 0)), constant_values=255) for t in framed[i : i + columns]])
-            for i in range(0, len(framed), columns)]  # fmt: skip
-    write_atomically(out_file, cv2.imencode('.png', np.vstack(rows))[1].tobytes())
+    sheet = np.full((-(-len(tiles) // columns) * (height + 8), columns * (width + 8), 3), 255, np.uint8)
+    for number, tile in enumerate(tiles):
+        top, left = number // columns * (height + 8) + 4, number % columns * (width + 8) + 4
+        sheet[top : top + len(tile), left : left + width] = tile
+    write_atomically(out_file, cv2.imencode('.png', sheet)[1].tobytes())

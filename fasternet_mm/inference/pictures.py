@@ -49,7 +49,7 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: st
     """
     check_writable(out_dir)
     visualizer = predictor.visualizer()
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] | None = None
     broken: list[UserError] = []
     names: set[str] = set()
     for number, picture in enumerate(tqdm(pictures, unit='picture'), start=1):
@@ -64,9 +64,9 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: st
         if 'pred_instances' in sample:
             image_id = int(picture.stem) if picture.stem.isdecimal() else number
             found = to_coco_results(sample.pred_instances, image_id, predictor.category_ids)
-            records += [{**record, 'file_name': name} for record in found]
+            records = (records or []) + [{**record, 'file_name': name} for record in found]
     print(f'drawings:   {out_dir}')
-    if predictor.is_detector:
+    if records is not None:
         results = Path(out_dir) / 'results.json'
         write_atomically(results, json.dumps(records).encode())
         print(f'detections: {results} ({len(records)})')

@@ -40,10 +40,6 @@ class Predictor:
         self.dataset_meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
 
     @property
-    def is_detector(self) -> bool:
-        return 'CocoMetric' in str(self.cfg.test_evaluator)
-
-    @property
     def category_ids(self) -> list[int]:
         """The id of each class: the test annotations' where they are at hand, else COCO's own, else 1, 2, 3, …."""
         return category_ids(self.cfg.test_evaluator.ann_file, self.dataset_meta['classes'])

@@ -144,6 +144,25 @@ def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(train
     assert {record['image_id'] for record in records} <= {785, 0}
 
 
+def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
+    config, work = fixtures / 'fcn_shapes.py', tmp_path / 'work'
+    done = run('train', config, '--work-dir', work)
+    assert done.returncode == 0, done.stderr
+    assert '| mIoU' in done.stdout
+    checkpoint = work / 'iter_2.pth'
+    done = run(
+        'test', config, checkpoint, '--work-dir', work, '--out', tmp_path / 'maps', '--show-dir', tmp_path / 'shown'
+    )
+    assert done.returncode == 0, done.stderr
+    labels = cv2.imread(str(tmp_path / 'maps' / '0000.png'), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (160, 160)
+    assert labels.max() < 7
+    assert cv2.imread(str(tmp_path / 'shown' / '0000.png')).shape == (160, 320, 3)
+    done = run('predict', config, checkpoint, shapes / 'images/test/0003.png', '--out-dir', tmp_path / 'found')
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / 'found').iterdir()] == ['0003.png']
+
+
 WRONG = [
     ('train', ['configs/mask_rcn_fasternet_s.py'], 'did you mean configs/mask_rcnn_fasternet_s.py'),
     ('train', ['configs/mask_rcnn_fasternet_s.py'], 'data/coco/train2017 does not exist'),
