@@ -43,6 +43,7 @@ def build_runner(cfg: Config, splits: Sequence[str], checkpoint: str | None = No
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
     if checkpoint_hook:
         checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.PlainCheckpointHook')]
     if not torch.cuda.is_available():
         # MMEngine sets up processes and DistributedDataParallel on CUDA devices, unless it finds this done.
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from terminaltables import AsciiTable
+
 COCO_COLUMNS = {
     'mAP': 'AP',
     'mAP_50': 'AP50',
@@ -16,8 +18,6 @@ COCO_COLUMNS = {
 
 def metric_table(metrics: Mapping[str, float]) -> str:
     """COCO metrics ('coco/bbox_mAP', …) one task a row; any others one metric a row. A dash where nothing counts."""
-    from terminaltables import AsciiTable
-
     tasks = [task for task in ('bbox', 'segm') if f'coco/{task}_mAP' in metrics]
     if tasks:
         rows = [['COCO', *COCO_COLUMNS.values()]]

@@ -30,9 +30,6 @@ def draw_prediction(
         score_thr: detections below it are not drawn.
         beside_truth: put the ground truth on the left.
     """
-    if 'pred_instances' in sample:
-        sample = sample.clone()
-        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= score_thr]
     threshold = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
     image = mmcv.imread(sample.img_path, channel_order='rgb')
     visualizer.add_datasample('prediction', image, sample, draw_gt=beside_truth, out_file=out_file, **threshold)

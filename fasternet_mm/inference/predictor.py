@@ -48,13 +48,16 @@ class Predictor:
         """The data sample of one picture file, its predictions in the picture's own pixels.
 
         Raises:
-            UserError: the file is not a picture.
+            UserError: the file is not a picture, or the model cannot take its size.
         """
         if mmcv.imread(picture) is None:
             raise UserError(f'{picture} is not a picture that can be read: use JPEG, PNG, BMP, TIFF or WebP')
         data = self.pipeline(dict(img_path=picture, img_id=0))
-        with torch.no_grad():
-            return self.model.test_step(pseudo_collate([data]))[0].cpu()
+        try:
+            with torch.no_grad():
+                return self.model.test_step(pseudo_collate([data]))[0].cpu()
+        except ValueError as error:
+            raise UserError(f'{picture}: {error}') from error
 
     def visualizer(self) -> Visualizer:
         """The config's visualizer with this model's classes and colours; it writes nowhere by itself."""

@@ -130,7 +130,7 @@ class FasterNetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.with_cp and self.training and torch.is_grad_enabled()):
             return self._residual(x)
-        if torch.compiler.is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
+        if _is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
             return checkpoint(self._residual, x, use_reentrant=False)
         contexts = nullcontext(), _RunningStatsKept(self)
         return checkpoint(self._residual, x, use_reentrant=False, context_fn=lambda: contexts)
@@ -362,6 +362,12 @@ def _checked_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[i
             f'out_indices={out_indices}: use ascending stage numbers out of {tuple(possible)}, at least one'
         )
     return out_indices
+
+
+def _is_compiling() -> bool:
+    if hasattr(torch.compiler, 'is_compiling'):
+        return torch.compiler.is_compiling()
+    return torch._dynamo.is_compiling()  # PyTorch 2.1 and 2.2
 
 
 class _RunningStatsKept:

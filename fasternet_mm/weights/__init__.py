@@ -1,1 +1,5 @@
 """Checkpoint files."""
+
+from .training_state import PlainCheckpointHook
+
+__all__ = ['PlainCheckpointHook']

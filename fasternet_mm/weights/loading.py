@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from packaging.version import Version
 from torch import nn
 
 from ..errors import UserError
@@ -37,6 +39,13 @@ SAFE_TYPES = [
 """What MMEngine's training checkpoints hold besides tensors and plain Python: the histories of its message hub."""
 
 
+def _safe_types() -> AbstractContextManager:
+    """`SAFE_TYPES` where PyTorch takes stand-ins by name, from 2.6 on; our own checkpoints need none of them."""
+    if Version(torch.__version__) < Version('2.6'):
+        return nullcontext()
+    return torch.serialization.safe_globals(SAFE_TYPES)
+
+
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
     """The content of a checkpoint file, through PyTorch's restricted unpickler.
 
@@ -48,14 +57,14 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f'checkpoint {path} does not exist: give the path of a .pth file')
     try:
-        with torch.serialization.safe_globals(SAFE_TYPES):
+        with _safe_types():
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         asked = re.search(r'Unsupported (?:global: GLOBAL|class) (\S+)', str(error))
         if asked:
             raise UserError(
-                f'checkpoint {path} is refused: it asks to run {asked[1]}, which no checkpoint needs; get it from its '
-                'author as plain tensors'
+                f'checkpoint {path} is refused: it asks to run {asked[1]}, which is not safe; get it as plain tensors '
+                '(the training history in MMEngine checkpoints of others needs PyTorch 2.6 or newer)'
             ) from error
         raise UserError(f'checkpoint {path} is broken, or not a PyTorch checkpoint: fetch or train it again') from error
     if not isinstance(checkpoint, dict):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -79,7 +80,7 @@ def test_training_resumes_where_it_stopped(trained, tmp_path):
     done = run('train', CONFIG, '--work-dir', work, '--resume', '--cfg-options', *FEW, 'train_cfg.max_epochs=2')
     assert done.returncode == 0, done.stderr
     assert 'Epoch(train) [1]' not in done.stdout
-    state = torch.load(work / 'epoch_2.pth', weights_only=False)
+    state = torch.load(work / 'epoch_2.pth', weights_only=True)
     assert state['meta']['epoch'] == 2
     assert state['meta']['seed'] == 3
     assert {int(value['step']) for value in state['optimizer']['state'].values()} == {4}
@@ -96,7 +97,7 @@ def test_the_same_seed_gives_the_same_weights(trained, shapes, tmp_path):
     options = (*FEW, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5')
     done = run('train', CONFIG, '--work-dir', tmp_path, '--seed', 3, '--cfg-options', *options)
     assert done.returncode == 0, done.stderr
-    mine, other = (torch.load(d / 'epoch_1.pth', weights_only=False)['state_dict'] for d in (tmp_path, trained[0]))
+    mine, other = (torch.load(d / 'epoch_1.pth', weights_only=True)['state_dict'] for d in (tmp_path, trained[0]))
     for name, value in mine.items():
         torch.testing.assert_close(value, other[name], msg=name)
 
@@ -108,7 +109,7 @@ def test_two_gloo_processes_train_together(shapes, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     # Eight pictures, two processes with two each: two steps; the table comes once, from the first process.
-    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
+    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']['iter'] == 2
     assert done.stdout.count('| bbox') == 1
 
 
@@ -158,8 +159,11 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     assert labels.shape == (160, 160)
     assert labels.max() < 7
     assert cv2.imread(str(tmp_path / 'shown' / '0000.png')).shape == (160, 320, 3)
-    done = run('predict', config, checkpoint, shapes / 'images/test/0003.png', '--out-dir', tmp_path / 'found')
-    assert done.returncode == 0, done.stderr
+    cv2.imwrite(str(tmp_path / 'small.png'), np.zeros((20, 40, 3), np.uint8))
+    pictures = shapes / 'images/test/0003.png', tmp_path / 'small.png'
+    done = run('predict', config, checkpoint, *pictures, '--out-dir', tmp_path / 'found')
+    assert done.returncode == 2
+    assert 'small.png: a picture of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
     assert [path.name for path in (tmp_path / 'found').iterdir()] == ['0003.png']
 
 

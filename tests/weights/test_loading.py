@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
@@ -7,6 +8,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 
 from fasternet_mm import FasterNet
 from fasternet_mm.errors import UserError
+from fasternet_mm.weights import PlainCheckpointHook
 from fasternet_mm.weights.loading import load_weights, read_checkpoint, use_safe_loading
 
 TINY = dict(embed_dim=16, depths=(1, 1, 1, 1))
@@ -84,3 +86,22 @@ def test_a_broken_file_is_named(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r'gone.pth does not exist'):
         read_checkpoint(str(tmp_path / 'gone.pth'))
+
+
+def test_our_training_state_is_plain_and_comes_back(tmp_path):
+    hub = MessageHub.get_instance('plain')
+    for value in (1.5, 2.5):
+        hub.update_scalar('train/loss', torch.tensor(value), count=2)
+    hub.update_info('best', np.float32(0.5))
+    checkpoint = dict(meta=dict(epoch=np.int64(3)), message_hub=hub.state_dict())
+    PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, tmp_path / 'net.pth')
+    loaded = torch.load(tmp_path / 'net.pth', weights_only=True)
+    PlainCheckpointHook().after_load_checkpoint(None, loaded)
+    assert loaded['meta'] == dict(epoch=3)
+    fresh = MessageHub.get_instance('fresh')
+    fresh.load_state_dict(loaded['message_hub'])
+    assert fresh.get_info('best') == 0.5
+    values, counts = fresh.get_scalar('train/loss').data
+    assert values.tolist() == [1.5, 2.5]
+    assert counts.tolist() == [2, 2]

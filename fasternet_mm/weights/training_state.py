@@ -1,0 +1,48 @@
+"""Training state as tensors and plain Python, so that any PyTorch from 2.1 on reads it without running anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
+
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Saves MMEngine's histories as tensors, which it would pickle with methods of theirs, and brings them back."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        scalars = checkpoint['message_hub']['log_scalars']
+        checkpoint['message_hub'] = _plain({**checkpoint['message_hub'], 'log_scalars': {}})
+        checkpoint['message_hub']['log_scalars'] = {name: _pack(history) for name, history in scalars.items()}
+        for part in {'meta', 'param_schedulers'} & checkpoint.keys():
+            checkpoint[part] = _plain(checkpoint[part])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+        for name, packed in scalars.items():
+            if isinstance(packed, dict):
+                scalars[name] = HistoryBuffer(packed['values'].numpy(), packed['counts'].numpy(), packed['max_length'])
+
+
+def _pack(history: HistoryBuffer) -> dict[str, Any]:
+    values, counts = history.data
+    tensors = dict(values=torch.from_numpy(values.copy()), counts=torch.from_numpy(counts.copy()))
+    return dict(**tensors, max_length=history.max_length)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, in containers of containers; a history stays as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value
