@@ -282,7 +282,7 @@ class FasterNet(BaseModule):
         for position, stage in enumerate(self.stages):
             x = stage(x)
             if position % 2 == 0 and position // 2 in self.out_indices:
-                maps.append(self.get_submodule(f'norm{position}')(x))
+                maps.append(getattr(self, f'norm{position}')(x))
         return tuple(maps)
 
     def train(self, mode: bool = True) -> FasterNet:
