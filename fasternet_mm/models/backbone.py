@@ -248,7 +248,7 @@ class FasterNet(BaseModule):
         self.norm_eval = norm_eval
 
         self.patch_embed = PatchEmbed(in_channels, self.arch['embed_dim'], norm_cfg)
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').split(list(depths))
         self.channels = [self.arch['embed_dim'] * 2**i for i in range(self.out_indices[-1] + 1)]
         # The authors number stages and mergings in one list: stage i stands at 2*i, the merging before it at 2*i-1.
         self.stages = nn.ModuleList()
@@ -272,11 +272,7 @@ class FasterNet(BaseModule):
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if x.shape[-2] < MIN_INPUT_SIZE or x.shape[-1] < MIN_INPUT_SIZE:
-            raise ValueError(
-                f'a picture of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
-                f'resize or pad it to at least {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE}'
-            )
+        check_input_size(x)
         x = self.patch_embed(x)
         maps = []
         for position, stage in enumerate(self.stages):
@@ -300,6 +296,15 @@ class FasterNet(BaseModule):
         for module in (self.patch_embed, *self.stages[: max(0, 2 * self.frozen_stages - 1)]):
             module.eval()
             module.requires_grad_(False)
+
+
+def check_input_size(x: Tensor) -> None:
+    """Raise `ValueError` for a picture smaller than 32 pixels in height or width."""
+    if x.shape[-2] < MIN_INPUT_SIZE or x.shape[-1] < MIN_INPUT_SIZE:
+        raise ValueError(
+            f'a picture of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
+            f'resize or pad it to at least {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE}'
+        )
 
 
 def resolve_arch(arch: str | dict[str, Any]) -> dict[str, Any]:
