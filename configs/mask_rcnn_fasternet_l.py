@@ -6,7 +6,11 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='l', drop_path_rate=0.3),
+    backbone=dict(
+        arch='l',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet_l_in1k'),
+    ),
     neck=dict(in_channels=[192, 384, 768, 1536]),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -6,6 +6,10 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s', drop_path_rate=0.15),
+    backbone=dict(
+        arch='s',
+        drop_path_rate=0.15,
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet_s_in1k'),
+    ),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )

@@ -7,6 +7,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='t0'),
+    backbone=dict(
+        arch='t0',
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet_t0_in1k'),
+    ),
     neck=dict(in_channels=[40, 80, 160, 320]),
 )

@@ -7,6 +7,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='t1'),
+    backbone=dict(
+        arch='t1',
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet_t1_in1k'),
+    ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

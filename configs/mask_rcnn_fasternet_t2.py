@@ -7,6 +7,10 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='t2', drop_path_rate=0.05),
+    backbone=dict(
+        arch='t2',
+        drop_path_rate=0.05,
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet_t2_in1k'),
+    ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

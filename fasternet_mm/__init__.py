@@ -1,9 +1,18 @@
 """FasterNet as a plugin for MMDetection and MMSegmentation."""
 
 from . import ops
-from .models import FasterNet, FasterNetBlock, FasterNetStage, PartialConv
+from .models import FasterNet, FasterNetBlock, FasterNetClassifier, FasterNetStage, PartialConv
 from .version import __version__
+from .weights import load_weights
 
 ops.provide_mmcv_ext()
 
-__all__ = ['FasterNet', 'FasterNetBlock', 'FasterNetStage', 'PartialConv', '__version__']
+__all__ = [
+    'FasterNet',
+    'FasterNetBlock',
+    'FasterNetClassifier',
+    'FasterNetStage',
+    'PartialConv',
+    '__version__',
+    'load_weights',
+]

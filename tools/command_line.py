@@ -22,8 +22,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(description: str, epilog: str) -> Parser:
-    """A parser with what every tool takes: CONFIG, ``--cfg-options``, ``--debug``."""
+    """A parser with what every tool takes: ``--debug``."""
     result = Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return result
+
+
+def config_parser(description: str, epilog: str) -> Parser:
+    """A parser with what every tool takes that works with a config: CONFIG and ``--cfg-options``."""
+    result = parser(description, epilog)
     result.add_argument('config', type=existing_file, help='config file, one of configs/ or your own')
     result.add_argument(
         '--cfg-options',
@@ -33,8 +40,17 @@ def parser(description: str, epilog: str) -> Parser:
         help='change settings of the config, as in train_dataloader.batch_size=4 model.backbone.with_cp=True; '
         'lists as "[a,b]" in quotes',
     )
-    result.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return result
+
+
+def add_checkpoint(result: argparse.ArgumentParser) -> None:
+    """CHECKPOINT of a tool that runs a trained model, and ``--allow-mismatch``."""
+    result.add_argument(
+        'checkpoint', help='weights of exactly this model: a file, a URL, or a published name (tools/weights.py list)'
+    )
+    result.add_argument(
+        '--allow-mismatch', action='store_true', help='take from the checkpoint what fits, and list what does not'
+    )
 
 
 def existing_file(path: str) -> str:

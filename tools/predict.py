@@ -2,7 +2,7 @@
 
 import argparse
 
-from command_line import existing_file, parser, run
+from command_line import add_checkpoint, config_parser, run
 
 EPILOG = """examples:
   python tools/predict.py CONFIG CHECKPOINT street.jpg holiday/ --out-dir found
@@ -11,8 +11,8 @@ EPILOG = """examples:
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = parser('Find objects in pictures with a trained model.', EPILOG)
-    result.add_argument('checkpoint', type=existing_file, help='weights of exactly this model')
+    result = config_parser('Find objects in pictures with a trained model.', EPILOG)
+    add_checkpoint(result)
     result.add_argument('pictures', nargs='+', help='picture files, and folders of them')
     result.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the drawings and of results.json')
     result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
@@ -26,7 +26,7 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.inference.predictor import Predictor
 
     pictures = find_pictures(args.pictures)
-    predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, args.device)
+    predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.allow_mismatch)
     predict_pictures(predictor, pictures, args.out_dir, args.score_thr)
 
 

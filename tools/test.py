@@ -2,7 +2,7 @@
 
 import argparse
 
-from command_line import existing_file, parser, run
+from command_line import add_checkpoint, config_parser, run
 
 EPILOG = """examples:
   python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
@@ -12,8 +12,8 @@ EPILOG = """examples:
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = parser('Evaluate a trained model on the test set of its config.', EPILOG)
-    result.add_argument('checkpoint', type=existing_file, help='weights of exactly this model')
+    result = config_parser('Evaluate a trained model on the test set of its config.', EPILOG)
+    add_checkpoint(result)
     result.add_argument('--work-dir', help="folder of the log; default: work_dirs/ and the config's name")
     result.add_argument(
         '--out', metavar='FILE', help='detections as COCO results JSON; of a segmenter: a folder of label PNGs'
@@ -34,7 +34,8 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
-    cfg.load_from = None
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
     if args.show_dir:
         draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]
@@ -42,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     if args.out:
         add_results_file(cfg, args.out)
 
-    runner = build_runner(cfg, ('test',), args.checkpoint)
+    runner = build_runner(cfg, ('test',))
     metrics = runner.test()
 
     if runner.rank == 0:

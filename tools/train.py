@@ -3,25 +3,39 @@
 import argparse
 import os
 
-from command_line import existing_file, parser, run
+from command_line import config_parser, run
 
 EPILOG = """examples:
   python tools/train.py configs/shapes/mask_rcnn_fasternet_t0_shapes.py      five minutes on two cores, no data needed
   python tools/train.py configs/mask_rcnn_fasternet_s.py --auto-scale-lr     COCO 2017 under data/coco, one GPU
+  python tools/train.py CONFIG --load-from mask_rcnn_fasternet_s_coco --new-heads
+      on your own classes from COCO's weights
   bash tools/dist_train.sh configs/mask_rcnn_fasternet_s.py 8                eight GPUs
 """
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = parser('Train a detector or segmenter from a config.', EPILOG)
+    result = config_parser('Train a detector or segmenter from a config.', EPILOG)
     result.add_argument('--work-dir', help="folder of logs and checkpoints; default: work_dirs/ and the config's name")
     result.add_argument(
         '--resume',
         nargs='?',
         const=True,
-        type=existing_file,
         metavar='CHECKPOINT',
         help='go on from a checkpoint; without a value, from the newest in the work directory, or from the start',
+    )
+    result.add_argument(
+        '--load-from',
+        metavar='CHECKPOINT',
+        help='start from the weights of a whole model: a file, a URL, or a published name (tools/weights.py list)',
+    )
+    result.add_argument(
+        '--new-heads',
+        action='store_true',
+        help='with --load-from a model of other classes: start the layers that depend on their number afresh',
+    )
+    result.add_argument(
+        '--allow-mismatch', action='store_true', help='with --load-from: take what fits, and list what does not'
     )
     result.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     result.add_argument(
@@ -61,9 +75,17 @@ def main(args: argparse.Namespace) -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} does not say its batch (auto_scale_lr.base_batch_size)')
         cfg.auto_scale_lr.enable = True
+    if args.load_from:
+        cfg.load_from = args.load_from
+        cfg.load_options = dict(new_heads=args.new_heads, allow_mismatch=args.allow_mismatch)
+    elif args.new_heads or args.allow_mismatch:
+        raise UserError(
+            '--new-heads and --allow-mismatch say how to start from other weights: add --load-from CHECKPOINT'
+        )
     if args.resume:
-        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume is True else args.resume
-        cfg.resume = cfg.load_from is not None
+        resumed = latest_checkpoint(cfg.work_dir) if args.resume is True else args.resume
+        if resumed:
+            cfg.load_from, cfg.resume = resumed, True
 
     runner = build_runner(cfg, ('train', 'val'))
     runner.train()

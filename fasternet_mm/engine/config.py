@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
+from ..weights.loading import fit_weights
 
 OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
 """What ``optim_wrapper`` may hold besides its class's own arguments: MMEngine hands them to the builder."""
@@ -31,6 +32,7 @@ def load_config(path: str, options: Sequence[str] = ()) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    cfg.setdefault('load_options', {})
     for key, value in _parse(options).items():
         _check_key(cfg, key)
         cfg.merge_from_dict({key: value})
@@ -74,6 +76,8 @@ def _check_key(cfg: Config, key: str) -> None:
 def _accepted_arguments(node: Any, path: Sequence[str], cfg: Config) -> set[str]:
     if not path:
         return _arguments(Runner)
+    if list(path) == ['load_options']:
+        return set(inspect.signature(fit_weights).parameters) - {'model', 'checkpoint', 'source'}
     if not hasattr(node, 'get'):
         return set()
     accepted = OPTIMIZER_OPTIONS if path[-1] == 'optim_wrapper' else set()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,30 +15,48 @@ from torch import nn
 
 from ..data.checks import check_data
 from ..errors import UserError
-from ..weights.loading import load_weights, read_checkpoint, use_safe_loading
+from ..weights.loading import fit_weights
+from ..weights.pretrained import has_fasternet, use_safe_loading
+from ..weights.sources import read_checkpoint
+from ..weights.training_state import check_training_state
 from .storage import register_atomic_backend
 
 
-def build_runner(cfg: Config, splits: Sequence[str], checkpoint: str | None = None) -> Runner:
+class StrictRunner(Runner):
+    """MMEngine's runner, except that a checkpoint must fit the model: see `load_weights`.
+
+    ``load_options`` in the config are options of `fit_weights` for ``load_from``; resuming has none.
+    """
+
+    def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
+        checkpoint = read_checkpoint(filename, map_location)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg)).load()
+        self._has_loaded = True
+        return checkpoint
+
+    def _init_model_weights(self) -> None:
+        if self._load_from:  # pretrained parts would be fetched and read, only to be overwritten
+            for module, _ in _pretrained_parts(_bare(self.model)):
+                module.init_cfg = None
+        super()._init_model_weights()
+
+
+def build_runner(cfg: Config, splits: Sequence[str]) -> Runner:
     """Check everything that can be checked, then build the runner for the ``splits`` ('train', 'val', 'test') used.
 
-    Nothing is written before the checks have passed.
+    Nothing is written before the checks have passed, except downloads to PyTorch's cache.
 
     Args:
-        cfg: with ``work_dir`` set.
+        cfg: with ``work_dir`` set; ``load_from``, ``load_options`` and ``resume`` say what to start from.
         splits: those that will be used.
-        checkpoint: weights of exactly this model, to be loaded. Default: none.
 
     Raises:
-        UserError: data, model, checkpoint or work directory cannot be used.
+        UserError: data, model, checkpoints or work directory cannot be used.
     """
     use_safe_loading()
     check_data(cfg, splits)
-    model = build_model(cfg)
-    if checkpoint:
-        load_weights(model, checkpoint)
-    if cfg.get('resume'):
-        read_checkpoint(cfg.load_from)
+    check_checkpoints(cfg, splits)
     check_writable(cfg.work_dir)
     register_atomic_backend()
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
@@ -50,10 +69,48 @@ def build_runner(cfg: Config, splits: Sequence[str], checkpoint: str | None = No
         cfg.setdefault('model_wrapper_cfg', wrapper)
         if cfg.get('launcher') == 'pytorch' and not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
-    runner = Runner.from_cfg(cfg)
-    if checkpoint:
-        getattr(runner.model, 'module', runner.model).load_state_dict(model.state_dict())
-    return runner
+    return StrictRunner.from_cfg(cfg)
+
+
+def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
+    """Build the model, and match what would be loaded into it.
+
+    Raises:
+        UserError: the model cannot be built, or a checkpoint cannot be had, read or fitted.
+    """
+    model = build_model(cfg)
+    source = cfg.get('load_from')
+    if source:
+        checkpoint = read_checkpoint(source, mmap=True)
+        fit_weights(model, checkpoint, source, **_load_options(cfg))
+        if cfg.get('resume'):
+            check_training_state(checkpoint, source)
+    elif 'train' in splits:
+        for module, init_cfg in _pretrained_parts(model):
+            _check_pretrained(module, **init_cfg)
+
+
+def _check_pretrained(module: nn.Module, checkpoint: str, type: Any, map_location: Any = None, **options: Any) -> None:
+    if has_fasternet(module):
+        fit_weights(module, read_checkpoint(checkpoint, mmap=True), checkpoint, **options)
+    else:
+        read_checkpoint(checkpoint, mmap=True)
+
+
+def _pretrained_parts(model: nn.Module) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
+    for module in model.modules():
+        configs = getattr(module, 'init_cfg', None) or []
+        for init_cfg in [configs] if isinstance(configs, dict) else configs:
+            if init_cfg.get('type') == 'Pretrained':
+                yield module, init_cfg
+
+
+def _load_options(cfg: Config) -> dict[str, Any]:
+    return {} if cfg.get('resume') else dict(cfg.get('load_options', {}))
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return getattr(model, 'module', model)
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -22,18 +22,19 @@ class Predictor:
 
     Args:
         cfg: an MMDetection or MMSegmentation config.
-        checkpoint: weights of exactly that model.
+        checkpoint: weights of exactly that model: see `local_file`.
         device: as for PyTorch. Default: CUDA when there is one.
+        allow_mismatch: take from the checkpoint what fits. Default: False.
 
     Raises:
         UserError: config and checkpoint do not fit, or one cannot be used.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None) -> None:
+    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None, allow_mismatch: bool = False) -> None:
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         self.cfg = cfg
         self.model = build_model(cfg)
-        load_weights(self.model, checkpoint)
+        load_weights(self.model, checkpoint, allow_mismatch=allow_mismatch)
         self.model.to(self.device).eval()
         steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
         self.pipeline = Compose(steps)

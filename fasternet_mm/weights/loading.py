@@ -1,105 +1,273 @@
-"""Reading checkpoints: strictly, and without executing anything that they hold."""
+"""Fitting a checkpoint to a model: what may differ, what is said about it, and the loading itself."""
 
 from __future__ import annotations
 
-import pickle
+import logging
 import re
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
-from packaging.version import Version
-from torch import nn
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models.backbone import FasterNet
+from .layouts import HEAD, STEM, Weights, arch_name, recognise
+from .sources import read_checkpoint
 
 
-def _history_statistic(owner: type, name: str) -> Any:
-    """Stands in for ``getattr``, by which MMEngine pickles the names of a history's own four statistics."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr.{name}')
-    return getattr(owner, name)
+@dataclass(frozen=True)
+class Fit:
+    """A checkpoint matched with a model, before anything is loaded.
 
-
-SAFE_TYPES = [
-    HistoryBuffer,
-    (_history_statistic, 'builtins.getattr'),
-    np.dtype,
-    np.ndarray,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.int64)),
-    # NumPy pickles numbers and arrays by these two; their module is numpy._core from NumPy 2 on, numpy.core before.
-    np.float64(0).__reduce__()[0],
-    np.zeros(1).__reduce__()[0],
-]
-"""What MMEngine's training checkpoints hold besides tensors and plain Python: the histories of its message hub."""
-
-
-def _safe_types() -> AbstractContextManager:
-    """`SAFE_TYPES` where PyTorch takes stand-ins by name, from 2.6 on; our own checkpoints need none of them."""
-    if Version(torch.__version__) < Version('2.6'):
-        return nullcontext()
-    return torch.serialization.safe_globals(SAFE_TYPES)
-
-
-def read_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
-    """The content of a checkpoint file, through PyTorch's restricted unpickler.
-
-    The config text in ``meta`` is left out: MMEngine would execute it when training resumes.
-
-    Raises:
-        UserError: the file is missing or broken, or holds objects of types that a checkpoint does not need.
+    Attributes:
+        source: where the checkpoint came from.
+        layout: what it is, in words.
+        pairs: per tensor that will be loaded its name, the model's tensor and the checkpoint's.
+        initialised: the model's tensors that keep their initial values.
+        left_out: the checkpoint's tensors that are not used.
+        notes: what was accepted only because an option says so.
     """
-    if not Path(path).is_file():
-        raise UserError(f'checkpoint {path} does not exist: give the path of a .pth file')
-    try:
-        with _safe_types():
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:
-        asked = re.search(r'Unsupported (?:global: GLOBAL|class) (\S+)', str(error))
-        if asked:
-            raise UserError(
-                f'checkpoint {path} is refused: it asks to run {asked[1]}, which is not safe; get it as plain tensors '
-                '(the training history in MMEngine checkpoints of others needs PyTorch 2.6 or newer)'
-            ) from error
-        raise UserError(f'checkpoint {path} is broken, or not a PyTorch checkpoint: fetch or train it again') from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f'checkpoint {path} holds a {type(checkpoint).__name__}: a dict of tensors is needed')
-    if isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('cfg', None)
-        checkpoint['meta'].pop('config', None)
-    return checkpoint
 
+    source: str
+    layout: str
+    pairs: list[tuple[str, Tensor, Tensor]]
+    initialised: list[str]
+    left_out: list[str]
+    notes: list[str]
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Load a checkpoint of exactly this model.
-
-    Raises:
-        UserError: `read_checkpoint` refuses the file, or names or shapes differ from the model's.
-    """
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint.get('state_dict', checkpoint)
-    wanted = model.state_dict()
-    missing = sorted(wanted.keys() - weights.keys())
-    unknown = sorted(weights.keys() - wanted.keys())
-    reshaped = sorted(name for name in wanted.keys() & weights.keys() if wanted[name].shape != weights[name].shape)
-    if missing or unknown or reshaped:
-        lists = [('missing', missing), ('unknown', unknown), ('of another shape', reshaped)]
-        found = '; '.join(f'{len(names)} {what} ({names[0]}, …)' for what, names in lists if names)
-        raise UserError(
-            f'checkpoint {path} is not of this model: tensors {found}; use the config that it was trained with'
+    def __str__(self) -> str:
+        types = sorted({str(given.dtype) for _, own, given in self.pairs if given.dtype != own.dtype})
+        converted = f' (from {", ".join(types).replace("torch.", "")})' if types else ''
+        line = (
+            f'weights: {self.source} ({self.layout}): {len(self.pairs)} tensors loaded{converted}, '
+            f'{_counted(self.initialised, "initialised")}, {_counted(self.left_out, "left out")}'
         )
-    model.load_state_dict(weights)
+        return '; '.join([line, *self.notes])
+
+    @torch.no_grad()
+    def load(self) -> None:
+        """Copy the tensors into the model, say so in one line of MMEngine's log, and warn of NaN and infinity."""
+        broken = []
+        for name, own, given in self.pairs:
+            # A counter of batches that someone stored in half precision may have become infinite.
+            own.copy_(given if own.is_floating_point() else given.nan_to_num())
+            # A sum is cheaper than isfinite; where it is not finite, it may still have overflowed.
+            if own.is_floating_point() and not own.sum().isfinite() and not own.isfinite().all():
+                broken.append(name)
+        print_log(str(self), logger='current')
+        if broken:
+            print_log(
+                f'weights: {self.source} has NaN or infinite numbers in {_counted(broken, "tensors")}: '
+                'nothing good will come of it, fetch or train it again',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
-def use_safe_loading() -> None:
-    """Have MMEngine read local checkpoints by `read_checkpoint`, also where it loads by itself (``--resume``)."""
-    CheckpointLoader.register_scheme(prefixes='', loader=_load_for_mmengine, force=True)
+def load_weights(model: nn.Module, source: str, **options: Any) -> Fit:
+    """Load a checkpoint into a model, strictly: exactly what was asked for, or nothing at all.
+
+    A `FasterNet` takes its part of any checkpoint of a classifier, detector, segmenter or backbone, with the authors',
+    timm's or MMEngine's names. Only output norms may be missing from that part, and only the classification head and
+    what belongs to outputs that the model does not have may be left over. Any other model takes a checkpoint of exactly
+    its own tensors.
+
+    Args:
+        model: any module.
+        source: a published name, a path, a URL: see `local_file`.
+        options: see `fit_weights`.
+
+    Returns:
+        What was loaded; one line of MMEngine's log says the same.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or does not fit; the model is then as it was before.
+    """
+    fit = fit_weights(model, read_checkpoint(source, mmap=True), source, **options)
+    fit.load()
+    return fit
 
 
-def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
-    return read_checkpoint(filename, map_location)
+def fit_weights(
+    model: nn.Module,
+    checkpoint: dict[str, Any],
+    source: str,
+    prefix: str | None = None,
+    stem: str | None = None,
+    new_heads: bool = False,
+    allow_mismatch: bool = False,
+) -> Fit:
+    """Match a checkpoint that was read with a model; nothing is loaded yet.
+
+    Args:
+        model: see `load_weights`.
+        checkpoint: see `read_checkpoint`.
+        source: what to call it in messages.
+        prefix: take only the tensors whose names start so ('teacher.'). Default: all.
+        stem: for pictures of another number of channels, how the filters of the first convolution become theirs:
+            'repeat' takes them in turn, 'average' gives each channel their mean; both keep the size of the response.
+            With 'average', one grey channel is answered as three equal ones were. Default: an error.
+        new_heads: keep the initial values of layers that differ only by the number of classes. Default: an error.
+        allow_mismatch: load what fits by name and shape, and list the rest. Default: an error.
+
+    Raises:
+        UserError: the checkpoint does not fit.
+    """
+    weights = recognise(checkpoint, source, prefix)
+    own = recognise(model.state_dict(), 'of this model')
+    given = weights.backbone if isinstance(model, FasterNet) else weights.tensors
+    if stem:
+        given = _with_stem(given, own, stem)
+
+    missing = [name for name in own.tensors if name not in given]
+    unknown = [name for name in given if name not in own.tensors]
+    unfit = [name for name in own.tensors if name in given and not _fits(own.tensors[name], given[name])]
+    fitting = [name for name in own.tensors if name in given and name not in set(unfit)]
+    classes = _classes(model, {name: (given[name].shape, own.tensors[name].shape) for name in unfit})
+    wrong = dict(
+        missing=[name for name in missing if not _may_be_missing(model, name, given)],
+        unknown=[name for name in unknown if not _may_be_left_out(model, name)],
+        unfit=[] if new_heads and classes else unfit,
+    )
+
+    notes = []
+    if new_heads and classes:
+        notes.append(f'initialised for {classes[1]} classes instead of {classes[0]}: {", ".join(unfit)}')
+    if any(wrong.values()):
+        if not (allow_mismatch and fitting):
+            raise UserError(f'checkpoint {source} {_explanation(weights, own, given, classes, **wrong)}')
+        notes += [f'accepted though {what}: {", ".join(names)}' for what, names in wrong.items() if names]
+    used = set(fitting) if given is weights.tensors else {f'backbone.{name}' for name in fitting} | set(fitting)
+    return Fit(
+        source,
+        ', '.join(filter(None, (weights.layout, weights.arch and arch_name(weights.arch)))),
+        [(name, own.tensors[name], given[name]) for name in fitting],
+        missing + unfit,
+        [name for name in weights.tensors if name not in used],
+        notes,
+    )
+
+
+def _fits(own: Tensor, given: Tensor) -> bool:
+    if own.shape != given.shape or given.is_complex():
+        return False
+    return given.is_floating_point() or not own.is_floating_point()
+
+
+def _may_be_missing(model: nn.Module, name: str, given: Collection[str]) -> bool:
+    """An output norm of the backbone, all of it: half a norm is a damaged checkpoint."""
+    norm = re.match(r'norm\d+\.', name)
+    return isinstance(model, FasterNet) and norm is not None and not any(other.startswith(norm[0]) for other in given)
+
+
+def _may_be_left_out(model: nn.Module, name: str) -> bool:
+    """The classification head, and what belongs to outputs that this backbone was built without."""
+    if not isinstance(model, FasterNet):
+        return False
+    norm, stage = re.match(r'(norm\d+)\.', name), re.match(r'stages\.(\d+)\.', name)
+    absent = (norm and not hasattr(model, norm[1])) or (stage and int(stage[1]) >= len(model.stages))
+    return bool(name.startswith(HEAD) or absent)
+
+
+def _with_stem(given: dict[str, Tensor], own: Weights, stem: str) -> dict[str, Tensor]:
+    if stem not in ('repeat', 'average'):
+        raise UserError(f"stem={stem!r} is unknown: use 'repeat' or 'average'")
+    name = next((name for name in (STEM, f'backbone.{STEM}') if name in given and name in own.tensors), None)
+    if name is None or given[name].shape[1] == own.tensors[name].shape[1]:
+        return given
+    filters, channels = given[name].float(), own.tensors[name].shape[1]
+    if stem == 'average':
+        filters = filters.mean(1, keepdim=True)
+    repeated = filters[:, torch.arange(channels) % filters.shape[1]]
+    return {**given, name: repeated * (given[name].shape[1] / channels)}
+
+
+def _classes(model: nn.Module, unfit: dict[str, tuple[torch.Size, torch.Size]]) -> tuple[int, int] | None:
+    """The checkpoint's number of classes and the model's, if that difference explains all that does not fit."""
+    possible: set[tuple[int, int]] | None = None
+    for name, (given, own) in unfit.items():
+        classes = _num_classes(model, name)
+        if classes is None or not own or len(given) != len(own) or given[1:] != own[1:]:
+            return None
+        # A layer has k numbers per class, and some one more, for the background.
+        found = set()
+        for background in (0, 1):
+            per_class, rest = divmod(own[0] - background, classes)
+            if per_class and not rest and (given[0] - background) % per_class == 0:
+                found.add(((given[0] - background) // per_class, classes))
+        possible = found if possible is None else possible & found
+    return min(possible) if possible else None
+
+
+def _num_classes(model: nn.Module, name: str) -> int | None:
+    """``num_classes`` of the innermost module around a tensor that has one."""
+    if name.startswith(('backbone.', 'neck.')):
+        return None
+    module, found = model, None
+    for part in (*name.split('.')[:-1], ''):
+        if isinstance(getattr(module, 'num_classes', None), int):
+            found = module.num_classes
+        module = getattr(module, part, None)
+    return found
+
+
+def _explanation(
+    weights: Weights,
+    own: Weights,
+    given: dict[str, Tensor],
+    classes: tuple[int, int] | None,
+    missing: list[str],
+    unknown: list[str],
+    unfit: list[str],
+) -> str:
+    """Why a checkpoint does not fit, and what to do: the second half of a sentence."""
+    if own.arch and not weights.arch:
+        return f'holds no FasterNet: its tensors are {_some(list(weights.tensors))}; name one that does'
+    if STEM in weights.tensors and f'backbone.{STEM}' in own.tensors:
+        return (
+            f'is a {weights.layout}, and a whole detector or segmenter is asked for: to start its backbone from it, '
+            'write model.backbone.init_cfg.checkpoint'
+        )
+    if own.arch and not _same_variant(own.arch, weights.arch):
+        return f'is of {arch_name(weights.arch)}, the model is {arch_name(own.arch)}: take the one that fits'
+    if [name.removeprefix('backbone.') for name in unfit] == [STEM] and not missing and not unknown:
+        return (
+            f'is for pictures of {weights.arch["in_channels"]} channels, the model for {own.arch["in_channels"]}: '
+            "say what to do with the first convolution, stem='repeat' or stem='average'"
+        )
+    if classes and not missing and not unknown:
+        return (
+            f'was trained on {classes[0]} classes, the model has {classes[1]} ({_some(unfit)}): use the config that '
+            'it was trained with; to train it on other classes, tools/train.py --load-from CHECKPOINT --new-heads'
+        )
+    found = [
+        f'{len(names)} {what} ({_some(names)})' for what, names in (('missing', missing), ('unknown', unknown)) if names
+    ]
+    if unfit:
+        shapes = f'{tuple(given[unfit[0]].shape)} instead of {tuple(own.tensors[unfit[0]].shape)}'
+        found.append(f'{len(unfit)} of another shape or type ({_some(unfit)}: {shapes})')
+    return (
+        f'({weights.layout}) is not of this model: tensors {"; ".join(found)}; use the config that it was '
+        'trained with, or take what fits with --allow-mismatch'
+    )
+
+
+def _same_variant(own: dict[str, Any], given: dict[str, Any]) -> bool:
+    """Depths compare as far as both go: a model is built without the stages after its last output."""
+    same = all(own[key] == given[key] for key in ('embed_dim', 'mlp_ratio', 'n_div'))
+    return same and all(a == b for a, b in zip(own['depths'], given['depths']))
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join([*names[:3], *(['…'] if len(names) > 3 else [])])
+
+
+def _counted(names: list[str], what: str) -> str:
+    """'16 initialised (norm0, norm2, norm4, norm6)': a count, and the modules where there are few, else their roots."""
+    modules = dict.fromkeys(name.rpartition('.')[0] for name in names)
+    if len(modules) > 6:
+        modules = dict.fromkeys(name.partition('.')[0] for name in names)
+    return f'{len(names)} {what}' + (f' ({", ".join(modules)})' if names else '')

@@ -10,7 +10,19 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
+from ..errors import UserError
 from ..registry import HOOKS
+
+
+def check_training_state(checkpoint: dict[str, Any], name: str) -> None:
+    """Raise `UserError` unless training can go on from a checkpoint."""
+    meta = checkpoint.get('meta')
+    counted = isinstance(meta, dict) and all(isinstance(meta.get(key), int) for key in ('epoch', 'iter'))
+    if not counted or not all(isinstance(checkpoint.get(key), dict) for key in ('optimizer', 'message_hub')):
+        raise UserError(
+            f'checkpoint {name} holds weights but no training to resume: give one that a training wrote '
+            '(epoch_N.pth, iter_N.pth), or start from these weights with --load-from'
+        )
 
 
 @HOOKS.register_module()

@@ -46,6 +46,9 @@ def test_published_configs_have_the_authors_recipe(root, variant, lr, drop_path)
         ('optim_wrapper.paramwise_cfg.norm_decay_mult=0.', lambda cfg: cfg.optim_wrapper.paramwise_cfg is not None),
         ('optim_wrapper.optimizer.betas=(0.9,0.99)', lambda cfg: cfg.optim_wrapper.optimizer.betas == (0.9, 0.99)),
         ('randomness.seed=3', lambda cfg: cfg.randomness.seed == 3),
+        ('load_options.stem=average', lambda cfg: cfg.load_options.stem == 'average'),
+        ('model.backbone.init_cfg.stem=repeat', lambda cfg: cfg.model.backbone.init_cfg.stem == 'repeat'),
+        ('model.backbone.init_cfg=None', lambda cfg: cfg.model.backbone.init_cfg is None),
         ('load_from=x.pth', lambda cfg: cfg.load_from == 'x.pth'),
     ],
 )
@@ -56,6 +59,8 @@ def test_options_may_set_what_something_reads(root, option, read):
 @pytest.mark.parametrize(
     ('option', 'named'),
     [
+        ('load_options.new_head=True', "load_options has no 'new_head'; did you mean 'new_heads'"),
+        ('model.backbone.init_cfg.stam=repeat', "model.backbone.init_cfg has no 'stam'; did you mean 'stem'"),
         ('model.bakbone.arch=t0', "model has no 'bakbone'; did you mean 'backbone'"),
         ('model.backbone.depth=50', "model.backbone has no 'depth'.*arch"),
         ('train_dataloader.batchsize=3', "did you mean 'batch_size'"),

@@ -175,9 +175,9 @@ WRONG = [
     ('train', [CONFIG, '--cfg-options', 'model.bakbone.arch=t0'], "did you mean 'backbone'"),
     ('train', [CONFIG, '--work-dir', '{file}/inside'], 'cannot be written'),
     ('train', [CONFIG, '--resume', 'nowhere.pth'], 'nowhere.pth does not exist'),
-    ('train', [CONFIG, '--resume', '{file}', '--work-dir', '{work}'], 'is broken, or not a PyTorch checkpoint'),
+    ('train', [CONFIG, '--resume', '{file}', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
     ('test', [CONFIG, 'nowhere.pth'], 'nowhere.pth does not exist'),
-    ('test', [CONFIG, '{file}', '--work-dir', '{work}'], 'is broken, or not a PyTorch checkpoint'),
+    ('test', [CONFIG, '{file}', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
 ]
 

@@ -1,0 +1,52 @@
+"""What the authors of FasterNet published, under names to use wherever a checkpoint is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
+
+
+@dataclass(frozen=True)
+class Published:
+    """One file of the authors' release v1.0.
+
+    Attributes:
+        arch: the variant, 't0' to 'l'.
+        file: its name in the release.
+        figures: what the paper (arXiv 2303.03667, tables 3 and 5) reports for it; not reproduced here.
+        config: the config that starts from it (ImageNet) or that it belongs to (COCO).
+        sha256: of the file, where it is known. The authors publish none.
+    """
+
+    arch: str
+    file: str
+    figures: str
+    config: str
+    sha256: str | None = None
+
+    @property
+    def url(self) -> str:
+        return RELEASE + self.file
+
+
+def _imagenet(arch: str, file: str, top1: float) -> Published:
+    return Published(arch, file, f'ImageNet-1k top-1 {top1}', f'configs/mask_rcnn_fasternet_{arch}.py')
+
+
+def _coco(arch: str, file: str, box_ap: float, mask_ap: float) -> Published:
+    figures = f'COCO box AP {box_ap}, mask AP {mask_ap}'
+    return Published(arch, file, figures, f'configs/mask_rcnn_fasternet_{arch}.py')
+
+
+CATALOG: dict[str, Published] = {
+    'fasternet_t0_in1k': _imagenet('t0', 'fasternet_t0-epoch.281-val_acc1.71.9180.pth', 71.9),
+    'fasternet_t1_in1k': _imagenet('t1', 'fasternet_t1-epoch.291-val_acc1.76.2180.pth', 76.2),
+    'fasternet_t2_in1k': _imagenet('t2', 'fasternet_t2-epoch.289-val_acc1.78.8860.pth', 78.9),
+    'fasternet_s_in1k': _imagenet('s', 'fasternet_s-epoch.299-val_acc1.81.2840.pth', 81.3),
+    'fasternet_m_in1k': _imagenet('m', 'fasternet_m-epoch.291-val_acc1.82.9620.pth', 83.0),
+    'fasternet_l_in1k': _imagenet('l', 'fasternet_l-epoch.299-val_acc1.83.5060.pth', 83.5),
+    'mask_rcnn_fasternet_s_coco': _coco('s', 'mask_rcnn_fasternet_s_fpn_1x_coco_20221111_063419.pth', 39.9, 36.9),
+    'mask_rcnn_fasternet_m_coco': _coco('m', 'mask_rcnn_fasternet_m_fpn_1x_coco_20221107_124408.pth', 43.0, 39.1),
+    'mask_rcnn_fasternet_l_coco': _coco('l', 'mask_rcnn_fasternet_l_fpn_1x_coco_20221107_004433.pth', 44.0, 39.9),
+}

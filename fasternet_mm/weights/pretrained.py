@@ -1,0 +1,71 @@
+"""MMEngine's own ways to checkpoints, led through ours.
+
+MMEngine 0.10 initialises from pretrained weights with ``strict=False`` and a line in the log, and reads by plain
+`torch.load`. Both go when MMEngine is strict and safe by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model.weight_init import PretrainedInit, update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from ..models import FasterNet, FasterNetClassifier
+from .loading import load_weights
+from .sources import read_checkpoint
+
+
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
+class StrictPretrainedInit(PretrainedInit):
+    """``init_cfg=dict(type='Pretrained', …)``: by `load_weights` for whatever has a FasterNet in it.
+
+    Other networks get MMEngine's own, lenient initialisation, which they are written for.
+
+    Args:
+        checkpoint: see `local_file`.
+        prefix: as in MMEngine: take only the tensors whose names start so.
+        map_location: as in MMEngine, for other networks; ours load through the CPU.
+        stem, new_heads, allow_mismatch: see `fit_weights`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        prefix: str | None = None,
+        map_location: Any = 'cpu',
+        stem: str | None = None,
+        new_heads: bool = False,
+        allow_mismatch: bool = False,
+    ) -> None:
+        super().__init__(checkpoint, prefix, map_location)
+        self.options = dict(prefix=prefix, stem=stem, new_heads=new_heads, allow_mismatch=allow_mismatch)
+
+    def __call__(self, module: nn.Module) -> None:
+        if not has_fasternet(module):
+            super().__call__(module)
+            return
+        load_weights(module, self.checkpoint, **self.options)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())
+
+
+def has_fasternet(module: nn.Module) -> bool:
+    return any(isinstance(part, (FasterNet, FasterNetClassifier)) for part in module.modules())
+
+
+def use_safe_loading() -> None:
+    """Have MMEngine read every checkpoint by `read_checkpoint`, whatever scheme its name begins with."""
+    for prefix in list(CheckpointLoader._schemes):
+        CheckpointLoader.register_scheme(prefix, _load_for_mmengine, force=True)
+
+
+def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
+    checkpoint = read_checkpoint(filename, map_location)
+    if not filename.startswith('mmcls://'):
+        return checkpoint
+    # MMEngine's own loader of these classifiers keeps the backbone alone, under its bare names.
+    state = checkpoint.get('state_dict', checkpoint)
+    return {name.removeprefix('backbone.'): value for name, value in state.items() if name.startswith('backbone.')}

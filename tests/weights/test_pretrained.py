@@ -1,0 +1,93 @@
+import pytest
+import torch
+from malicious import Payload
+from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint
+from torch import nn
+
+from fasternet_mm import FasterNet, FasterNetClassifier
+from fasternet_mm.errors import UserError
+from fasternet_mm.weights.pretrained import use_safe_loading
+
+TINY = dict(embed_dim=16, depths=(1, 1, 1, 1))
+
+
+class Whole(BaseModule):
+    def __init__(self, init_cfg=None):
+        super().__init__(init_cfg)
+        self.backbone = FasterNet(TINY)
+        self.neck = nn.Conv2d(16, 8, 1)
+
+
+class Other(BaseModule):
+    def __init__(self, init_cfg=None):
+        super().__init__(init_cfg)
+        self.conv = nn.Conv2d(1, 1, 1)
+        self.new = nn.Conv2d(1, 1, 1)
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    net = FasterNetClassifier(TINY)
+    net.init_weights()
+    torch.save(net.state_dict(), tmp_path / 'net.pth')
+    return net, str(tmp_path / 'net.pth')
+
+
+def test_init_cfg_loads_strictly(classifier):
+    saved, source = classifier
+    net = FasterNet(TINY, init_cfg=dict(type='Pretrained', checkpoint=source))
+    net.init_weights()
+    for name, value in saved.state_dict().items():
+        if 'head' not in name:
+            assert torch.equal(net.state_dict()[name], value), name
+
+
+def test_init_cfg_stops_where_mmengine_would_go_on(classifier):
+    net = FasterNet('t0', init_cfg=dict(type='Pretrained', checkpoint=classifier[1]))
+    with pytest.raises(UserError, match=r'the model is FasterNet-T0'):
+        net.init_weights()
+
+
+def test_init_cfg_takes_the_options_of_loading(classifier):
+    init_cfg = dict(type='Pretrained', checkpoint=classifier[1], stem='average')
+    net = FasterNet(TINY, in_channels=1, init_cfg=init_cfg)
+    net.init_weights()
+    torch.testing.assert_close(net.patch_embed.proj.weight, classifier[0].patch_embed.proj.weight.sum(1, keepdim=True))
+
+
+def test_init_cfg_of_a_whole_model_wants_a_whole_checkpoint(classifier):
+    with pytest.raises(UserError, match=r'a whole detector or segmenter is asked for'):
+        Whole(dict(type='Pretrained', checkpoint=classifier[1])).init_weights()
+
+
+def test_other_networks_keep_mmengines_lenient_initialisation(tmp_path):
+    torch.save({'conv.weight': torch.ones(1, 1, 1, 1), 'fc.weight': torch.ones(1)}, tmp_path / 'other.pth')
+    net = Other(dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth')))
+    net.init_weights()
+    assert net.conv.weight.item() == 1
+
+
+@pytest.fixture
+def _safe(monkeypatch):
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    use_safe_loading()
+
+
+@pytest.mark.usefixtures('_safe')
+@pytest.mark.parametrize(
+    'source', ['evil.pth', 'torchvision://evil', 'mmcls://evil', 'open-mmlab://evil', 'pavi://evil', 's3://evil']
+)
+def test_mmengine_reads_nothing_but_through_us(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict={}, extra=Payload()), 'evil.pth')
+    with pytest.raises(UserError, match=r'^checkpoint .*evil'):
+        _load_checkpoint(source)
+    assert not (tmp_path / 'executed').exists()
+
+
+@pytest.mark.usefixtures('_safe')
+def test_mmengines_classifiers_keep_their_backbone_alone(monkeypatch):
+    content = dict(state_dict={'backbone.conv.weight': torch.ones(1), 'head.fc.weight': torch.ones(1)})
+    monkeypatch.setattr('fasternet_mm.weights.pretrained.read_checkpoint', lambda *args: content)
+    assert list(_load_checkpoint('mmcls://resnet50')) == ['conv.weight']
