@@ -1,8 +1,9 @@
-# make demo    train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
-# make test    ruff and pytest
-# make clean   remove what these two made
+# make demo      train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
+# make demo-seg  the same with UPerNet: label maps instead of instances, mIoU
+# make test      ruff and pytest
+# make clean     remove what these made
 #
-# Both make their environment in .venv first. PYTHON chooses the interpreter (3.10 to 3.13).
+# All make their environment in .venv first. PYTHON chooses the interpreter (3.10 to 3.13).
 
 PYTHON ?= $(firstword $(shell for v in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$v -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$v; done; true))
@@ -11,8 +12,11 @@ BIN := $(VENV)/bin
 CONFIG := configs/shapes/mask_rcnn_fasternet_t0_shapes.py
 WORK := work_dirs/mask_rcnn_fasternet_t0_shapes
 CHECKPOINT := $(WORK)/epoch_4.pth
+SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
+SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
+SEG_CHECKPOINT := $(SEG_WORK)/iter_800.pth
 
-.PHONY: demo test clean
+.PHONY: demo demo-seg test clean
 .DELETE_ON_ERROR:
 
 # The stamp is written last, so an interrupted installation is taken up again.
@@ -31,6 +35,12 @@ $(CHECKPOINT): | $(VENV)/installed
 
 demo: $(CHECKPOINT)
 	$(BIN)/python tools/test.py $(CONFIG) $(CHECKPOINT) --show-dir $(WORK)/drawings
+
+$(SEG_CHECKPOINT): | $(VENV)/installed
+	$(BIN)/python tools/train.py $(SEG_CONFIG) --resume --seed 0
+
+demo-seg: $(SEG_CHECKPOINT)
+	$(BIN)/python tools/test.py $(SEG_CONFIG) $(SEG_CHECKPOINT) --show-dir $(SEG_WORK)/drawings
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -8,6 +8,7 @@ EPILOG = """examples:
   python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
   python tools/test.py CONFIG CHECKPOINT --out results.json      also the detections, in COCO's results format
   python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every picture: truth left, prediction right
+  python tools/test.py CONFIG CHECKPOINT --tta                   a segmenter on several sizes and flips of each picture
 """
 
 
@@ -22,6 +23,9 @@ def arguments() -> argparse.ArgumentParser:
         '--show-dir', metavar='DIR', help='folder of drawings, truth beside prediction, and of sheet.png with twelve'
     )
     result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
+    result.add_argument(
+        '--tta', action='store_true', help="test-time augmentation: the mean over the config's tta_pipeline"
+    )
     result.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='as in tools/train.py')
     return result
 
@@ -42,6 +46,8 @@ def main(args: argparse.Namespace) -> None:
 
     if args.out:
         add_results_file(cfg, args.out)
+    if args.tta:
+        augment(cfg, args.config)
 
     runner = build_runner(cfg, ('test',))
     metrics = runner.test()
@@ -51,6 +57,15 @@ def main(args: argparse.Namespace) -> None:
         for what, where in (('predictions', args.out), ('drawings', args.show_dir), ('log', runner.log_dir)):
             if where:
                 print(f'{what + ":":13}{where}')
+
+
+def augment(cfg, config: str) -> None:
+    from fasternet_mm.errors import UserError
+
+    if not {'tta_model', 'tta_pipeline'} <= cfg.keys():
+        raise UserError(f'--tta: {config} has no tta_model and tta_pipeline; those of segmenters in configs/ have')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
 
 
 def add_results_file(cfg, out: str) -> None:

@@ -1,5 +1,5 @@
 """Data sets."""
 
-from .datasets import ShapesDataset
+from .datasets import ShapesDataset, ShapesSegDataset
 
-__all__ = ['ShapesDataset']
+__all__ = ['ShapesDataset', 'ShapesSegDataset']

@@ -1,8 +1,9 @@
-"""Data sets in MMDetection's form."""
+"""Data sets in MMDetection's and MMSegmentation's form."""
 
 from typing import Any, ClassVar
 
 from mmdet.datasets import CocoDataset
+from mmseg.datasets import BaseSegDataset
 
 from ..registry import DATASETS
 from .shapes import CLASSES, PALETTE, ensure_shapes
@@ -26,5 +27,27 @@ class ShapesDataset(CocoDataset):
             data_root=data_root,
             ann_file=f'annotations/{split}.json',
             data_prefix=dict(img=f'images/{split}/'),
+            **kwargs,
+        )
+
+
+@DATASETS.register_module()
+class ShapesSegDataset(BaseSegDataset):
+    """The label maps of the embedded data set; class 0 is the background.
+
+    Args:
+        data_root: folder of the data set, created when it is missing. Default: 'data/shapes'.
+        split: 'train', 'val' or 'test'. Default: 'train'.
+        kwargs: as for MMSegmentation's ``BaseSegDataset``.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = dict(classes=('background', *CLASSES), palette=[(60, 60, 60), *PALETTE])
+
+    def __init__(self, data_root: str = 'data/shapes', split: str = 'train', **kwargs: Any) -> None:
+        ensure_shapes(data_root)
+        super().__init__(
+            data_root=data_root,
+            data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'labels/{split}'),
+            img_suffix='.png',
             **kwargs,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -34,6 +35,11 @@ class StrictRunner(Runner):
         fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg)).load()
         self._has_loaded = True
         return checkpoint
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if not torch.cuda.is_available():  # nor is SyncBN, not even between processes
+            model = revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:
         if self._load_from:  # pretrained parts would be fetched and read, only to be overwritten
@@ -121,7 +127,8 @@ def build_model(cfg: Config) -> nn.Module:
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     try:
-        return MODELS.build(cfg.model)
+        # Here the model is in one process, whatever training will be.
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         message = error.args[0] if error.args else type(error).__name__
         raise UserError(f"the config's model cannot be built: {message}") from error

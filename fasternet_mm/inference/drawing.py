@@ -21,7 +21,7 @@ from ..registry import HOOKS
 def draw_prediction(
     visualizer: Visualizer, sample: BaseDataElement, out_file: str, score_thr: float, beside_truth: bool = False
 ) -> None:
-    """Draw a prediction into its picture and write it to ``out_file``.
+    """Draw a prediction into its picture and write it to ``out_file``; label maps get a legend.
 
     Args:
         visualizer: MMDetection's or MMSegmentation's local visualizer, with ``dataset_meta`` set.
@@ -30,9 +30,43 @@ def draw_prediction(
         score_thr: detections below it are not drawn.
         beside_truth: put the ground truth on the left.
     """
-    threshold = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
     image = mmcv.imread(sample.img_path, channel_order='rgb')
-    visualizer.add_datasample('prediction', image, sample, draw_gt=beside_truth, out_file=out_file, **threshold)
+    if 'pred_sem_seg' not in sample:
+        options = dict(draw_gt=beside_truth, pred_score_thr=score_thr)
+        visualizer.add_datasample('prediction', image, sample, out_file=out_file, **options)
+        return
+    drawings = []
+    for truth in (True, False) if beside_truth else (False,):
+        visualizer.add_datasample('labels', image, sample, draw_gt=truth, draw_pred=not truth, with_labels=False)
+        drawings.append(visualizer.get_image())
+    maps = [sample.pred_sem_seg.data, *([sample.gt_sem_seg.data] if beside_truth else [])]
+    counts = np.bincount(np.concatenate([labels.numpy().ravel() for labels in maps]))
+    classes, palette = visualizer.dataset_meta['classes'], visualizer.dataset_meta['palette']
+    shown = [label for label in np.argsort(-counts) if counts[label] and label < len(classes)]
+    entries = [(classes[label], palette[label]) for label in shown]
+    drawing = _with_legend(np.concatenate(drawings, axis=1), entries)
+    suffix = Path(out_file).suffix
+    write_atomically(out_file, cv2.imencode(suffix, cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _with_legend(image: np.ndarray, entries: Sequence[tuple[str, Sequence[int]]]) -> np.ndarray:
+    """The picture with names and colours of classes in rows under it; widened where a name is wider."""
+    font, row, swatch, gap = (cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1), 18, 12, 6
+    widths = [swatch + 3 * gap + cv2.getTextSize(name, *font)[0][0] for name, _ in entries]
+    width = max([image.shape[1], *widths])
+    places, left, top = [], 0, 0
+    for wide in widths:
+        if left and left + wide > width:
+            left, top = 0, top + row
+        places.append((left + gap, top + (row - swatch) // 2))
+        left += wide
+    result = np.full((image.shape[0] + top + row, width, 3), 255, np.uint8)
+    result[: image.shape[0], : image.shape[1]] = image
+    for (name, colour), (x, y) in zip(entries, places):
+        y += image.shape[0]
+        result[y : y + swatch, x : x + swatch] = colour
+        cv2.putText(result, name, (x + swatch + gap, y + swatch - 1), *font[:2], (0, 0, 0), font[2], cv2.LINE_AA)
+    return result
 
 
 @HOOKS.register_module()

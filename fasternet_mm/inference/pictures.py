@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from tqdm import tqdm
 
 from ..engine.runner import check_writable
@@ -39,7 +41,10 @@ def find_pictures(paths: Sequence[str]) -> list[Path]:
 
 
 def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: str, score_thr: float) -> None:
-    """Predict every picture; write a drawing of each and, of a detector, ``results.json``, to ``out_dir``.
+    """Predict every picture; write a drawing of each and what was found to ``out_dir``.
+
+    Of a segmenter that is ``labels/NAME.png`` per picture, each pixel the number of its class; of a detector
+    ``results.json``.
 
     ``results.json`` is in COCO's results format plus ``file_name``; a picture named by a number alone, as COCO's are,
     has it as ``image_id``, others their place in the list. Pictures that cannot be read do not stop the rest.
@@ -49,6 +54,7 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: st
     """
     check_writable(out_dir)
     visualizer = predictor.visualizer()
+    labelled = False
     records: list[dict[str, Any]] | None = None
     broken: list[UserError] = []
     names: set[str] = set()
@@ -61,11 +67,18 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: st
         name = picture.name if picture.name not in names else f'{picture.stem}-{number}{picture.suffix}'
         names.add(name)
         draw_prediction(visualizer, sample, str(Path(out_dir) / name), score_thr)
+        if 'pred_sem_seg' in sample:
+            labelled = True
+            labels = sample.pred_sem_seg.data[0].numpy()
+            content = cv2.imencode('.png', labels.astype(np.uint8 if labels.max() < 256 else np.uint16))[1].tobytes()
+            write_atomically(Path(out_dir, 'labels', name).with_suffix('.png'), content)
         if 'pred_instances' in sample:
             image_id = int(picture.stem) if picture.stem.isdecimal() else number
             found = to_coco_results(sample.pred_instances, image_id, predictor.category_ids)
             records = (records or []) + [{**record, 'file_name': name} for record in found]
     print(f'drawings:   {out_dir}')
+    if labelled:
+        print(f'label maps: {Path(out_dir, "labels")}')
     if records is not None:
         results = Path(out_dir) / 'results.json'
         write_atomically(results, json.dumps(records).encode())

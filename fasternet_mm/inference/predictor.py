@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmcv
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -39,6 +40,9 @@ class Predictor:
         steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
         self.pipeline = Compose(steps)
         self.dataset_meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
+        # As MMSegmentation's data sets colour classes that come without colours.
+        colours = np.random.RandomState(42).randint(0, 255, (len(self.dataset_meta['classes']), 3)).tolist()
+        self.dataset_meta['palette'] = self.dataset_meta.get('palette') or colours
 
     @property
     def category_ids(self) -> list[int]:
