@@ -164,7 +164,22 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     done = run('predict', config, checkpoint, *pictures, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
     assert 'small.png: a picture of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
-    assert [path.name for path in (tmp_path / 'found').iterdir()] == ['0003.png']
+    assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == ['0003.png', 'labels']
+    labels = cv2.imread(str(tmp_path / 'found' / 'labels' / '0003.png'), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (160, 160)
+    assert labels.max() < 7
+
+
+def test_upernet_trains_and_is_evaluated_whole_sliding_and_augmented(shapes, tmp_path):
+    config = 'configs/shapes/upernet_fasternet_t0_shapes.py'
+    few = ('train_cfg.max_iters=2', 'train_cfg.val_interval=5', 'test_dataloader.dataset.indices=2')
+    done = run('train', config, '--work-dir', tmp_path, '--cfg-options', *few)
+    assert done.returncode == 0, done.stderr
+    for flags, options in (([], []), (['--tta'], []), ([], ['model.test_cfg.mode=slide'])):
+        checkpoint = tmp_path / 'iter_2.pth'
+        done = run('test', config, checkpoint, '--work-dir', tmp_path, *flags, '--cfg-options', *few, *options)
+        assert done.returncode == 0, done.stderr
+        assert '| mIoU' in done.stdout
 
 
 WRONG = [
@@ -178,6 +193,7 @@ WRONG = [
     ('train', [CONFIG, '--resume', '{file}', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
     ('test', [CONFIG, 'nowhere.pth'], 'nowhere.pth does not exist'),
     ('test', [CONFIG, '{file}', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
+    ('test', [CONFIG, '{file}', '--tta', '--work-dir', '{work}'], 'has no tta_model and tta_pipeline'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
 ]
 
