@@ -1,4 +1,4 @@
-"""Finding what is wrong with data before a long run starts, without building a data set."""
+"""Finding what is wrong with data before a long run starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..errors import UserError
+from .label_maps import build_seg_dataset, check_label_maps
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -50,6 +51,11 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
             )
     if annotations and annotations.endswith('.json'):
         _check_classes(cfg, key, dataset, root / annotations)
+    if (dataset.get('data_prefix') or {}).get('seg_map_path') is not None:
+        data = build_seg_dataset(key, _scoped_type(cfg, dataset), dataset)
+        if data is not None:
+            _check_heads(cfg, key, data.metainfo['classes'])
+            check_label_maps(key, data, _ignored_label(cfg.get('model', {})))
 
 
 def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
@@ -71,6 +77,10 @@ def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
         raise UserError(
             f'{path} lists the classes in another order ({_few(in_file_order)}) than {key} ({_few(classes)}): {advice}'
         )
+    _check_heads(cfg, key, classes)
+
+
+def _check_heads(cfg: Config, key: str, classes: Sequence[str]) -> None:
     for head, number in _class_counts(cfg.get('model', {})):
         if number != len(classes):
             raise UserError(
@@ -79,19 +89,42 @@ def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
             )
 
 
+def _ignored_label(model: Any) -> int:
+    """The label that a segmenter's decode head ignores, which padding must have."""
+    model = model.get('module', model)  # of a test-time augmentation
+    heads = model.get('decode_head') or {}
+    ignored = (heads[-1] if isinstance(heads, (list, tuple)) else heads).get('ignore_index', 255)
+    padding = (model.get('data_preprocessor') or {}).get('seg_pad_val', ignored)
+    if ignored != padding:
+        raise UserError(
+            f'model.decode_head.ignore_index={ignored}, but model.data_preprocessor.seg_pad_val={padding}, so padding '
+            f'would count as a class: set model.data_preprocessor.seg_pad_val={ignored}'
+        )
+    return ignored
+
+
 def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     """Classes and palette of a data set's config: its type's own, and over them its ``metainfo``."""
-    kind = dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
-    return {**getattr(DATASETS.get(kind), 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    kind = DATASETS.get(_scoped_type(cfg, dataset))
+    return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+
+
+def _scoped_type(cfg: Config, dataset: Any) -> str:
+    return dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
 
 
 def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
-    for path in ('bbox_head', 'roi_head.bbox_head', 'roi_head.mask_head'):
+    for path in ('bbox_head', 'roi_head.bbox_head', 'roi_head.mask_head', 'decode_head', 'auxiliary_head'):
         node = model
         for part in path.split('.'):
             node = node.get(part) if hasattr(node, 'get') else None
-        if hasattr(node, 'get') and isinstance(node.get('num_classes'), int):
-            yield f'model.{path}.num_classes', node['num_classes']
+        heads = (
+            {f'{path}.{i}': head for i, head in enumerate(node)} if isinstance(node, (list, tuple)) else {path: node}
+        )
+        for place, head in heads.items():
+            # STDCHead tells edges from the rest, whatever the classes.
+            if hasattr(head, 'get') and isinstance(head.get('num_classes'), int) and head.get('type') != 'STDCHead':
+                yield f'model.{place}.num_classes', head['num_classes']
 
 
 def read_categories(path: Path) -> list[dict[str, Any]]:
