@@ -94,7 +94,8 @@ def _ignored_label(model: Any) -> int:
     model = model.get('module', model)  # of a test-time augmentation
     heads = model.get('decode_head') or {}
     ignored = (heads[-1] if isinstance(heads, (list, tuple)) else heads).get('ignore_index', 255)
-    padding = (model.get('data_preprocessor') or {}).get('seg_pad_val', ignored)
+    preprocessor = model.get('data_preprocessor')
+    padding = preprocessor.get('seg_pad_val', 255) if preprocessor else ignored
     if ignored != padding:
         raise UserError(
             f'model.decode_head.ignore_index={ignored}, but model.data_preprocessor.seg_pad_val={padding}, so padding '

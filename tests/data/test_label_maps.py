@@ -96,7 +96,7 @@ def test_the_label_that_the_head_ignores_is_allowed_and_no_other(cfg, tmp_path):
 
 
 def test_padding_that_would_count_as_a_class_is_told(cfg):
-    cfg.model.update(data_preprocessor=dict(seg_pad_val=255), decode_head=[dict(num_classes=3, ignore_index=11)])
+    cfg.model.update(data_preprocessor=dict(size=(64, 64)), decode_head=[dict(num_classes=3, ignore_index=11)])
     assert 'set model.data_preprocessor.seg_pad_val=11' in message_of(cfg)
 
 
