@@ -247,12 +247,11 @@ def test_damage_anywhere_in_an_archive_is_the_users_to_mend_and_leaves_no_wrong_
 
 
 def test_missing_pictures_are_counted_and_the_first_are_named(ade_zip, out):
-    layout = with_counts(ADE20K, 3, 2)
-    prepare(layout, [ade_zip], out)
+    prepare(SMALL_ADE, [ade_zip], out)
     shutil.rmtree(out / TOP / 'images' / 'training')
     (out / TOP / 'images/validation/v1.jpg').unlink()
     with pytest.raises(UserError) as error:
-        prepare(layout, [], out)
+        prepare(SMALL_ADE, [], out)
     assert str(error.value) == (
         f'{out} does not have all of ADE20K ({TOP}/images/training has 0 of 3 pictures, without t0.jpg, t1.jpg, '
         f't2.jpg; {TOP}/images/validation has 1 of 2 pictures, without v1.jpg): download and give {TOP}.zip '
