@@ -14,7 +14,7 @@ WORK := work_dirs/mask_rcnn_fasternet_t0_shapes
 CHECKPOINT := $(WORK)/epoch_4.pth
 SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
-SEG_CHECKPOINT := $(SEG_WORK)/iter_800.pth
+SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
 .PHONY: demo demo-seg test clean
 .DELETE_ON_ERROR:
