@@ -36,8 +36,9 @@ def main(args: argparse.Namespace) -> None:
     rows = [('config', 'parameters', f'FLOPs at {height}×{width}')]
     for path in args.config:
         cfg = load_config(path)
-        if cfg.model.type != 'EncoderDecoder':
-            raise UserError(f'{path} is a {cfg.model.type}: only segmenters (EncoderDecoder) are counted')
+        kind = cfg.get('model', {}).get('type')
+        if kind != 'EncoderDecoder':
+            raise UserError(f'{path} has a model of type {kind}: only segmenters (EncoderDecoder) are counted')
         cfg.setdefault('default_scope', 'mmseg')
         found = complexity(build_model(cfg), height, width)
         rows.append((Path(path).stem, f'{found.parameters / 1e6:.1f} M', f'{found.macs / 1e9:.1f} G'))

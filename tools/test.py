@@ -46,10 +46,8 @@ def main(args: argparse.Namespace) -> None:
 
     if args.out:
         add_results_file(cfg, args.out)
-    if args.tta:
-        augment(cfg, args.config)
 
-    runner = build_runner(cfg, ('test',))
+    runner = build_runner(cfg, ('test',), augmented=args.tta)
     metrics = runner.test()
 
     if runner.rank == 0:
@@ -57,15 +55,6 @@ def main(args: argparse.Namespace) -> None:
         for what, where in (('predictions', args.out), ('drawings', args.show_dir), ('log', runner.log_dir)):
             if where:
                 print(f'{what + ":":13}{where}')
-
-
-def augment(cfg, config: str) -> None:
-    from fasternet_mm.errors import UserError
-
-    if not {'tta_model', 'tta_pipeline'} <= cfg.keys():
-        raise UserError(f'--tta: {config} has no tta_model and tta_pipeline; those of segmenters in configs/ have')
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    cfg.model = {**cfg.tta_model, 'module': cfg.model}
 
 
 def add_results_file(cfg, out: str) -> None:

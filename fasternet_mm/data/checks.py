@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError
 from .label_maps import build_seg_dataset, check_label_maps
@@ -51,8 +52,9 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
             )
     if annotations and annotations.endswith('.json'):
         _check_classes(cfg, key, dataset, root / annotations)
-    if (dataset.get('data_prefix') or {}).get('seg_map_path') is not None:
-        data = build_seg_dataset(key, _scoped_type(cfg, dataset), dataset)
+    kind = _scoped_type(cfg, dataset)
+    if isinstance(DATASETS.get(kind), type) and issubclass(DATASETS.get(kind), BaseSegDataset):
+        data = build_seg_dataset(key, kind, dataset)
         if data is not None:
             _check_heads(cfg, key, data.metainfo['classes'])
             check_label_maps(key, data, _ignored_label(cfg.get('model', {})))
@@ -91,7 +93,6 @@ def _check_heads(cfg: Config, key: str, classes: Sequence[str]) -> None:
 
 def _ignored_label(model: Any) -> int:
     """The label that a segmenter's decode head ignores, which padding must have."""
-    model = model.get('module', model)  # of a test-time augmentation
     heads = model.get('decode_head') or {}
     ignored = (heads[-1] if isinstance(heads, (list, tuple)) else heads).get('ignore_index', 255)
     preprocessor = model.get('data_preprocessor')

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from mmengine.registry import DATASETS
+from mmseg.datasets import BaseSegDataset
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..errors import UserError
-
-if TYPE_CHECKING:
-    from mmseg.datasets import BaseSegDataset
 
 ONE_CHANNEL = ('1', 'L', 'P', 'I', 'I;16', 'I;16B')
 """Pillow's modes in which a pixel is one integer."""
@@ -37,15 +35,11 @@ def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None
     """
     if not {step['type'] for step in config.get('pipeline', ())} & {'LoadAnnotations', 'mmseg.LoadAnnotations'}:
         return None
-    from mmseg.datasets import BaseSegDataset
-
     try:
         data = DATASETS.build(dict(config, type=kind, pipeline=[], serialize_data=False))
     except (ValueError, TypeError, LookupError, AssertionError) as error:
         message = str(error.args[0]) if error.args else type(error).__name__
         raise UserError(f'{key} cannot be built: {shorten(message, 300)}') from error
-    if not isinstance(data, BaseSegDataset):
-        return None
     if not data.metainfo.get('classes'):
         raise UserError(f'{key} has no classes: set its metainfo=dict(classes=(…)) in the order of their indices')
     if not data.data_list:

@@ -48,7 +48,7 @@ class StrictRunner(Runner):
         super()._init_model_weights()
 
 
-def build_runner(cfg: Config, splits: Sequence[str]) -> Runner:
+def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) -> Runner:
     """Check everything that can be checked, then build the runner for the ``splits`` ('train', 'val', 'test') used.
 
     Nothing is written before the checks have passed, except downloads to PyTorch's cache.
@@ -56,14 +56,20 @@ def build_runner(cfg: Config, splits: Sequence[str]) -> Runner:
     Args:
         cfg: with ``work_dir`` set; ``load_from``, ``load_options`` and ``resume`` say what to start from.
         splits: those that will be used.
+        augmented: test on several versions of each picture, as ``tta_pipeline`` and ``tta_model`` say. Default: False.
 
     Raises:
-        UserError: data, model, checkpoints or work directory cannot be used.
+        UserError: the augmentation, data, model, checkpoints or work directory cannot be used.
     """
     use_safe_loading()
+    if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
+        raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
     check_data(cfg, splits)
     check_checkpoints(cfg, splits)
     check_writable(cfg.work_dir)
+    if augmented:
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = {**cfg.tta_model, 'module': cfg.model}
     register_atomic_backend()
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
     if checkpoint_hook:

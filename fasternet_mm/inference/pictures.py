@@ -57,15 +57,16 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: st
     labelled = False
     records: list[dict[str, Any]] | None = None
     broken: list[UserError] = []
-    names: set[str] = set()
+    stems: set[str] = set()
     for number, picture in enumerate(tqdm(pictures, unit='picture'), start=1):
         try:
             sample = predictor(str(picture))
         except UserError as error:
             broken.append(error)
             continue
-        name = picture.name if picture.name not in names else f'{picture.stem}-{number}{picture.suffix}'
-        names.add(name)
+        # By stem, since label maps of a.jpg and a.png would both be a.png.
+        name = picture.name if picture.stem not in stems else f'{picture.stem}-{number}{picture.suffix}'
+        stems.add(Path(name).stem)
         draw_prediction(visualizer, sample, str(Path(out_dir) / name), score_thr)
         if 'pred_sem_seg' in sample:
             labelled = True

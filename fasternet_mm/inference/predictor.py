@@ -40,6 +40,8 @@ class Predictor:
         steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
         self.pipeline = Compose(steps)
         self.dataset_meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
+        if not self.dataset_meta.get('classes'):
+            raise UserError('the test data set of the config has no classes: set its metainfo=dict(classes=(…))')
         # As MMSegmentation's data sets colour classes that come without colours.
         colours = np.random.RandomState(42).randint(0, 255, (len(self.dataset_meta['classes']), 3)).tolist()
         self.dataset_meta['palette'] = self.dataset_meta.get('palette') or colours

@@ -14,7 +14,7 @@ class Published:
     Attributes:
         arch: the variant, 't0' to 'l'.
         file: its name in the release.
-        figures: what the paper (arXiv 2303.03667, tables 3 and 5) reports for it; not reproduced here.
+        figures: what the authors (arXiv 2303.03667) report for it; not reproduced here.
         config: the config that starts from it (ImageNet) or that it belongs to (COCO).
         sha256: of the file, where it is known. The authors publish none.
     """

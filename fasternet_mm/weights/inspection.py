@@ -62,7 +62,7 @@ def _fits(checkpoint: dict[str, Any], weights: Weights, source: str, configs: Se
     """Per config with this variant, what the checkpoint could be for it."""
     for path in configs:
         cfg = load_config(path)
-        backbone = cfg.model.get('backbone', {})
+        backbone = cfg.get('model', {}).get('backbone', {})
         arch = resolve_arch(backbone.arch) if backbone.get('type') == 'fasternet_mm.FasterNet' else {}
         if any(arch.get(key) != weights.arch[key] for key in ('embed_dim', 'depths')):
             continue

@@ -13,7 +13,7 @@ from fasternet_mm.models.complexity import complexity
     [('swin_tiny', 60, 945), ('convnext_tiny', 60, 939)],
 )
 def test_upernets_of_others_count_as_their_papers_do(root, peer, parameters, macs):
-    """Swin: arXiv 2103.14030, table 3; ConvNeXt: arXiv 2201.03545, table 4."""
+    """Swin: arXiv 2103.14030; ConvNeXt: arXiv 2201.03545."""
     cfg = load_config(str(root / f'configs/peers/upernet_{peer}.py'))
     cfg.default_scope = 'mmseg'
     found = complexity(build_model(cfg), 512, 2048)

@@ -161,11 +161,13 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     height, width, _ = cv2.imread(str(tmp_path / 'shown' / '0000.png')).shape
     assert (height > 160, width) == (True, 320)  # with a legend
     cv2.imwrite(str(tmp_path / 'small.png'), np.zeros((20, 40, 3), np.uint8))
-    pictures = shapes / 'images/test/0003.png', tmp_path / 'small.png'
+    cv2.imwrite(str(tmp_path / '0003.jpg'), np.zeros((64, 64, 3), np.uint8))
+    pictures = shapes / 'images/test/0003.png', tmp_path / '0003.jpg', tmp_path / 'small.png'
     done = run('predict', config, checkpoint, *pictures, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
     assert 'small.png: a picture of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
-    assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == ['0003.png', 'labels']
+    assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == ['0003-2.jpg', '0003.png', 'labels']
+    assert cv2.imread(str(tmp_path / 'found' / 'labels' / '0003-2.png'), cv2.IMREAD_UNCHANGED).shape == (64, 64)
     labels = cv2.imread(str(tmp_path / 'found' / 'labels' / '0003.png'), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (160, 160)
     assert labels.max() < 7
@@ -181,6 +183,11 @@ def test_upernet_trains_and_is_evaluated_whole_sliding_and_augmented(shapes, tmp
         done = run('test', config, checkpoint, '--work-dir', tmp_path, *flags, '--cfg-options', *few, *options)
         assert done.returncode == 0, done.stderr
         assert '| mIoU' in done.stdout
+    wrong = ('test_dataloader.dataset.metainfo.classes=[background,circle]',)
+    for flags in ([], ['--tta']):  # data are checked either way
+        done = run('test', config, checkpoint, '--work-dir', tmp_path, *flags, '--cfg-options', *wrong)
+        assert done.returncode == 2
+        assert 'num_classes=7, but test_dataloader.dataset has 2 classes' in done.stderr
 
 
 WRONG = [
