@@ -12,8 +12,10 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import Registry
 
 MODELS = Registry('model', scope='fasternet_mm', parent=MMENGINE_MODELS, locations=['fasternet_mm.models'])
-DATASETS = Registry('dataset', scope='fasternet_mm', parent=MMENGINE_DATASETS, locations=['fasternet_mm.data'])
-METRICS = Registry('metric', scope='fasternet_mm', parent=MMENGINE_METRICS, locations=['fasternet_mm.evaluation'])
+DATASETS = Registry('dataset', scope='fasternet_mm', parent=MMENGINE_DATASETS, locations=['fasternet_mm.data.datasets'])
+METRICS = Registry(
+    'metric', scope='fasternet_mm', parent=MMENGINE_METRICS, locations=['fasternet_mm.evaluation.coco_metric']
+)
 HOOKS = Registry(
     'hook', scope='fasternet_mm', parent=MMENGINE_HOOKS, locations=['fasternet_mm.inference', 'fasternet_mm.weights']
 )

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]
 
     if args.out:
-        add_results_file(cfg, args.out)
+        write_predictions(cfg, args.out)
 
     runner = build_runner(cfg, ('test',), augmented=args.tta)
     metrics = runner.test()
@@ -57,13 +57,18 @@ def main(args: argparse.Namespace) -> None:
                 print(f'{what + ":":13}{where}')
 
 
-def add_results_file(cfg, out: str) -> None:
+def write_predictions(cfg, out: str) -> None:
+    """Let the config's metric write what the model predicts."""
+    from fasternet_mm.errors import UserError
+
     evaluator = cfg.test_evaluator
-    if evaluator.type == 'IoUMetric':
+    kind = evaluator.type.split('.')[-1] if hasattr(evaluator, 'type') else 'several'
+    if kind == 'IoUMetric':
         evaluator.output_dir = out
+    elif kind == 'CocoMetric':
+        evaluator.update(type='fasternet_mm.CocoMetric', results_file=out)
     else:
-        results_file = dict(type='fasternet_mm.CocoResultsFile', out=out, ann_file=evaluator.ann_file)
-        cfg.test_evaluator = [evaluator, results_file]
+        raise UserError(f'--out and --report need a test_evaluator CocoMetric or IoUMetric, but the config has {kind}')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,1 @@
-"""Data sets."""
-
-from .datasets import ShapesDataset, ShapesSegDataset
-
-__all__ = ['ShapesDataset', 'ShapesSegDataset']
+"""Data sets, made, prepared and checked."""

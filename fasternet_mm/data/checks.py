@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError
+from .coco import read_annotations
 from .label_maps import build_seg_dataset, check_label_maps
 
 
@@ -61,7 +61,7 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
 
 
 def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
-    found = [category['name'] for category in read_categories(path)]
+    found = [category['name'] for category in read_annotations(path)['categories']]
     classes = dataset_meta(cfg, dataset).get('classes')
     if classes is None:
         return
@@ -127,25 +127,6 @@ def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
             # STDCHead tells edges from the rest, whatever the classes.
             if hasattr(head, 'get') and isinstance(head.get('num_classes'), int) and head.get('type') != 'STDCHead':
                 yield f'model.{place}.num_classes', head['num_classes']
-
-
-def read_categories(path: Path) -> list[dict[str, Any]]:
-    """The categories of a COCO annotation file, each with ``id`` and ``name``, in its order.
-
-    Raises:
-        UserError: the file is not COCO instance annotations.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} is not JSON ({error}): a COCO annotation file is needed') from error
-    parts = ('images', 'annotations', 'categories')
-    lacking = [part for part in parts if not isinstance(content, dict) or not isinstance(content.get(part), list)]
-    if lacking:
-        raise UserError(f'{path} is JSON but not COCO annotations: it has no list {_few(lacking)}')
-    if not all(isinstance(category, dict) and {'id', 'name'} <= category.keys() for category in content['categories']):
-        raise UserError(f'{path} is not COCO annotations: each of its categories needs an id and a name')
-    return content['categories']
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,83 +1,195 @@
-"""Predictions as COCO results (https://cocodataset.org/#format-results)."""
+"""Detections in COCO's results format (https://cocodataset.org/#format-results): made, written, and read strictly."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import CocoDataset
-from mmengine.evaluator import BaseMetric
+from hotcoco import mask as rle
 from mmengine.structures import BaseDataElement
-from pycocotools import mask as rle
 
-from ..data.checks import read_categories
+from ..data.coco import is_box, is_finite, mask_problem, read_annotations, read_json, refuse_bad
 from ..engine.storage import write_atomically
-from ..registry import METRICS
+from ..errors import UserError
+from .coco_truth import CocoTruth
 
 UNUSED_COCO_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 """COCO's 80 classes have ids up to 90, without these."""
 
 
+@dataclass
+class CocoResults:
+    """Detections of many pictures, in columns of the same length.
+
+    Attributes:
+        image_ids: int64 ``(n,)``.
+        category_ids: int64 ``(n,)``.
+        boxes: float64 ``(n, 4)``: x, y, width, height in pixels.
+        scores: float64 ``(n,)``.
+        masks: compressed RLE of each, or None.
+        has_boxes: whether the boxes are detections, not just those around the masks.
+    """
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    masks: list[dict[str, Any]] | None = None
+    has_boxes: bool = True
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One COCO results record per detection."""
+        columns = self.image_ids.tolist(), self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist()
+        records = [
+            dict(image_id=image_id, category_id=category_id, bbox=box, score=score)
+            for image_id, category_id, box, score in zip(*columns)
+        ]
+        for record, mask in zip(records, self.masks or ()):
+            record['segmentation'] = dict(size=list(mask['size']), counts=_text(mask['counts']))
+        return records
+
+    def write(self, path: str | PathLike) -> None:
+        """Write a COCO results file, whole or not at all."""
+        write_atomically(path, json.dumps(self.records()).encode())
+
+
+def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
+    """Compressed RLE of bool masks ``(n, height, width)``, byte for byte pycocotools'."""
+    return [rle.encode(mask) for mask in masks]
+
+
 def to_coco_results(
     instances: BaseDataElement | Mapping[str, Any], image_id: int, category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """One record per detection: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h in pixels), ``score``, and, where
-    there are masks, ``segmentation`` as compressed RLE.
+) -> CocoResults:
+    """One picture's detections.
 
     Args:
-        instances: MMDetection's ``pred_instances`` with ``bboxes`` (xyxy), ``scores``, ``labels`` and maybe ``masks``.
+        instances: MMDetection's ``pred_instances`` with ``bboxes`` (xyxy), ``scores``, ``labels`` and maybe ``masks``,
+            a bool tensor ``(n, height, width)`` or RLE already.
         image_id: the picture's id.
         category_ids: the id of each label.
+
+    Raises:
+        UserError: a label has no id.
     """
-    boxes = np.asarray(instances['bboxes'].cpu(), dtype=float).reshape(-1, 4)
+    boxes = instances['bboxes'].cpu().numpy().astype(float).reshape(-1, 4)
     boxes[:, 2:] -= boxes[:, :2]
-    records = [
-        dict(image_id=image_id, category_id=category_ids[label], bbox=[round(v, 2) for v in box], score=round(score, 5))
-        for box, label, score in zip(boxes.tolist(), instances['labels'].tolist(), instances['scores'].tolist())
-    ]
-    if 'masks' in instances:
-        for record, mask in zip(records, np.asarray(instances['masks'].cpu(), dtype=np.uint8)):
-            encoded = rle.encode(np.asfortranarray(mask))
-            record['segmentation'] = dict(size=encoded['size'], counts=encoded['counts'].decode())
-    return records
+    labels = instances['labels'].cpu().numpy()
+    if len(labels) and labels.max() >= len(category_ids):
+        raise UserError(
+            f'the model found label {labels.max()}, but the annotations have {len(category_ids)} of its classes: '
+            'they must be those that the model was trained on'
+        )
+    masks = instances.get('masks')
+    if masks is not None and not isinstance(masks, list):
+        masks = encode_masks(masks.cpu().numpy().astype(bool, copy=False))
+    return CocoResults(
+        image_ids=np.full(len(labels), image_id),
+        category_ids=np.asarray(category_ids, dtype=np.int64)[labels],
+        boxes=boxes,
+        scores=instances['scores'].cpu().numpy().astype(float),
+        masks=masks,
+    )
+
+
+def concatenate(parts: Sequence[CocoResults]) -> CocoResults:
+    """All detections of the parts, in their order; with masks if every part that found something has them."""
+    found = [part for part in parts if len(part)] or list(parts[:1])
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in found])
+        for name in ('image_ids', 'category_ids', 'boxes', 'scores')
+    }
+    masks = None if any(part.masks is None for part in found) else [mask for part in found for mask in part.masks]
+    return CocoResults(**columns, masks=masks)
 
 
 def category_ids(ann_file: str, classes: Sequence[str]) -> list[int]:
     """The id of each class: the annotation file's, where it is at hand; without it COCO's own, or 1, 2, 3, …."""
+    from mmdet.datasets import CocoDataset
+
     if Path(ann_file).is_file():
-        return [category['id'] for category in read_categories(Path(ann_file)) if category['name'] in classes]
+        return [category['id'] for category in read_annotations(ann_file)['categories'] if category['name'] in classes]
     if tuple(classes) == CocoDataset.METAINFO['classes']:
         return [number for number in range(1, 91) if number not in UNUSED_COCO_IDS]
     return list(range(1, len(classes) + 1))
 
 
-@METRICS.register_module()
-class CocoResultsFile(BaseMetric):
-    """Writes all detections of a test run to one COCO results file; it measures nothing.
+def read_results(path: str | PathLike, truth: CocoTruth) -> CocoResults:
+    """Detections from a COCO results file of any model, each checked against the annotations.
+
+    Without ``bbox`` in the records a mask's own box is taken, as pycocotools does.
+
+    Raises:
+        UserError: the file is not such a list, or empty; else the first bad record, and how many are bad.
+    """
+    records = read_json(path, 'a COCO results file, a list of detections,')
+    if not isinstance(records, list):
+        kind = 'COCO annotations' if isinstance(records, dict) and 'annotations' in records else type(records).__name__
+        raise UserError(f'{path} holds {kind}, not a list of detections: give the results first, then the annotations')
+    if not records:
+        raise UserError(f'{path} is an empty list: there are no detections to evaluate')
+    keys = {'bbox', 'segmentation'} & (records[0].keys() if isinstance(records[0], dict) else set())
+    problems = [(number, _problem(record, keys, truth)) for number, record in enumerate(records)]
+    refuse_bad(path, 'detection', [(number, problem) for number, problem in problems if problem], len(records))
+    masks = [record['segmentation'] for record in records] if 'segmentation' in keys else None
+    boxes = [record['bbox'] for record in records] if 'bbox' in keys else rle.to_bbox(masks)
+    return CocoResults(
+        image_ids=np.array([record['image_id'] for record in records]),
+        category_ids=np.array([record['category_id'] for record in records]),
+        boxes=np.asarray(boxes, dtype=float),
+        scores=np.array([record['score'] for record in records], dtype=float),
+        masks=masks,
+        has_boxes='bbox' in keys,
+    )
+
+
+def check_results(results: CocoResults, truth: CocoTruth, source: str) -> None:
+    """Refuse what would make figures meaningless in detections that a model gave.
 
     Args:
-        out: the file.
-        ann_file: COCO annotations, for the ids of the classes.
+        results: the detections.
+        truth: the annotations.
+        source: where the detections are from, for messages.
+
+    Raises:
+        UserError: the first detection of an unknown picture, or with a box or score that is not finite, and how many.
     """
+    known = np.isin(results.image_ids, list(truth.sizes))
+    finite = np.isfinite(results.boxes).all(axis=1) & np.isfinite(results.scores)
+    problems = [
+        (
+            number,
+            f'of picture {results.image_ids[number]} has the box {results.boxes[number].tolist()} and the score '
+            f'{results.scores[number]}: a picture of {truth.source} and finite numbers are needed',
+        )
+        for number in np.flatnonzero(~(known & finite)).tolist()
+    ]
+    refuse_bad(source, 'detection', problems, len(results))
 
-    default_prefix = 'results'
 
-    def __init__(self, out: str, ann_file: str) -> None:
-        super().__init__()
-        self.out = out
-        self.ann_file = ann_file
-        self.category_ids: list[int] = []
+def _problem(record: Any, keys: Collection[str], truth: CocoTruth) -> str | None:
+    """What is wrong with one record of a results file."""
+    if not isinstance(record, dict) or not {'image_id', 'category_id', 'score', *keys} <= record.keys() or not keys:
+        return 'lacks image_id, category_id, score, or bbox or segmentation where others have it'
+    image_id, category_id = record['image_id'], record['category_id']
+    if not isinstance(image_id, int) or image_id not in truth.sizes:
+        return f'has image_id {image_id!r}, which {truth.source} lacks'
+    if not isinstance(category_id, int) or category_id not in truth.category_names:
+        return f'has category_id {category_id!r}, which {truth.source} lacks'
+    if not is_finite(record['score']):
+        return f'has score {record["score"]!r}: a finite number is needed'
+    if 'bbox' in keys and not is_box(record['bbox']):
+        return f'has bbox {record["bbox"]!r}: x, y, width, height are needed, finite and sizes not below 0'
+    return mask_problem(record['segmentation'], truth.sizes[image_id]) if 'segmentation' in keys else None
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        if not self.category_ids:
-            self.category_ids = category_ids(self.ann_file, self.dataset_meta['classes'])
-        for sample in data_samples:  # one entry a picture: MMEngine cuts what it collects to the data set's length
-            self.results.append(to_coco_results(sample['pred_instances'], sample['img_id'], self.category_ids))
 
-    def compute_metrics(self, results: list[list[dict[str, Any]]]) -> dict[str, float]:
-        records = [record for picture in results for record in picture]
-        write_atomically(self.out, json.dumps(records).encode())
-        return {'detections': len(records)}
+def _text(counts: str | bytes) -> str:
+    return counts.decode() if isinstance(counts, bytes) else counts

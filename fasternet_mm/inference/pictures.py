@@ -76,7 +76,7 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: st
         if 'pred_instances' in sample:
             image_id = int(picture.stem) if picture.stem.isdecimal() else number
             found = to_coco_results(sample.pred_instances, image_id, predictor.category_ids)
-            records = (records or []) + [{**record, 'file_name': name} for record in found]
+            records = (records or []) + [{**record, 'file_name': name} for record in found.records()]
     print(f'drawings:   {out_dir}')
     if labelled:
         print(f'label maps: {Path(out_dir, "labels")}')

@@ -1,0 +1,214 @@
+"""Golden figures are MMDetection's own metric's and, through it, pycocotools'."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation import CocoMetric as TheirMetric
+from pycocotools import mask as rle
+
+from fasternet_mm import CocoMetric
+from fasternet_mm.errors import UserError
+
+CLASSES = ('cat', 'dog', 'cow')
+HEIGHT, WIDTH = 48, 64
+RICH = 67  # a case of three classes with three APs, 9 objects and 48 detections
+
+
+def ellipse(rng):
+    """A mask somewhere in the picture, with at least one pixel."""
+    centre, radii = rng.uniform((4, 4), (HEIGHT - 4, WIDTH - 4)), rng.uniform(1, 40, 2)
+    return (((np.indices((HEIGHT, WIDTH)) - centre[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
+
+
+def annotate(image_id, mask, category_id, crowd):
+    encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return dict(
+        image_id=image_id,
+        category_id=category_id,
+        segmentation=dict(size=encoded['size'], counts=encoded['counts'].decode()),
+        bbox=rle.toBbox(encoded).tolist(),
+        area=float(rle.area(encoded)),
+        iscrowd=crowd,
+    )
+
+
+def random_case(seed):
+    """Annotations and detections with what makes evaluation difficult; which of it depends on the seed."""
+    rng = np.random.default_rng(seed)
+    classes = CLASSES[: rng.integers(1, 4)]
+    some_crowd, some_ignored, ties = rng.random(3) < 0.5
+    annotations, samples = [], []
+    for image_id in range(1, 6):
+        objects = [ellipse(rng) for _ in range(rng.choice([0, 1, 4]))]
+        for mask in objects:
+            crowd = int(some_crowd and rng.random() < 0.3)
+            annotation = annotate(image_id, mask, 10 * int(rng.integers(1, len(classes) + 1)), crowd)
+            annotations.append(annotation | dict(id=len(annotations) + 1))
+            if some_ignored and rng.random() < 0.3:
+                annotations[-1]['ignore'] = 1
+        count = rng.choice([0, 2, 12])
+        near = [np.roll(objects[rng.integers(len(objects))], rng.integers(-4, 5, 2), (0, 1)) for _ in objects * 2]
+        masks = ([*near, *(ellipse(rng) for _ in range(12))])[:count]
+        boxes = [rle.toBbox(rle.encode(np.asfortranarray(mask.astype(np.uint8)))) for mask in masks]
+        boxes = torch.tensor(np.array(boxes)).reshape(-1, 4) + torch.tensor(rng.normal(0, 0.7, (len(masks), 4)))
+        boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:].clip(0.5)
+        scores = torch.tensor(rng.random(len(masks))).round(decimals=1 if ties else 6)
+        found = dict(
+            bboxes=boxes.float(),
+            scores=scores.float(),
+            labels=torch.tensor(rng.integers(0, len(classes), len(masks))),
+            masks=torch.tensor(np.array(masks, dtype=bool).reshape(-1, HEIGHT, WIDTH)),
+        )
+        samples.append(dict(img_id=image_id, ori_shape=(HEIGHT, WIDTH), pred_instances=found))
+    images = [dict(id=n, height=HEIGHT, width=WIDTH, file_name=f'{n}.png') for n in range(1, 6)]
+    categories = [dict(id=10 * n, name=name) for n, name in enumerate(classes, start=1)]
+    return dict(images=images, annotations=annotations, categories=categories), classes, samples
+
+
+def figures(metric, classes, samples):
+    metric.dataset_meta = dict(classes=classes)
+    for sample in samples:
+        metric.process({}, [sample])
+    return metric.evaluate(len(samples))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / 'truth.json'
+        path.write_text(json.dumps(content))
+        return str(path)
+
+    return write
+
+
+OPTIONS = [
+    dict(metric=['bbox', 'segm', 'proposal']),
+    dict(metric=['segm', 'bbox'], classwise=True, proposal_nums=(1, 3, 100)),
+    dict(metric='bbox', iou_thrs=np.array([0.5, 0.6]), metric_items=['mAP', 'mAP_50', 'mAP_75', 'mAP_l', 'AR_s@1000']),
+]
+
+
+@pytest.mark.parametrize('hundred', range(3))
+def test_figures_are_mmdetections_on_generated_cases(hundred, write):
+    counted = 0
+    for seed in range(100 * hundred, 100 * hundred + 100):
+        content, classes, samples = random_case(seed)
+        ann_file = write(content)
+        theirs = figures(TheirMetric(ann_file=ann_file, **OPTIONS[hundred]), classes, samples)
+        ours = figures(CocoMetric(ann_file=ann_file, **OPTIONS[hundred]), classes, samples)
+        if not theirs:  # without a single detection they give up
+            assert not any(len(sample['pred_instances']['scores']) for sample in samples)
+            assert all(value <= 0 or np.isnan(value) for value in ours.values())
+            continue
+        assert list(ours) == list(theirs)
+        np.testing.assert_array_equal(list(ours.values()), list(theirs.values()), err_msg=f'seed {seed}: {list(ours)}')
+        counted += len(theirs)
+    assert counted > 300
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_annotations_that_come_with_the_samples_give_mmdetections_figures(seed):
+    content, classes, samples = random_case(seed)
+    for sample in samples:
+        sample['instances'] = [
+            dict(
+                bbox=[box[0], box[1], box[0] + box[2], box[1] + box[3]],
+                bbox_label=one['category_id'] // 10 - 1,
+                ignore_flag=one['iscrowd'],
+                mask=one['segmentation'],
+            )
+            for one in content['annotations']
+            if one['image_id'] == sample['img_id'] and (box := one['bbox'])
+        ]
+    if not any(len(sample['pred_instances']['scores']) for sample in samples) or not content['annotations']:
+        pytest.skip('MMDetection cannot evaluate it')
+    theirs = figures(TheirMetric(metric=['bbox', 'segm']), classes, samples)
+    assert figures(CocoMetric(metric=['bbox', 'segm']), classes, samples) == theirs
+
+
+def test_written_results_are_mmdetections(write, tmp_path):
+    content, classes, samples = random_case(RICH)
+    for sample in samples:
+        sample['pred_instances']['mask_scores'] = sample['pred_instances']['scores'] / 2
+    options = dict(ann_file=write(content), metric=['bbox', 'segm'], format_only=True)
+    assert figures(CocoMetric(**options, outfile_prefix=str(tmp_path / 'ours')), classes, samples) == {}
+    figures(TheirMetric(**options, outfile_prefix=str(tmp_path / 'theirs')), classes, samples)
+    for task in ('bbox', 'segm'):
+        ours, theirs = (json.loads((tmp_path / f'{whose}.{task}.json').read_text()) for whose in ('ours', 'theirs'))
+        assert len(ours) > 10
+        assert ours == theirs
+
+
+def test_a_mask_has_a_score_of_its_own_where_the_model_gives_one(write):
+    content, classes, samples = random_case(RICH)
+    ann_file = write(content)
+    for sample in samples:
+        sample['pred_instances']['mask_scores'] = 1 - sample['pred_instances']['scores']
+    theirs = figures(TheirMetric(ann_file=ann_file, metric=['bbox', 'segm']), classes, samples)
+    assert figures(CocoMetric(ann_file=ann_file, metric=['bbox', 'segm']), classes, samples) == theirs
+
+
+def test_figures_of_a_class_are_its_own_where_ids_do_not_ascend(write):
+    content, classes, samples = random_case(RICH)
+    ann_file = write(content)
+    ascending = figures(CocoMetric(ann_file=ann_file, classwise=True), classes, samples)
+    for part in ('categories', 'annotations'):
+        key = 'id' if part == 'categories' else 'category_id'
+        for one in content[part]:
+            one[key] = 100 - one[key]
+    descending = figures(CocoMetric(ann_file=write(content), classwise=True), classes, samples)
+    assert len({ascending[f'coco/{name}_precision'] for name in classes}) == 3
+    np.testing.assert_equal(descending, ascending)
+
+
+def test_sorted_categories_number_labels_by_id(write):
+    content, classes, samples = random_case(RICH)
+    plain = figures(CocoMetric(ann_file=write(content)), classes, samples)
+    content['categories'].reverse()
+    assert figures(CocoMetric(ann_file=write(content)), classes, samples) != plain
+    assert figures(CocoMetric(ann_file=write(content), sort_categories=True), classes, samples) == plain
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(metric='keypoints'), "metric='keypoints' is unknown: use one or several of bbox, segm, proposal"),
+        (dict(metric_items=['mAP50']), "'mAP50', which is unknown"),
+        (dict(format_only=True), 'without outfile_prefix'),
+    ],
+)
+def test_a_wrong_option_is_refused(options, message, write):
+    with pytest.raises(ValueError, match=message):
+        CocoMetric(ann_file=write(random_case(0)[0]), **options)
+
+
+def test_masks_that_annotations_or_model_lack_are_named(write):
+    content, classes, samples = random_case(RICH)
+    for one in content['annotations'][2:]:
+        del one['segmentation']
+    count = len(content['annotations'])
+    with pytest.raises(UserError, match=rf'annotation 2 \(id 3\) has no mask .* \({count - 2} of {count} are bad\)'):
+        CocoMetric(ann_file=write(content), metric=['bbox', 'segm'])
+    for sample in samples:
+        del sample['pred_instances']['masks']
+    with pytest.raises(UserError, match="take 'segm' out"):
+        figures(CocoMetric(ann_file=write(random_case(RICH)[0]), metric='segm'), classes, samples)
+
+
+@pytest.mark.parametrize('what', ['score', 'box', 'picture', 'label'])
+def test_detections_that_would_spoil_the_figures_are_refused(what, write):
+    content, classes, samples = random_case(RICH)
+    broken = next(sample for sample in samples if len(sample['pred_instances']['scores']))
+    if what == 'score':
+        broken['pred_instances']['scores'][1] = float('nan')
+    elif what == 'box':
+        broken['pred_instances']['bboxes'][0, 2] = float('inf')
+    elif what == 'picture':
+        broken['img_id'] = 77
+    else:
+        broken['pred_instances']['labels'][0] = 3
+    with pytest.raises(UserError, match='label 3' if what == 'label' else r'detections: detection \d+ of picture'):
+        figures(CocoMetric(ann_file=write(content)), classes, samples)
