@@ -1,6 +1,7 @@
 """Evaluate a trained model on its test set."""
 
 import argparse
+from pathlib import Path
 
 from command_line import add_checkpoint, config_parser, run
 
@@ -8,6 +9,7 @@ EPILOG = """examples:
   python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
   python tools/test.py CONFIG CHECKPOINT --out results.json      also the detections, in COCO's results format
   python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every picture: truth left, prediction right
+  python tools/test.py CONFIG CHECKPOINT --report report.html    also what is wrong where, as one HTML page
   python tools/test.py CONFIG CHECKPOINT --tta                   a segmenter on several sizes and flips of each picture
 """
 
@@ -22,6 +24,11 @@ def arguments() -> argparse.ArgumentParser:
     result.add_argument(
         '--show-dir', metavar='DIR', help='folder of drawings, truth beside prediction, and of sheet.png with twelve'
     )
+    result.add_argument(
+        '--report',
+        metavar='FILE',
+        help='an HTML page: figures, errors, confusion, best score threshold, worst pictures',
+    )
     result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
     result.add_argument(
         '--tta', action='store_true', help="test-time augmentation: the mean over the config's tta_pipeline"
@@ -34,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.engine.config import default_work_dir, load_config
     from fasternet_mm.engine.runner import build_runner
     from fasternet_mm.evaluation.table import metric_table
+    from fasternet_mm.evaluation.test_report import check_reportable, write_test_report
 
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -44,31 +52,40 @@ def main(args: argparse.Namespace) -> None:
         draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]
 
-    if args.out:
-        write_predictions(cfg, args.out)
+    predictions = write_predictions(cfg, args.out) if args.out or args.report else None
 
     runner = build_runner(cfg, ('test',), augmented=args.tta)
+    if args.report:
+        check_reportable(runner, args.report)
     metrics = runner.test()
 
     if runner.rank == 0:
         print(metric_table(metrics))
-        for what, where in (('predictions', args.out), ('drawings', args.show_dir), ('log', runner.log_dir)):
+        if args.report:
+            write_test_report(runner, predictions, args.report)
+        for what, where in (
+            ('predictions', predictions),
+            ('drawings', args.show_dir),
+            ('report', args.report),
+            ('log', runner.log_dir),
+        ):
             if where:
                 print(f'{what + ":":13}{where}')
 
 
-def write_predictions(cfg, out: str) -> None:
-    """Let the config's metric write what the model predicts."""
+def write_predictions(cfg, out: str | None) -> str:
+    """Let the config's metric write what the model predicts: to ``out``, or for a report into the work directory."""
     from fasternet_mm.errors import UserError
 
     evaluator = cfg.test_evaluator
     kind = evaluator.type.split('.')[-1] if hasattr(evaluator, 'type') else 'several'
     if kind == 'IoUMetric':
-        evaluator.output_dir = out
-    elif kind == 'CocoMetric':
-        evaluator.update(type='fasternet_mm.CocoMetric', results_file=out)
-    else:
-        raise UserError(f'--out and --report need a test_evaluator CocoMetric or IoUMetric, but the config has {kind}')
+        evaluator.output_dir = out or str(Path(cfg.work_dir, 'label_maps'))
+        return evaluator.output_dir
+    if kind == 'CocoMetric':
+        evaluator.update(type='fasternet_mm.CocoMetric', results_file=out or str(Path(cfg.work_dir, 'results.json')))
+        return evaluator.results_file
+    raise UserError(f'--out and --report need a test_evaluator CocoMetric or IoUMetric, but the config has {kind}')
 
 
 if __name__ == '__main__':

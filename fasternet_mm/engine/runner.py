@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ..weights.loading import fit_weights
 from ..weights.pretrained import has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
-from .storage import register_atomic_backend
+from .storage import check_writable, register_atomic_backend
 
 
 class StrictRunner(Runner):
@@ -138,16 +137,6 @@ def build_model(cfg: Config) -> nn.Module:
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         message = error.args[0] if error.args else type(error).__name__
         raise UserError(f"the config's model cannot be built: {message}") from error
-
-
-def check_writable(folder: str) -> None:
-    """Raise `UserError` unless files can be made in ``folder``, which is made when it is missing."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f'{folder} cannot be written ({error.strerror}): name another folder') from error
 
 
 def latest_checkpoint(work_dir: str) -> str | None:

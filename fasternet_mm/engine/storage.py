@@ -1,9 +1,12 @@
 """Files appear whole or not at all."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
+
+from ..errors import UserError
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
@@ -19,6 +22,16 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(folder: str) -> None:
+    """Raise `UserError` unless files can be made in ``folder``, which is made when it is missing."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written ({error.strerror}): name another folder') from error
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,12 @@ class CocoResults:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def subset(self, kept: np.ndarray) -> CocoResults:
+        """Those detections where ``kept``, bool ``(n,)``, is true."""
+        columns = {name: getattr(self, name)[kept] for name in ('image_ids', 'category_ids', 'boxes', 'scores')}
+        masks = None if self.masks is None else [mask for mask, keep in zip(self.masks, kept) if keep]
+        return replace(self, **columns, masks=masks)
 
     def records(self) -> list[dict[str, Any]]:
         """One COCO results record per detection."""

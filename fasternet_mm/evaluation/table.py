@@ -28,18 +28,18 @@ def metric_table(metrics: Mapping[str, float]) -> str:
     if tasks:
         keys = [key for key in COCO_COLUMNS if any(f'coco/{task}_{key}' in metrics for task in tasks)]
         rows = [['COCO', *(COCO_COLUMNS[key] for key in keys)]]
-        rows += [[task, *(_format(metrics.get(f'coco/{task}_{key}', -1)) for key in keys)] for task in tasks]
+        rows += [[task, *(format_figure(metrics.get(f'coco/{task}_{key}', -1)) for key in keys)] for task in tasks]
     else:
-        rows = [['metric', 'value'], *([name, _format(value)] for name, value in metrics.items())]
+        rows = [['metric', 'value'], *([name, format_figure(value)] for name, value in metrics.items())]
     return AsciiTable(rows).table
 
 
 def class_table(task: str, classes: Mapping[str, Sequence[float]]) -> str:
     """The six APs of each class, the best class first."""
     ordered = sorted(classes.items(), key=lambda item: -item[1][0])
-    rows = [[name, *map(_format, values)] for name, values in ordered]
+    rows = [[name, *map(format_figure, values)] for name, values in ordered]
     return AsciiTable([[task, *list(COCO_COLUMNS.values())[:6]], *rows]).table
 
 
-def _format(value: float) -> str:
+def format_figure(value: float) -> str:
     return '–' if value == -1 else f'{value:.3f}'

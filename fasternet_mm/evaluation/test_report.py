@@ -1,0 +1,60 @@
+"""The report of a test run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.runner import Runner
+from mmseg.datasets import BaseSegDataset
+
+from ..engine.storage import check_writable
+from ..errors import UserError
+from .detection_report import write_detection_report
+from .label_map_errors import LabelMaps
+from .report import training_plots
+from .segmentation_report import write_segmentation_report
+
+
+def check_reportable(runner: Runner, out: str) -> None:
+    """Raise `UserError` where a report of the test run could not be made or written."""
+    check_writable(str(Path(out).parent))
+    dataset = runner.test_dataloader.dataset
+    if isinstance(dataset, BaseSegDataset):
+        if dataset.label_map is not None:
+            raise UserError(
+                "--report: the config's test set renumbers classes, so its label maps are not those on disk"
+            )
+    elif not runner.cfg.test_evaluator.get('ann_file'):
+        raise UserError(
+            "--report: the config's test_evaluator has no ann_file: set it to the annotations of the test set"
+        )
+
+
+def write_test_report(runner: Runner, predictions: str, out: str) -> None:
+    """Write a report of what a test run predicted, with training curves where the work directory has their log.
+
+    Args:
+        runner: after the test.
+        predictions: COCO results file, or folder of label maps.
+        out: the page.
+
+    Raises:
+        UserError: predictions, annotations or pictures cannot be used.
+    """
+    dataset, cfg = runner.test_dataloader.dataset, runner.cfg
+    options = dict(training=training_plots([runner.work_dir]), title=Path(cfg.filename).stem)
+    if not isinstance(dataset, BaseSegDataset):
+        write_detection_report(
+            out, predictions, cfg.test_evaluator.ann_file, pictures=dataset.data_prefix['img'], **options
+        )
+        return
+    infos = [dataset.get_data_info(number) for number in range(len(dataset))]
+    maps = LabelMaps(
+        predictions=[Path(predictions, Path(info['img_path']).stem + '.png') for info in infos],
+        truths=[Path(info['seg_map_path']) for info in infos],
+        pictures=[Path(info['img_path']) for info in infos],
+        classes=dataset.metainfo['classes'],
+        ignored=cfg.test_evaluator.get('ignore_index', 255),
+        reduce_zero_label=dataset.reduce_zero_label,
+    )
+    write_segmentation_report(out, maps, palette=dataset.metainfo['palette'], **options)

@@ -1,0 +1,93 @@
+"""A report of predictions, as one HTML file."""
+
+import argparse
+from pathlib import Path
+
+from command_line import existing_file, parser, run
+
+EPILOG = """examples:
+  python tools/report.py results.json data/coco/annotations/instances_val2017.json --pictures data/coco/val2017
+      detections: COCO results of any model, as tools/test.py --out writes them
+  python tools/report.py label_maps/ data/ade/ADEChallengeData2016/annotations/validation --reduce-zero-label
+      label maps: PNGs in two folders, of the same names
+  python tools/report.py results.json val.json --work-dir work_dirs/mask_rcnn_fasternet_s
+      … with the training curves
+
+It shows the figures, per class and size of object, what is confused with what, what kinds of errors cost most, from
+which score on detections should be believed, and the pictures that cost most. tools/test.py --report makes it right
+after a test.
+"""
+
+
+def arguments() -> argparse.ArgumentParser:
+    result = parser('Write a report of predictions, one HTML file that needs no network.', EPILOG)
+    result.add_argument('predictions', help='a COCO results file, or a folder of label maps')
+    result.add_argument('truth', help='the COCO annotations, or the folder of the true label maps')
+    result.add_argument('--out', default='report.html', metavar='FILE', help='default: report.html')
+    result.add_argument('--pictures', metavar='DIR', help='folder of the pictures; default: none are drawn')
+    result.add_argument('--work-dir', metavar='DIR', help='of the training, for its curves; default: none')
+    result.add_argument('--title', help="of the page; default: the predictions' name")
+    labels = result.add_argument_group('label maps')
+    labels.add_argument(
+        '--classes',
+        type=existing_file,
+        metavar='FILE',
+        help='text file of the names, one a line in the order of the labels; default: numbers',
+    )
+    labels.add_argument('--ignore', type=int, default=255, metavar='LABEL', help='does not count; default: 255')
+    labels.add_argument(
+        '--reduce-zero-label', action='store_true', help='label 0 does not count, classes begin with 1, as in ADE20K'
+    )
+    return result
+
+
+PICTURES = ['.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp']
+
+
+def main(args: argparse.Namespace) -> None:
+    from fasternet_mm.engine.storage import check_writable
+    from fasternet_mm.errors import UserError
+    from fasternet_mm.evaluation.report import training_plots
+
+    predictions, truth = Path(args.predictions), Path(args.truth)
+    for path in (predictions, truth):
+        if not path.exists():
+            raise UserError(f'{path} does not exist: give predictions first, then the truth')
+    if predictions.is_dir() != truth.is_dir():
+        raise UserError(
+            f'{predictions} and {truth} do not belong together: give two JSON files, or two folders of label maps'
+        )
+    check_writable(str(Path(args.out).parent))
+    options = dict(
+        training=training_plots([args.work_dir] if args.work_dir else []), title=args.title or predictions.name
+    )
+    if predictions.is_dir():
+        report_label_maps(args, options)
+    else:
+        from fasternet_mm.evaluation.detection_report import write_detection_report
+
+        write_detection_report(args.out, predictions, truth, pictures=args.pictures, **options)
+    print(f'report: {args.out}')
+
+
+def report_label_maps(args: argparse.Namespace, options: dict) -> None:
+    from fasternet_mm.evaluation import label_map_errors
+    from fasternet_mm.evaluation.segmentation_report import write_segmentation_report
+
+    found = label_map_errors.find_label_maps(args.predictions)
+    maps = label_map_errors.LabelMaps(
+        predictions=found,
+        truths=label_map_errors.find_same_names(found, args.truth, ['.png']),
+        pictures=label_map_errors.find_same_names(found, args.pictures, PICTURES) if args.pictures else [],
+        classes=[],
+        ignored=args.ignore,
+        reduce_zero_label=args.reduce_zero_label,
+    )
+    maps.classes = (
+        Path(args.classes).read_text().splitlines() if args.classes else label_map_errors.number_classes(maps)
+    )
+    write_segmentation_report(args.out, maps, **options)
+
+
+if __name__ == '__main__':
+    run(main, arguments())
