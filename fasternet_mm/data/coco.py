@@ -52,7 +52,7 @@ def refuse_bad(source: str | PathLike, kind: str, problems: Sequence[tuple[int, 
     """Raise `UserError` with the first of the problems, each a position and what is wrong there."""
     if problems:
         number, problem = problems[0]
-        raise UserError(f'{source}: {kind} {number} {problem} ({len(problems)} of {count} are bad)')
+        raise UserError(f'{source}: {kind} {number} {problem} ({len(problems)} of {count} are bad, counted from 0)')
 
 
 def is_finite(value: Any) -> bool:

@@ -28,7 +28,6 @@ class Evaluation:
         coco: hotcoco's evaluation, for analyses.
         precision: ``(IoU, recall, class, area, detections)``, -1 where nothing counts.
         recall: ``(IoU, class, area, detections)``, the largest.
-        scores: as ``precision``: the score from which on a recall is reached.
         category_ids: the classes, in the arrays' order.
         iou_thrs: the IoUs.
         max_dets: the numbers of detections per picture.
@@ -37,7 +36,6 @@ class Evaluation:
     coco: COCOeval
     precision: np.ndarray
     recall: np.ndarray
-    scores: np.ndarray
     category_ids: list[int]
     iou_thrs: list[float]
     max_dets: list[int]
@@ -106,7 +104,6 @@ def evaluate(
         max_dets: numbers of detections per picture to evaluate at, ascending. Default: COCO's.
         iou_thrs: IoU from which a detection matches. Default: 0.5, 0.55, …, 0.95.
         class_agnostic: match whatever the classes, as for proposals. Default: False.
-
     """
     rows = np.column_stack((results.image_ids, results.boxes, results.scores, results.category_ids))
     found = truth.coco.load_res(rows, segmentation=results.masks if task == 'segm' and len(results) else None)
@@ -127,7 +124,6 @@ def evaluate(
         coco=evaluation,
         precision=arrays['precision'],
         recall=arrays['recall'],
-        scores=arrays['scores'],
         category_ids=list(params.cat_ids),
         iou_thrs=list(params.iou_thrs),
         max_dets=list(params.max_dets),

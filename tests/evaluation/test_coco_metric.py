@@ -190,7 +190,9 @@ def test_masks_that_annotations_or_model_lack_are_named(write):
     for one in content['annotations'][2:]:
         del one['segmentation']
     count = len(content['annotations'])
-    with pytest.raises(UserError, match=rf'annotation 2 \(id 3\) has no mask .* \({count - 2} of {count} are bad\)'):
+    with pytest.raises(
+        UserError, match=rf'annotation 2 \(id 3\) has no mask .* \({count - 2} of {count} are bad, counted from 0\)'
+    ):
         CocoMetric(ann_file=write(content), metric=['bbox', 'segm'])
     for sample in samples:
         del sample['pred_instances']['masks']

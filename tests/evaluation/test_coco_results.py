@@ -137,7 +137,7 @@ def test_the_first_bad_record_and_the_number_of_them_are_named(change, message, 
     truth = read_truth(tmp_path / 'shapes/annotations/val.json')
     with pytest.raises(UserError, match=f'detection 2 .*{message}') as raised:
         read_results(results, truth)
-    assert str(raised.value).endswith(f'(3 of {len(records)} are bad)')
+    assert str(raised.value).endswith(f'(3 of {len(records)} are bad, counted from 0)')
 
 
 @pytest.mark.parametrize('key', ['image_id', 'score', 'bbox', 'segmentation'])
@@ -182,7 +182,7 @@ def test_the_first_bad_annotation_and_the_number_of_them_are_named(change, messa
     content['annotations'][1].update(change)
     path.write_text(json.dumps(content))
     count = len(content['annotations'])
-    with pytest.raises(UserError, match=rf'annotation 1 .*{message}.* \(1 of {count} are bad\)'):
+    with pytest.raises(UserError, match=rf'annotation 1 .*{message}.* \(1 of {count} are bad, counted from 0\)'):
         read_truth(path).check_masks()
 
 
