@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
         )
     check_writable(str(Path(args.out).parent))
     options = dict(
-        training=training_plots([args.work_dir] if args.work_dir else []), title=args.title or predictions.name
+        training=training_plots(args.work_dir) if args.work_dir else [], title=args.title or predictions.name
     )
     if predictions.is_dir():
         report_label_maps(args, options)

@@ -41,6 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     result.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate from the config's batch to the actual one"
     )
+    result.add_argument('--tensorboard', action='store_true', help='also log for TensorBoard, into the work directory')
     result.add_argument('--seed', type=int, help='seed of everything random, for a repeatable run')
     result.add_argument(
         '--launcher',
@@ -71,6 +72,8 @@ def main(args: argparse.Namespace) -> None:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and PyTorch sees none: train without --amp')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    if args.tensorboard:
+        add_tensorboard(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} does not say its batch (auto_scale_lr.base_batch_size)')
@@ -96,6 +99,16 @@ def main(args: argparse.Namespace) -> None:
         if metrics:
             print(metric_table(metrics))
         print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
+
+
+def add_tensorboard(cfg) -> None:
+    import importlib.util
+
+    from fasternet_mm.errors import UserError
+
+    if importlib.util.find_spec('tensorboard') is None:
+        raise UserError('--tensorboard needs the package tensorboard: pip install tensorboard')
+    cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
 
 
 if __name__ == '__main__':

@@ -69,7 +69,27 @@ class CocoResults:
 
 def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
     """Compressed RLE of bool masks ``(n, height, width)``, byte for byte pycocotools'."""
-    return [rle.encode(mask) for mask in masks]
+    touched = masks.any(axis=1)
+    first = touched.argmax(axis=1)
+    last = masks.shape[2] - 1 - touched[:, ::-1].argmax(axis=1)
+    return [_encode(mask, *columns) for mask, *columns in zip(masks, first.tolist(), last.tolist())]
+
+
+def _encode(mask: np.ndarray, first: int, last: int) -> dict[str, Any]:
+    """RLE of a mask that is empty before column ``first`` and after ``last``.
+
+    RLE goes down the columns, memory along the rows. Where runs start is therefore looked for row by row, and sorted.
+    """
+    height, width = mask.shape
+    part = mask[:, first : last + 2]  # in the column after the last its run ends
+    starts = np.empty(part.shape, dtype=bool)
+    np.not_equal(part[1:], part[:-1], out=starts[1:])
+    np.not_equal(part[0, 1:], part[-1, :-1], out=starts[0, 1:])
+    starts[0, 0] = part[0, 0]  # the first run is of zeros
+    rows, columns = np.divmod(np.flatnonzero(starts), part.shape[1])
+    places = np.sort((first + columns) * height + rows)
+    counts = np.diff(np.concatenate(([0], places, [height * width])))
+    return rle.fr_py_objects(dict(size=[height, width], counts=counts.tolist()), height, width)
 
 
 def to_coco_results(

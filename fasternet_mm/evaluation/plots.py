@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from .error_analysis import ThresholdCurve
 
 INK = '#7f7e7d'
-"""Stands for the page's text colour: no plot draws anything else in it."""
+"""Seen on white and on black; in a page it becomes the text's colour, so no plot draws anything else in it."""
 
 COLOURS = ('#3b82c4', '#e0802a', '#2a9d76', '#c75a9b', '#8a6fd1', '#b59a1d')
 """Told apart by most colour-blind people (after Okabe and Ito), and seen on white as well as on black."""

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from ..engine.storage import write_atomically
 from ..version import __version__
 from .plots import to_svg
+from .training_log import plot_runs, read_training_logs
 
 
 @dataclass
@@ -64,9 +65,13 @@ class Section:
     pictures: list[PicturePair] = field(default_factory=list)
 
 
-def training_plots(work_dirs: Sequence[str]) -> list[Plot]:
-    """Training curves of work directories; none where nothing was logged."""
-    return []
+def training_plots(work_dir: str | PathLike) -> list[Plot]:
+    """Training curves of a work directory: losses, learning rate, metrics.
+
+    Raises:
+        UserError: nothing was logged there.
+    """
+    return [Plot(figure, figure.axes[0].get_title(loc='left')) for figure in plot_runs(read_training_logs([work_dir]))]
 
 
 def write_report(out: str | PathLike, title: str, subtitle: str, sections: Sequence[Section]) -> None:

@@ -13,6 +13,7 @@ from .detection_report import write_detection_report
 from .label_map_errors import LabelMaps
 from .report import training_plots
 from .segmentation_report import write_segmentation_report
+from .training_log import PLACES
 
 
 def check_reportable(runner: Runner, out: str) -> None:
@@ -42,7 +43,8 @@ def write_test_report(runner: Runner, predictions: str, out: str) -> None:
         UserError: predictions, annotations or pictures cannot be used.
     """
     dataset, cfg = runner.test_dataloader.dataset, runner.cfg
-    options = dict(training=training_plots([runner.work_dir]), title=Path(cfg.filename).stem)
+    logged = any(Path(runner.work_dir).glob(PLACES[0]))
+    options = dict(training=training_plots(runner.work_dir) if logged else [], title=Path(cfg.filename).stem)
     if not isinstance(dataset, BaseSegDataset):
         write_detection_report(
             out, predictions, cfg.test_evaluator.ann_file, pictures=dataset.data_prefix['img'], **options

@@ -82,13 +82,32 @@ def test_all_figures_of_a_results_file_are_pycocotools(task, truth, results, tmp
     np.testing.assert_allclose(list(summary.values()), theirs.stats, rtol=0, atol=1e-9)
 
 
+def blob(rng, height, width):
+    """A detector's mask: an ellipse somewhere, maybe over the edges."""
+    centre, radii = rng.uniform(0, (height, width)), rng.uniform(1, 30, 2)
+    return (((np.indices((height, width)) - centre[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
+
+
 def test_masks_are_encoded_byte_for_byte_as_by_pycocotools():
     rng = np.random.default_rng(0)
-    masks = [rng.random((37, 53)) < share for share in (0, 0.01, 0.5, 0.99, 1)]
-    masks += [np.roll(np.arange(37 * 53).reshape(37, 53) < 300, shift) for shift in (0, 700, -299)]
-    masks += [np.ascontiguousarray(masks[-1].T).T, np.eye(1, dtype=bool), np.zeros((3, 1), bool)]
-    for mask in masks:
-        assert encode_masks(mask[None]) == [rle.encode(np.asfortranarray(mask.astype(np.uint8)))]
+    masks = [blob(rng, 37, 53) for _ in range(200)]
+    masks += [rng.random((37, 53)) < share for share in (0, 0.001, 0.01, 0.5, 0.99, 1)]
+    runs = np.zeros((53, 37), bool)  # of whole columns, and at the first and last pixels
+    for start, stop in ((0, 37), (1, 37), (1924, 1961), (1923, 1961), (1960, 1961), (0, 1961), (36, 38), (74, 185)):
+        masks.append(runs.copy().T)
+        masks[-1].T.flat[start:stop] = True
+    masks += [~mask for mask in masks]
+    stack = np.stack(masks)
+    for layout in (stack, np.asfortranarray(stack), stack.repeat(2, 2)[:, :, ::2], stack[:, ::-1, ::-1][:, ::-1, ::-1]):
+        assert encode_masks(layout) == [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 1), (2, 2)])
+def test_all_masks_of_tiny_pictures_are_encoded_as_by_pycocotools(shape):
+    pixels = shape[0] * shape[1]
+    masks = (np.arange(2**pixels)[:, None] >> np.arange(pixels) & 1).astype(bool).reshape(-1, *shape)
+    assert encode_masks(masks) == [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+    assert encode_masks(masks[:0]) == []
 
 
 def test_records_have_the_annotation_files_category_ids():

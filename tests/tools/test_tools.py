@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fasternet_mm.data.shapes import CLASSES, ensure_shapes
 
@@ -44,12 +45,12 @@ def trained(root, shapes, tmp_path_factory):
     """A work directory after one epoch of a two-epoch training that was cut off there."""
     work = tmp_path_factory.mktemp('work')
     options = (*FEW, 'train_cfg.max_epochs=1')
-    done = run('train', CONFIG, '--work-dir', work, '--seed', 3, '--cfg-options', *options, cwd=root)
+    done = run('train', CONFIG, '--work-dir', work, '--seed', 3, '--tensorboard', '--cfg-options', *options, cwd=root)
     assert done.returncode == 0, done.stderr
     return work, done.stdout
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'predict', 'evaluate', 'report'])
+@pytest.mark.parametrize('tool', ['train', 'test', 'predict', 'evaluate', 'report', 'plot_log'])
 def test_help_shows_an_example_and_imports_nothing_heavy(tool):
     code = f"""
 import runpy, sys
@@ -73,6 +74,16 @@ def test_training_ends_with_the_coco_table_and_where_everything_is(trained):
     assert '| segm' in printed
     assert str(work) in printed.splitlines()[-2]
     assert (work / 'epoch_1.pth').is_file()
+
+
+def test_training_logs_losses_and_metrics_for_curves_and_tensorboard(trained, tmp_path):
+    (folder,) = trained[0].glob('*/vis_data')
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert {'loss', 'lr', 'coco/bbox_mAP', 'coco/segm_mAP'} <= set(events.Tags()['scalars'])
+    done = run('plot_log', trained[0], '--out', tmp_path / 'curves.png')
+    assert done.returncode == 0, done.stderr
+    assert min(cv2.imread(str(tmp_path / 'curves.png')).shape[:2]) > 300
 
 
 def test_training_resumes_where_it_stopped(trained, tmp_path):
@@ -242,6 +253,9 @@ WRONG = [
     ('test', [CONFIG, '{file}', '--report', '{file}/a.html', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
     ('evaluate', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
     ('evaluate', ['{file}', '{file}'], 'is not JSON'),
+    ('plot_log', ['{file}', '--out', '{work}/a.png'], 'line 1 is not JSON'),
+    ('plot_log', ['tests', '--out', '{work}/a.png'], 'tests has no scalars'),
+    ('plot_log', ['tests', '--out', '{work}/a.txt'], 'must end in .png, .svg, .pdf'),
     ('report', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
     ('report', ['{file}', 'tests'], 'do not belong together'),
     ('report', ['configs', 'tests'], 'configs has no label maps'),
