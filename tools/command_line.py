@@ -53,6 +53,21 @@ def add_checkpoint(result: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine(result: argparse.ArgumentParser) -> None:
+    """How a tool runs a trained model: ``--no-optimize``, or ``--bf16``."""
+    choice = result.add_mutually_exclusive_group()
+    choice.add_argument(
+        '--no-optimize',
+        action='store_true',
+        help='run the model as it was trained: slower, and the same but for rounding',
+    )
+    choice.add_argument(
+        '--bf16',
+        action='store_true',
+        help='compute convolutions in bfloat16, where the device has it: faster, less exact',
+    )
+
+
 def existing_file(path: str) -> str:
     if not Path(path).is_file():
         raise argparse.ArgumentTypeError(f'{path} does not exist, or is not a file{_nearest(path)}')

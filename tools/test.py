@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from command_line import add_checkpoint, config_parser, run
+from command_line import add_checkpoint, add_engine, config_parser, run
 
 EPILOG = """examples:
   python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
@@ -17,6 +17,7 @@ EPILOG = """examples:
 def arguments() -> argparse.ArgumentParser:
     result = config_parser('Evaluate a trained model on the test set of its config.', EPILOG)
     add_checkpoint(result)
+    add_engine(result)
     result.add_argument('--work-dir', help="folder of the log; default: work_dirs/ and the config's name")
     result.add_argument(
         '--out', metavar='FILE', help='detections as COCO results JSON; of a segmenter: a folder of label PNGs'
@@ -48,6 +49,8 @@ def main(args: argparse.Namespace) -> None:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
+    if not args.no_optimize:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', bf16=args.bf16)]
     if args.show_dir:
         draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]

@@ -16,6 +16,7 @@ from ..engine.runner import build_model
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids
 from ..weights.loading import load_weights
+from .optimization import optimize
 
 
 class Predictor:
@@ -26,17 +27,30 @@ class Predictor:
         checkpoint: weights of exactly that model: see `local_file`.
         device: as for PyTorch. Default: CUDA when there is one.
         allow_mismatch: take from the checkpoint what fits. Default: False.
+        optimized: run the model as `optimize` makes it. Default: True.
+        bf16: compute the optimised model in bfloat16. Default: False.
 
     Raises:
         UserError: config and checkpoint do not fit, or one cannot be used.
+        ValueError: the device does not compute in bfloat16.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None, allow_mismatch: bool = False) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        checkpoint: str,
+        device: str | None = None,
+        allow_mismatch: bool = False,
+        optimized: bool = True,
+        bf16: bool = False,
+    ) -> None:
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         self.cfg = cfg
         self.model = build_model(cfg)
         load_weights(self.model, checkpoint, allow_mismatch=allow_mismatch)
         self.model.to(self.device).eval()
+        if optimized:
+            self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
         steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
         self.pipeline = Compose(steps)
         self.dataset_meta = dataset_meta(cfg, cfg.test_dataloader.dataset)

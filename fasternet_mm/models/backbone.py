@@ -130,7 +130,7 @@ class FasterNetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.with_cp and self.training and torch.is_grad_enabled()):
             return self._residual(x)
-        if _is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
+        if is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
             return checkpoint(self._residual, x, use_reentrant=False)
         contexts = nullcontext(), _RunningStatsKept(self)
         return checkpoint(self._residual, x, use_reentrant=False, context_fn=lambda: contexts)
@@ -369,7 +369,8 @@ def _checked_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[i
     return out_indices
 
 
-def _is_compiling() -> bool:
+def is_compiling() -> bool:
+    """Whether PyTorch is reading the code for its compiler or for export, not running it."""
     if hasattr(torch.compiler, 'is_compiling'):
         return torch.compiler.is_compiling()
     return torch._dynamo.is_compiling()  # PyTorch 2.1 and 2.2

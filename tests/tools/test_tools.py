@@ -261,6 +261,8 @@ WRONG = [
     ('report', ['configs', 'tests'], 'configs has no label maps'),
     ('report', ['{file}', '{file}', '--out', '{file}/a.html'], 'cannot be written'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
+    ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
+    ('test', [CONFIG, '{file}', '--no-optimize', '--bf16'], 'not allowed with argument --no-optimize'),
 ]
 
 
@@ -278,6 +280,25 @@ def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(tool, args, mes
     assert error[0].startswith(f'{tool}.py: error: ')
     assert message in error[0]
     assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.parametrize(
+    ('flags', 'added'), [([], [dict(bf16=False)]), (['--bf16'], [dict(bf16=True)]), (['--no-optimize'], [])]
+)
+def test_evaluation_is_of_an_optimised_model_unless_told_otherwise(flags, added, monkeypatch):
+    class Built(Exception):
+        pass
+
+    def build_runner(cfg, *args, **options):
+        raise Built(cfg)
+
+    monkeypatch.setattr('fasternet_mm.engine.runner.build_runner', build_runner)
+    monkeypatch.setattr(sys, 'argv', ['test.py', '--debug', CONFIG, 'net.pth', *flags])
+    monkeypatch.syspath_prepend('tools')
+    with pytest.raises(Built) as built:
+        runpy.run_path('tools/test.py', run_name='__main__')
+    hooks = built.value.args[0].get('custom_hooks', [])
+    assert hooks == [dict(type='fasternet_mm.OptimizeHook', **options) for options in added]
 
 
 def test_debug_shows_the_traceback():

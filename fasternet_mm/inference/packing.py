@@ -1,0 +1,207 @@
+"""Convolutions and fully connected layers on oneDNN's fused kernels, with weights in the order that these want."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+from ..models import FasterNet, FasterNetBlock, FasterNetClassifier, FasterNetStage
+from ..models.backbone import is_compiling
+from .folding import has_hooks, runs_as
+
+ACTIVATIONS = {nn.ReLU: ('relu', torch.relu_), nn.GELU: ('gelu', F.gelu)}
+"""What oneDNN applies as it writes a convolution's result: its name for it, and PyTorch's own function."""
+
+STRIP_BYTES = 16 * 2**20
+"""Hidden activations that a block makes at a time: few enough for the cache."""
+
+
+class PackedLayer:
+    """Weights reordered for oneDNN, kept for the size of input seen last.
+
+    The order depends on that size. PyTorch's own layers reorder at every call, which takes as long as the convolution
+    where maps are small and weights many.
+    """
+
+    weight: nn.Parameter
+    _pack: tuple[Any, Tensor] | None = None
+
+    def _packed(self, size: torch.Size) -> Tensor:
+        weight = self.weight
+        key = size, weight.dtype, weight.data_ptr(), weight._version
+        pack = self._pack  # read once, since another thread may replace it
+        if pack is None or pack[0] != key:
+            self._pack = pack = key, self._reordered(size)
+        return pack[1]
+
+    def _reordered(self, size: torch.Size) -> Tensor:
+        raise NotImplementedError
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        return (
+            x.device.type == 'cpu'
+            and x.dtype == self.weight.dtype
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and x.numel() > 0
+            and torch.backends.mkldnn.is_available()
+            and torch._C._get_mkldnn_enabled()
+            and not is_compiling()
+            and not torch.jit.is_tracing()
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_pack': None}  # oneDNN's tensors can be neither copied nor pickled
+
+
+class PackedConv2d(PackedLayer, nn.Conv2d):
+    """A convolution with the activation after it. Where oneDNN cannot, PyTorch's own kernels compute the same.
+
+    Args:
+        conv: its parameters are shared. Padding, if any, is with zeros.
+        activation: a key of `ACTIVATIONS`. Default: None.
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: type[nn.Module] | None = None) -> None:
+        shape = conv.in_channels, conv.out_channels, conv.kernel_size
+        geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        super().__init__(*shape, *geometry, bias=conv.bias is not None, device='meta')
+        self.weight, self.bias = conv.weight, conv.bias
+        self.onednn_activation, self.activation = ACTIVATIONS.get(activation, ('none', None))
+        self.geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        self.train(conv.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self._has_kernel(x) and x.dim() == 4):
+            x = super().forward(x)
+            return self.activation(x) if self.activation else x
+        options = *self.geometry, self.onednn_activation, [], 'none'
+        return torch.ops.mkldnn._convolution_pointwise(x, self._packed(x.shape), self.bias, *options)
+
+    def add_to(self, total: Tensor, x: Tensor) -> None:
+        """Add the convolution of ``x``, without activation, to ``total`` in place; both are channels_last maps."""
+        if not self._has_kernel(x):
+            total.add_(super().forward(x))
+            return
+        options = *self.geometry, 'add', 1.0, None, [], None
+        torch.ops.mkldnn._convolution_pointwise_.binary(total, x, self._packed(x.shape), self.bias, *options)
+
+    def _reordered(self, size: torch.Size) -> Tensor:
+        return torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, list(size))
+
+
+class PackedLinear(PackedLayer, nn.Linear):
+    """A fully connected layer. A single row is left to PyTorch: reading the weights takes its time, in any order."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device='meta')
+        self.weight, self.bias = linear.weight, linear.bias
+        self.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self._has_kernel(x) and x.dim() == 2 and len(x) > 1):
+            return super().forward(x)
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed(x.shape), self.bias, 'none', [], '')
+
+    def _reordered(self, size: torch.Size) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight, size[0])
+
+
+class PackedBlock(nn.Module):
+    """A folded `FasterNetBlock` that overwrites its input with its result: nobody else may need that input.
+
+    The shortcut is the input itself, to which the last convolution adds. Everything before that is made for a strip of
+    pixels at a time and stays in the cache: PConv's result beside the untouched channels, and the hidden activations.
+    """
+
+    def __init__(self, block: FasterNetBlock) -> None:
+        super().__init__()
+        self.partial_conv3 = block.spatial_mixing.partial_conv3
+        self.expand, self.reduce = block.mlp[0], block.mlp[3]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        dim_conv = self.partial_conv3.in_channels
+        convolved, untouched = _pixels(self.partial_conv3(x[:, :dim_conv])), _pixels(x)[:, dim_conv:]
+        strips = 1
+        if self.expand._has_kernel(x):
+            strips = math.ceil(len(untouched) * self.expand.out_channels * x.element_size() / STRIP_BYTES)
+        for total, *mixed in zip(*(rows.chunk(strips) for rows in (_pixels(x), convolved, untouched))):
+            self.reduce.add_to(_map(total), self.expand(_map(torch.cat(mixed, dim=1))))
+        return x
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """A channels_last ``(N, C, H, W)`` as ``(N*H*W, C)``, in the same memory."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _map(pixels: Tensor) -> Tensor:
+    """``(P, C)`` as a channels_last map ``(1, C, 1, P)``, in the same memory."""
+    return pixels.t()[None, :, None]
+
+
+def pack(model: nn.Module) -> None:
+    """Give a folded model in evaluation mode, in place, the layers of this module; see `fold_batch_norms`.
+
+    Layers of derived types or with hooks stay as they are. An activation is fused with the convolution before it where
+    MMCV's ``ConvModule`` or an ``nn.Sequential`` shows that nothing else takes that one's result.
+    """
+    for module in list(model.modules()):
+        _fuse_activations(module)
+    packed: dict[nn.Module, nn.Module] = {}  # what is shared between places stays shared
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):
+            if child not in packed and _packable(child):
+                packed[child] = PackedConv2d(child) if isinstance(child, nn.Conv2d) else PackedLinear(child)
+            if child in packed:
+                setattr(module, name, packed[child])
+    for module in model.modules():
+        if any(runs_as(module, kind) for kind in (FasterNet, FasterNetClassifier)):
+            for stage in module.stages:  # what enters it is for it alone
+                if runs_as(stage, FasterNetStage):
+                    stage.blocks = nn.Sequential(*map(_packed_block, stage.blocks))
+
+
+def _fuse_activations(module: nn.Module) -> None:
+    if runs_as(module, ConvModule) and module.order == ('conv', 'norm', 'act') and module.with_activation:
+        fused = _fused(module.conv, module.activate) if _is_identity(module.norm) else None
+        if fused:
+            module.conv, module.activate = fused, nn.Identity()
+    elif runs_as(module, nn.Sequential):
+        children = [(name, child) for name, child in module._modules.items() if not _is_identity(child)]
+        for (conv_name, conv), (activation_name, activation) in pairwise(children):
+            fused = _fused(conv, activation)
+            if fused:
+                setattr(module, conv_name, fused)
+                setattr(module, activation_name, nn.Identity())
+
+
+def _fused(conv: nn.Module, activation: nn.Module) -> PackedConv2d | None:
+    exact = type(activation) in ACTIVATIONS and getattr(activation, 'approximate', 'none') == 'none'
+    if not (exact and isinstance(conv, nn.Conv2d) and _packable(conv)) or has_hooks(activation):
+        return None
+    return PackedConv2d(conv, type(activation))
+
+
+def _packable(module: nn.Module | None) -> bool:
+    zeros_around = type(module) is nn.Conv2d and module.padding_mode == 'zeros' and isinstance(module.padding, tuple)
+    return (zeros_around or type(module) is nn.Linear) and not has_hooks(module)
+
+
+def _is_identity(module: nn.Module | None) -> bool:
+    return module is None or type(module) is nn.Identity
+
+
+def _packed_block(block: nn.Module) -> nn.Module:
+    """Itself where something in it is not as in the paper, or watched."""
+    if type(block) is not FasterNetBlock or any(map(has_hooks, block.modules())):
+        return block
+    expand, norm, activation, reduce = block.mlp
+    packed = all(type(conv) is PackedConv2d for conv in (block.spatial_mixing.partial_conv3, expand, reduce))
+    return PackedBlock(block) if packed and _is_identity(norm) and _is_identity(activation) else block
