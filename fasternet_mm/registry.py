@@ -11,7 +11,12 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', scope='fasternet_mm', parent=MMENGINE_MODELS, locations=['fasternet_mm.models'])
+MODELS = Registry(
+    'model',
+    scope='fasternet_mm',
+    parent=MMENGINE_MODELS,
+    locations=['fasternet_mm.models', 'fasternet_mm.inference.exported'],
+)
 DATASETS = Registry('dataset', scope='fasternet_mm', parent=MMENGINE_DATASETS, locations=['fasternet_mm.data'])
 METRICS = Registry('metric', scope='fasternet_mm', parent=MMENGINE_METRICS, locations=['fasternet_mm.evaluation'])
 HOOKS = Registry(

@@ -53,6 +53,21 @@ def add_checkpoint(result: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exported(result: argparse.ArgumentParser) -> None:
+    """Options of a tool that takes an exported file in the checkpoint's place."""
+    result.add_argument(
+        '--precision',
+        choices=['float32', 'bfloat16'],
+        default='float32',
+        help='in which an exported OpenVINO file computes; bfloat16 needs a CPU that has it; default: float32',
+    )
+    result.add_argument(
+        '--trust-program',
+        action='store_true',
+        help="run an exported file of PyTorch's (.pt2, .torchscript), which can do anything that a program can",
+    )
+
+
 def existing_file(path: str) -> str:
     if not Path(path).is_file():
         raise argparse.ArgumentTypeError(f'{path} does not exist, or is not a file{_nearest(path)}')

@@ -2,17 +2,19 @@
 
 import argparse
 
-from command_line import add_checkpoint, config_parser, run
+from command_line import add_checkpoint, add_exported, config_parser, run
 
 EPILOG = """examples:
   python tools/predict.py CONFIG CHECKPOINT street.jpg holiday/ --out-dir found
       found/street.jpg and found/holiday/*.jpg are drawings; found/results.json has the detections in COCO's format
+  python tools/predict.py CONFIG model.onnx street.jpg --out-dir found      what tools/export.py wrote
 """
 
 
 def arguments() -> argparse.ArgumentParser:
     result = config_parser('Find objects in pictures with a trained model.', EPILOG)
     add_checkpoint(result)
+    add_exported(result)
     result.add_argument('pictures', nargs='+', help='picture files, and folders of them')
     result.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the drawings and of results.json')
     result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
@@ -26,7 +28,14 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.inference.predictor import Predictor
 
     pictures = find_pictures(args.pictures)
-    predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.allow_mismatch)
+    predictor = Predictor(
+        load_config(args.config, args.cfg_options),
+        args.checkpoint,
+        args.device,
+        args.allow_mismatch,
+        args.precision,
+        args.trust_program,
+    )
     predict_pictures(predictor, pictures, args.out_dir, args.score_thr)
 
 

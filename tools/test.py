@@ -2,19 +2,21 @@
 
 import argparse
 
-from command_line import add_checkpoint, config_parser, run
+from command_line import add_checkpoint, add_exported, config_parser, run
 
 EPILOG = """examples:
   python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
   python tools/test.py CONFIG CHECKPOINT --out results.json      also the detections, in COCO's results format
   python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every picture: truth left, prediction right
   python tools/test.py CONFIG CHECKPOINT --tta                   a segmenter on several sizes and flips of each picture
+  python tools/test.py CONFIG model.onnx                         what tools/export.py wrote, on the same metric
 """
 
 
 def arguments() -> argparse.ArgumentParser:
     result = config_parser('Evaluate a trained model on the test set of its config.', EPILOG)
     add_checkpoint(result)
+    add_exported(result)
     result.add_argument('--work-dir', help="folder of the log; default: work_dirs/ and the config's name")
     result.add_argument(
         '--out', metavar='FILE', help='detections as COCO results JSON; of a segmenter: a folder of label PNGs'
@@ -34,12 +36,16 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.engine.config import default_work_dir, load_config
     from fasternet_mm.engine.runner import build_runner
     from fasternet_mm.evaluation.table import metric_table
+    from fasternet_mm.inference.engines import is_exported
+    from fasternet_mm.inference.exported import use_exported
 
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
+    if is_exported(args.checkpoint):
+        use_exported(cfg, args.checkpoint, args.precision, args.trust_program)
     if args.show_dir:
         draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]

@@ -111,6 +111,18 @@ def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
+def meta_of_test_set(cfg: Config) -> dict[str, Any]:
+    """`dataset_meta` of the test data set.
+
+    Raises:
+        UserError: it has no classes.
+    """
+    meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
+    if not meta.get('classes'):
+        raise UserError('the test data set of the config has no classes: set its metainfo=dict(classes=(…))')
+    return meta
+
+
 def _scoped_type(cfg: Config, dataset: Any) -> str:
     return dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
 
