@@ -70,14 +70,14 @@ def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
     missing = [name for name in classes if name not in found]
     if missing:
         raise UserError(
-            f'{path} has the classes {_few(found)}, but {key} expects {len(missing)} that it lacks: '
-            f'{_few(missing)}; {advice}'
+            f'{path} has the classes {few(found)}, but {key} expects {len(missing)} that it lacks: '
+            f'{few(missing)}; {advice}'
         )
     # MMDetection numbers classes in the file's order, whatever the config's.
     in_file_order = [name for name in found if name in classes]
     if in_file_order != classes:
         raise UserError(
-            f'{path} lists the classes in another order ({_few(in_file_order)}) than {key} ({_few(classes)}): {advice}'
+            f'{path} lists the classes in another order ({few(in_file_order)}) than {key} ({few(classes)}): {advice}'
         )
     _check_heads(cfg, key, classes)
 
@@ -86,7 +86,7 @@ def _check_heads(cfg: Config, key: str, classes: Sequence[str]) -> None:
     for head, number in _class_counts(cfg.get('model', {})):
         if number != len(classes):
             raise UserError(
-                f'{head}={number}, but {key} has {len(classes)} classes ({_few(classes)}): '
+                f'{head}={number}, but {key} has {len(classes)} classes ({few(classes)}): '
                 f'set it with --cfg-options {head}={len(classes)}'
             )
 
@@ -154,11 +154,12 @@ def read_categories(path: Path) -> list[dict[str, Any]]:
     parts = ('images', 'annotations', 'categories')
     lacking = [part for part in parts if not isinstance(content, dict) or not isinstance(content.get(part), list)]
     if lacking:
-        raise UserError(f'{path} is JSON but not COCO annotations: it has no list {_few(lacking)}')
+        raise UserError(f'{path} is JSON but not COCO annotations: it has no list {few(lacking)}')
     if not all(isinstance(category, dict) and {'id', 'name'} <= category.keys() for category in content['categories']):
         raise UserError(f'{path} is not COCO annotations: each of its categories needs an id and a name')
     return content['categories']
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are, for a message."""
     return ', '.join(names[:5]) + (f', … ({len(names)} in all)' if len(names) > 5 else '')

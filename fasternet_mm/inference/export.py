@@ -73,22 +73,22 @@ def export(
     pictures = find_pictures(calibration) if calibration else []
     model = build_model(cfg)
     check_exportable(model, backbone_alone)
-    check_writable(str(Path(out).parent))
+    meta = dict(classes=[]) if backbone_alone else meta_of_test_set(cfg)
     load_weights(model, checkpoint, allow_mismatch=allow_mismatch)
+    check_writable(str(Path(out).parent))
 
     graph = build_graph(model, backbone_alone, prepared)
-    detector = graph.task == 'detection'
     description = Description(
         task=graph.task,
         outputs=list(graph.outputs),
-        classes=[] if backbone_alone else list(meta_of_test_set(cfg)['classes']),
-        palette=[] if backbone_alone else [list(colour) for colour in meta_of_test_set(cfg).get('palette') or []],
+        classes=list(meta['classes']),
+        palette=[list(colour) for colour in meta.get('palette') or []],
         preparation=preparation_settings(model.data_preprocessor),
         prepared=prepared,
         size=None if size is None else list(size),
         min_size=MIN_SIZE_TORCH_EXPORT if file_format == 'torch-export' and size is None else MIN_INPUT_SIZE,
         weights='int8' if calibration else 'float16' if half else 'float32',
-        test_cfg=fixed_settings(cfg) if detector else {},
+        test_cfg=fixed_settings(cfg) if graph.task == 'detection' else {},
         align_corners=graph.task == 'segmentation' and model.decode_head.align_corners,
     )
     with appearing(out) as path, _quiet(), _told(file_format):
@@ -127,14 +127,17 @@ def _pictures(description: Description, batch: int, height: int, width: int) -> 
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def _check_same(graph: Graph, exported: Callable[[Tensor], Sequence[Tensor]], description: Description) -> None:
+@torch.no_grad()
+def _check_same(graph: Graph, recorded: Callable[[Tensor], Sequence[Tensor]], description: Description) -> None:
     """Raise `UserError` where what was recorded on some pictures is not right for others."""
-    for batch, height, width in ((1, 200, 136), (3, 128, 224)):
+    for batch, height, width in [(1, 200, 136)] if description.size else [(1, 200, 136), (3, 128, 224)]:
         pictures = _pictures(description, batch, height, width)
-        with torch.no_grad():
-            pairs = zip(graph(pictures), exported(pictures))
-            if not all(a.shape == b.shape and torch.allclose(a.float(), b.float(), 1e-4, 1e-4) for a, b in pairs):
-                raise UserError('the model cannot be exported: what it does depends on the size of the pictures')
+        for wanted, found in zip(graph(pictures), recorded(pictures)):
+            if wanted.shape != found.shape or not torch.allclose(wanted.float(), found.float(), 1e-4, 1e-4):
+                raise UserError(
+                    'this model cannot be exported for pictures of any size, since it treats sizes differently: '
+                    'name the one it is for with --size'
+                )
 
 
 def _trace(graph: Graph, description: Description) -> torch.jit.ScriptModule:

@@ -19,7 +19,7 @@ from mmseg.models import EncoderDecoder
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor
 
-from ..data.checks import meta_of_test_set
+from ..data.checks import few, meta_of_test_set
 from ..errors import UserError
 from ..registry import MODELS
 from .description import Description
@@ -51,15 +51,20 @@ def use_exported(cfg: Config, path: str, precision: str = 'float32', trusted: bo
 def _check_config(cfg: Config, description: Description, path: str) -> None:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     task = 'segmentation' if cfg.model.type.endswith('EncoderDecoder') else 'detection'
+    own, classes = list(description.classes), list(meta_of_test_set(cfg)['classes'])
+    if own != classes:
+        raise UserError(
+            f'{path} knows {len(own)} classes ({few(own)}), but the test data set of the config has {len(classes)} '
+            f'({few(classes)}): give the config of the export, or export again'
+        )
     preparation = preparation_settings(MMENGINE_MODELS.build(cfg.model.data_preprocessor))
-    for what, own, wanted in (
-        ('task', description.task, task),
-        ('classes', description.classes, list(meta_of_test_set(cfg)['classes'])),
+    for what, given, wanted in (
+        ('the task', description.task, task),
         ('model.data_preprocessor', description.preparation, preparation),
         ('model.test_cfg', description.test_cfg, fixed_settings(cfg) if task == 'detection' else {}),
     ):
-        if own != wanted:
-            raise UserError(f'{path} was exported with {what} {own}, but the config has {wanted}: export it again')
+        if given != wanted:
+            raise UserError(f'{path} was exported with {what} {given}, but the config has {wanted}: export it again')
 
 
 def fixed_settings(cfg: Config) -> dict[str, Any]:

@@ -177,7 +177,8 @@ class DetectorGraph(Graph):
             return boxes, scores, labels, owners
         rois = torch.cat((owners[:, None].float(), boxes), 1)
         features, places = _roi_features(self.detector.roi_head.mask_roi_extractor, maps, rois)
-        masks = _put_back(self.masks(features, labels[places]).sigmoid(), places, rois)
+        of_class = torch.zeros_like(places) if self.detector.roi_head.mask_head.class_agnostic else labels[places]
+        masks = _put_back(self.masks(features, of_class).sigmoid(), places, rois)
         return boxes, scores, labels, owners, masks
 
 
@@ -297,21 +298,20 @@ class ClassMasks(nn.Module):
         super().__init__()
         self.convs = head.convs
         self.scale = head.upsample.stride[0]
-        weight = head.upsample.weight.permute(1, 2, 3, 0).flatten(0, 2)
-        self.spread = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
-        self.spread.weight.data = weight[..., None, None]
-        self.spread.bias.data = head.upsample.bias.repeat_interleave(self.scale**2)
-        classes = head.num_classes if head.class_agnostic else -1
-        self.register_buffer('weight', head.conv_logits.weight.flatten(1).expand(classes, -1))
-        self.register_buffer('bias', head.conv_logits.bias.expand(classes))
+        cells, channels = self.scale**2, head.upsample.out_channels
+        weight = head.upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        self.register_buffer('spread', weight[..., None, None])
+        self.register_buffer('spread_bias', head.upsample.bias.repeat(cells))
+        self.register_buffer('weight', head.conv_logits.weight.flatten(1).repeat(1, cells))
+        self.register_buffer('bias', head.conv_logits.bias)
+        self.register_buffer('total', torch.eye(cells).repeat_interleave(channels, 1)[..., None, None])
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         for conv in self.convs:
             x = conv(x)
-        detections, _, height, width = x.shape
-        x = self.spread(x).relu().reshape(detections, self.weight.shape[1], self.scale**2 * height * width)
-        logits = torch.baddbmm(self.bias[labels][:, None, None], self.weight[labels][:, None], x)
-        return F.pixel_shuffle(logits.reshape(detections, self.scale**2, height, width), self.scale)[:, 0]
+        x = F.conv2d(x, self.spread, self.spread_bias).relu() * self.weight[labels][..., None, None]
+        # The sum over the channels of each cell, as a convolution: engines then keep the layout of the others.
+        return F.pixel_shuffle(F.conv2d(x, self.total), self.scale)[:, 0] + self.bias[labels][:, None, None]
 
 
 class AdaptiveMean(nn.Module):
