@@ -54,7 +54,7 @@ def add_checkpoint(result: argparse.ArgumentParser) -> None:
 
 
 def add_engine(result: argparse.ArgumentParser) -> None:
-    """How a tool runs a trained model: ``--no-optimize``, or ``--bf16``."""
+    """How a tool runs a trained model, or an exported file in the checkpoint's place."""
     choice = result.add_mutually_exclusive_group()
     choice.add_argument(
         '--no-optimize',
@@ -64,7 +64,12 @@ def add_engine(result: argparse.ArgumentParser) -> None:
     choice.add_argument(
         '--bf16',
         action='store_true',
-        help='compute convolutions in bfloat16, where the device has it: faster, less exact',
+        help='compute in bfloat16, where the device has it: faster, less exact; exported files: OpenVINO alone',
+    )
+    result.add_argument(
+        '--trust-program',
+        action='store_true',
+        help="run an exported file of PyTorch's (.pt2, .torchscript), which can do anything that a program can",
     )
 
 

@@ -7,6 +7,7 @@ from command_line import add_checkpoint, add_engine, config_parser, run
 EPILOG = """examples:
   python tools/predict.py CONFIG CHECKPOINT street.jpg holiday/ --out-dir found
       found/street.jpg and found/holiday/*.jpg are drawings; found/results.json has the detections in COCO's format
+  python tools/predict.py CONFIG model.onnx street.jpg --out-dir found      what tools/export.py wrote
 """
 
 
@@ -34,6 +35,7 @@ def main(args: argparse.Namespace) -> None:
         args.allow_mismatch,
         optimized=not args.no_optimize,
         bf16=args.bf16,
+        trusted=args.trust_program,
     )
     predict_pictures(predictor, pictures, args.out_dir, args.score_thr)
 

@@ -11,6 +11,7 @@ EPILOG = """examples:
   python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every picture: truth left, prediction right
   python tools/test.py CONFIG CHECKPOINT --report report.html    also what is wrong where, as one HTML page
   python tools/test.py CONFIG CHECKPOINT --tta                   a segmenter on several sizes and flips of each picture
+  python tools/test.py CONFIG model.onnx                         what tools/export.py wrote, on the same metric
 """
 
 
@@ -43,13 +44,18 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.engine.runner import build_runner
     from fasternet_mm.evaluation.table import metric_table
     from fasternet_mm.evaluation.test_report import check_reportable, write_test_report
+    from fasternet_mm.inference.engines import is_exported
 
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
-    if not args.no_optimize:
+    if is_exported(args.checkpoint):
+        from fasternet_mm.inference.exported import use_exported
+
+        use_exported(cfg, args.checkpoint, 'bfloat16' if args.bf16 else 'float32', args.trust_program)
+    elif not args.no_optimize:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', bf16=args.bf16)]
     if args.show_dir:
         draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)

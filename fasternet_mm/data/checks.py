@@ -70,14 +70,14 @@ def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
     missing = [name for name in classes if name not in found]
     if missing:
         raise UserError(
-            f'{path} has the classes {_few(found)}, but {key} expects {len(missing)} that it lacks: '
-            f'{_few(missing)}; {advice}'
+            f'{path} has the classes {few(found)}, but {key} expects {len(missing)} that it lacks: '
+            f'{few(missing)}; {advice}'
         )
     # MMDetection numbers classes in the file's order, whatever the config's.
     in_file_order = [name for name in found if name in classes]
     if in_file_order != classes:
         raise UserError(
-            f'{path} lists the classes in another order ({_few(in_file_order)}) than {key} ({_few(classes)}): {advice}'
+            f'{path} lists the classes in another order ({few(in_file_order)}) than {key} ({few(classes)}): {advice}'
         )
     _check_heads(cfg, key, classes)
 
@@ -86,7 +86,7 @@ def _check_heads(cfg: Config, key: str, classes: Sequence[str]) -> None:
     for head, number in _class_counts(cfg.get('model', {})):
         if number != len(classes):
             raise UserError(
-                f'{head}={number}, but {key} has {len(classes)} classes ({_few(classes)}): '
+                f'{head}={number}, but {key} has {len(classes)} classes ({few(classes)}): '
                 f'set it with --cfg-options {head}={len(classes)}'
             )
 
@@ -111,6 +111,18 @@ def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
+def meta_of_test_set(cfg: Config) -> dict[str, Any]:
+    """`dataset_meta` of the test data set.
+
+    Raises:
+        UserError: it has no classes.
+    """
+    meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
+    if not meta.get('classes'):
+        raise UserError('the test data set of the config has no classes: set its metainfo=dict(classes=(…))')
+    return meta
+
+
 def _scoped_type(cfg: Config, dataset: Any) -> str:
     return dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
 
@@ -129,5 +141,6 @@ def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
                 yield f'model.{place}.num_classes', head['num_classes']
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are, for a message."""
     return ', '.join(names[:5]) + (f', … ({len(names)} in all)' if len(names) > 5 else '')

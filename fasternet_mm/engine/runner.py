@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -38,6 +39,8 @@ class StrictRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if not torch.cuda.is_available():  # nor is SyncBN, not even between processes
             model = revert_sync_batchnorm(model)
+        if not any(True for _ in model.parameters()):  # an exported file: nothing that processes would have to share
+            return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -32,6 +34,27 @@ def check_writable(folder: str) -> None:
             pass
     except OSError as error:
         raise UserError(f'{folder} cannot be written ({error.strerror}): name another folder') from error
+
+
+@contextmanager
+def appearing(path: str | os.PathLike) -> Iterator[Path]:
+    """A path to write to, by a library that writes files itself; what it writes appears as ``path`` when all is well.
+
+    Files written beside it, under other suffixes, come along. ``path`` is the last to appear, so that it never stands
+    there without them, or with those of before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
+        yield Path(folder, path.name)
+        written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
+        for file in written:
+            with open(file, 'rb') as content:
+                os.fsync(content.fileno())
+        if len(written) > 1:
+            path.unlink(missing_ok=True)
+        for file in written:
+            os.replace(file, path.with_name(file.name))
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import mmcv
 import numpy as np
 import torch
@@ -11,12 +14,28 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
-from ..data.checks import dataset_meta
+from ..data.checks import meta_of_test_set
 from ..engine.runner import build_model
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids
 from ..weights.loading import load_weights
+from .engines import is_exported
 from .optimization import optimize
+
+
+def picture_reader(cfg: Config) -> Callable[[str], dict[str, Any]]:
+    """From a picture file to what the config's test pipeline makes of it.
+
+    It raises `UserError` for a file that is not a picture.
+    """
+    pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations'])
+
+    def read(picture: str) -> dict[str, Any]:
+        if mmcv.imread(picture) is None:
+            raise UserError(f'{picture} is not a picture that can be read: use JPEG, PNG, BMP, TIFF or WebP')
+        return pipeline(dict(img_path=picture, img_id=0))
+
+    return read
 
 
 class Predictor:
@@ -24,11 +43,12 @@ class Predictor:
 
     Args:
         cfg: an MMDetection or MMSegmentation config.
-        checkpoint: weights of exactly that model: see `local_file`.
+        checkpoint: weights of exactly that model: see `local_file`; or an exported file, which brings its own network.
         device: as for PyTorch. Default: CUDA when there is one.
         allow_mismatch: take from the checkpoint what fits. Default: False.
-        optimized: run the model as `optimize` makes it. Default: True.
-        bf16: compute the optimised model in bfloat16. Default: False.
+        optimized: run a model of PyTorch as `optimize` makes it. Default: True.
+        bf16: compute in bfloat16, not exactly. Default: False.
+        trusted: an exported file may be a program: see `open_engine`. Default: False.
 
     Raises:
         UserError: config and checkpoint do not fit, or one cannot be used.
@@ -43,19 +63,23 @@ class Predictor:
         allow_mismatch: bool = False,
         optimized: bool = True,
         bf16: bool = False,
+        trusted: bool = False,
     ) -> None:
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         self.cfg = cfg
-        self.model = build_model(cfg)
-        load_weights(self.model, checkpoint, allow_mismatch=allow_mismatch)
-        self.model.to(self.device).eval()
-        if optimized:
-            self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
-        steps = [step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
-        self.pipeline = Compose(steps)
-        self.dataset_meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
-        if not self.dataset_meta.get('classes'):
-            raise UserError('the test data set of the config has no classes: set its metainfo=dict(classes=(…))')
+        if is_exported(checkpoint):
+            from .exported import use_exported  # takes seconds: it brings MMDetection's models
+
+            use_exported(cfg, checkpoint, 'bfloat16' if bf16 else 'float32', trusted)
+            self.model = build_model(cfg).to(self.device).eval()
+        else:
+            self.model = build_model(cfg)
+            load_weights(self.model, checkpoint, allow_mismatch=allow_mismatch)
+            self.model.to(self.device).eval()
+            if optimized:
+                self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
+        self.read = picture_reader(cfg)
+        self.dataset_meta = meta_of_test_set(cfg)
         # As MMSegmentation's data sets colour classes that come without colours.
         colours = np.random.RandomState(42).randint(0, 255, (len(self.dataset_meta['classes']), 3)).tolist()
         self.dataset_meta['palette'] = self.dataset_meta.get('palette') or colours
@@ -71,9 +95,7 @@ class Predictor:
         Raises:
             UserError: the file is not a picture, or the model cannot take its size.
         """
-        if mmcv.imread(picture) is None:
-            raise UserError(f'{picture} is not a picture that can be read: use JPEG, PNG, BMP, TIFF or WebP')
-        data = self.pipeline(dict(img_path=picture, img_id=0))
+        data = self.read(picture)
         try:
             with torch.no_grad():
                 return self.model.test_step(pseudo_collate([data]))[0].cpu()
