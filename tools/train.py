@@ -39,6 +39,11 @@ def arguments() -> argparse.ArgumentParser:
     )
     result.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     result.add_argument(
+        '--compile',
+        action='store_true',
+        help='compile the backbone with torch.compile: the first steps take minutes, the others less time',
+    )
+    result.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate from the config's batch to the actual one"
     )
     result.add_argument('--seed', type=int, help='seed of everything random, for a repeatable run')
@@ -71,6 +76,8 @@ def main(args: argparse.Namespace) -> None:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and PyTorch sees none: train without --amp')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    if args.compile:
+        cfg.compile = cfg.get('compile') or True
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} does not say its batch (auto_scale_lr.base_batch_size)')

@@ -243,6 +243,17 @@ def test_evaluation_is_of_an_optimised_model_unless_told_otherwise(flags, added,
     assert hooks == [dict(type='fasternet_mm.OptimizeHook', **options) for options in added]
 
 
+def test_training_that_cannot_be_compiled_ends_before_it_starts(shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, 'compile', lambda function, **options: 1 / 0)
+    monkeypatch.setattr(sys, 'argv', ['train.py', CONFIG, '--compile', '--work-dir', str(tmp_path / 'work')])
+    monkeypatch.syspath_prepend('tools')
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path('tools/train.py', run_name='__main__')
+    assert end.value.code == 2
+    assert 'torch.compile does not work here (division by zero)' in capsys.readouterr().err
+    assert not (tmp_path / 'work').exists()
+
+
 def test_debug_shows_the_traceback():
     done = run('train', CONFIG, '--debug', '--cfg-options', 'model.backbone.arch=t9')
     assert done.returncode != 0
