@@ -39,9 +39,18 @@ def arguments() -> argparse.ArgumentParser:
     )
     result.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     result.add_argument(
+        '--compile',
+        action='store_true',
+        help='compile the backbone with torch.compile: the first steps take minutes, the others less time',
+    )
+    result.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate from the config's batch to the actual one"
     )
-    result.add_argument('--tensorboard', action='store_true', help='also log for TensorBoard, into the work directory')
+    result.add_argument(
+        '--tensorboard',
+        action='store_true',
+        help='also log for TensorBoard; look at it with: tensorboard --logdir WORK_DIR',
+    )
     result.add_argument('--seed', type=int, help='seed of everything random, for a repeatable run')
     result.add_argument(
         '--launcher',
@@ -73,7 +82,9 @@ def main(args: argparse.Namespace) -> None:
             raise UserError('--amp needs a GPU, and PyTorch sees none: train without --amp')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.tensorboard:
-        add_tensorboard(cfg)
+        log_for_tensorboard(cfg)
+    if args.compile:
+        cfg.compile = cfg.get('compile') or True
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} does not say its batch (auto_scale_lr.base_batch_size)')
@@ -101,14 +112,18 @@ def main(args: argparse.Namespace) -> None:
         print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
 
 
-def add_tensorboard(cfg) -> None:
-    import importlib.util
+def log_for_tensorboard(cfg) -> None:
+    """Add TensorBoard to what the config's visualizer writes for."""
+    from importlib.util import find_spec
 
     from fasternet_mm.errors import UserError
 
-    if importlib.util.find_spec('tensorboard') is None:
-        raise UserError('--tensorboard needs the package tensorboard: pip install tensorboard')
-    cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
+    if find_spec('tensorboard') is None:
+        raise UserError('--tensorboard needs the package tensorboard, which is not installed: pip install tensorboard')
+    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
+    backends = visualizer.get('vis_backends') or []
+    if not any('TensorboardVisBackend' in str(backend.type) for backend in backends):
+        visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
 
 
 if __name__ == '__main__':

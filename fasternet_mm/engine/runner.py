@@ -26,7 +26,8 @@ from .storage import check_writable, register_atomic_backend
 class StrictRunner(Runner):
     """MMEngine's runner, except that a checkpoint must fit the model: see `load_weights`.
 
-    ``load_options`` in the config are options of `fit_weights` for ``load_from``; resuming has none.
+    ``load_options`` in the config are options of `fit_weights` for ``load_from``; resuming has none. ``compile``, True
+    or options of ``torch.compile``, is for the backbone.
     """
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
@@ -42,6 +43,12 @@ class StrictRunner(Runner):
         if not any(True for _ in model.parameters()):  # an exported file: nothing that processes would have to share
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _maybe_compile(self, target: str) -> None:
+        # MMEngine would compile the whole training step; in a detector's, targets are assigned and boxes sampled one
+        # picture at a time, which takes the compiler many minutes and gains nothing.
+        if self.cfg.get('compile'):
+            _bare(self.model).backbone.compile(**_compile_options(self.cfg))
 
     def _init_model_weights(self) -> None:
         if self._load_from:  # pretrained parts would be fetched and read, only to be overwritten
@@ -68,6 +75,8 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
     check_data(cfg, splits)
     check_checkpoints(cfg, splits)
+    if 'train' in splits and cfg.get('compile'):
+        check_compiler(_compile_options(cfg))
     check_writable(cfg.work_dir)
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
@@ -121,6 +130,36 @@ def _pretrained_parts(model: nn.Module) -> Iterator[tuple[nn.Module, dict[str, A
 
 def _load_options(cfg: Config) -> dict[str, Any]:
     return {} if cfg.get('resume') else dict(cfg.get('load_options', {}))
+
+
+def check_compiler(options: dict[str, Any]) -> None:
+    """Compile a line of code and run it.
+
+    Args:
+        options: of ``torch.compile``.
+
+    Raises:
+        UserError: that does not work here.
+    """
+    if not hasattr(nn.Module, 'compile'):
+        raise UserError(f'--compile needs PyTorch 2.2 or newer, and this is {torch.__version__}: train without it')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        torch.compile(_line_of_code, **options)(torch.ones(8, device=device))
+    except Exception as error:  # by the compiler, the linker, Triton, the operating system, …
+        reason = str(error).strip().split('\n')[0]
+        needed = 'Triton, which comes with PyTorch on Linux' if device == 'cuda' else 'a C++ compiler, such as g++'
+        raise UserError(
+            f'torch.compile does not work here ({reason}): it needs {needed}; install that, or train without --compile'
+        ) from error
+
+
+def _line_of_code(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() + x
+
+
+def _compile_options(cfg: Config) -> dict[str, Any]:
+    return dict(cfg.compile) if isinstance(cfg.compile, dict) else {}
 
 
 def _bare(model: nn.Module) -> nn.Module:

@@ -86,6 +86,8 @@ def _read(path: Path, name: str) -> TrainingLog:
                 if line['step'] == last.get('epoch'):
                     line |= dict(epoch=line['step'], step=last['step'])
                 log.validation.append(line)
+    if not log.training and not log.validation:
+        raise UserError(f'{path} has no whole line of scalars yet: {NEEDED}')
     return log
 
 
@@ -115,8 +117,8 @@ def _lines(file: Path) -> Iterator[dict[str, float]]:
                 return
             raise UserError(f'{file}: line {number} is not JSON ({error}): {NEEDED}') from error
         numbers = {k: v for k, v in content.items() if isinstance(v, float)} if isinstance(content, dict) else {}
-        if not 0 <= numbers.get('step', math.nan) < 2**53:
-            raise UserError(f'{file}: line {number} has no step, a number from 0 on: {NEEDED}')
+        if 'step' not in numbers or not all(0 <= numbers.get(counter, 0) < 2**53 for counter in COUNTERS):
+            raise UserError(f'{file}: line {number} has no step, or one that is no count: {NEEDED}')
         yield numbers
 
 
@@ -202,8 +204,10 @@ def _training_title(key: str) -> str | None:
 
 def _metric_title(key: str) -> str | None:
     """What a scalar of the validation belongs to, if it is shown unasked: those of single classes are too many."""
+    if key in ('time', 'data_time') or key.endswith('_precision'):
+        return None
     group, _ = _split(key)
-    return None if key.endswith('_precision') else f'validation: {group}' if group else 'validation'
+    return f'validation: {group}' if group else 'validation'
 
 
 def _split(key: str) -> tuple[str, str]:

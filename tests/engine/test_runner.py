@@ -1,8 +1,13 @@
+import copy
+
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.fileio import get_file_backend
+from torch import nn
 
-from fasternet_mm.engine.runner import check_writable, latest_checkpoint
+from fasternet_mm import FasterNet
+from fasternet_mm.engine.runner import StrictRunner, check_compiler, check_writable, latest_checkpoint
 from fasternet_mm.engine.storage import register_atomic_backend, write_atomically
 from fasternet_mm.errors import UserError
 
@@ -43,3 +48,41 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=r'file.inside cannot be written \(Not a directory\)'):
         check_writable(str(tmp_path / 'file' / 'inside'))
+
+
+@pytest.mark.parametrize(('compile', 'expected'), [(None, 0), (False, 0), (True, 1), (dict(dynamic=True), 1)])
+def test_the_backbone_alone_is_compiled_and_keeps_its_names(compile, expected, monkeypatch):
+    calls = []
+    compiler = torch.compile
+
+    def counting(function, **options):
+        calls.append(options)
+        return compiler(function, backend='aot_eager', fullgraph=True)
+
+    monkeypatch.setattr(torch, 'compile', counting)
+    runner = StrictRunner.__new__(StrictRunner)
+    runner.cfg = Config(dict(compile=compile))
+    runner.model = nn.Module()
+    runner.model.backbone = FasterNet(dict(embed_dim=16, depths=(1, 1, 1, 1)), drop_path_rate=0.0)
+    runner.model.backbone.init_weights()
+    eager = copy.deepcopy(runner.model)
+    runner._maybe_compile('train_step')
+    assert calls == [compile if isinstance(compile, dict) else {}] * expected
+    assert runner.model.state_dict().keys() == eager.state_dict().keys()
+    picture = torch.randn(2, 3, 64, 64)
+    for model in (eager, runner.model):
+        sum(found.square().mean() for found in model.backbone.train()(picture)).backward()
+    for mine, other in zip(runner.model.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiler_that_does_not_work_is_named_with_what_it_needs(monkeypatch):
+    def without_compiler(function, **options):
+        def run(x):
+            raise RuntimeError('No working C++ compiler found in g++\nand more')
+
+        return run
+
+    monkeypatch.setattr(torch, 'compile', without_compiler)
+    with pytest.raises(UserError, match=r'does not work here \(No working C\+\+ compiler found in g\+\+\): it needs'):
+        check_compiler({})

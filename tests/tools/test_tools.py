@@ -50,7 +50,7 @@ def trained(root, shapes, tmp_path_factory):
     return work, done.stdout
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'predict', 'evaluate', 'report', 'plot_log'])
+@pytest.mark.parametrize('tool', ['train', 'test', 'predict', 'evaluate', 'report', 'plot_log', 'benchmark_evaluation'])
 def test_help_shows_an_example_and_imports_nothing_heavy(tool):
     code = f"""
 import runpy, sys
@@ -76,14 +76,18 @@ def test_training_ends_with_the_coco_table_and_where_everything_is(trained):
     assert (work / 'epoch_1.pth').is_file()
 
 
-def test_training_logs_losses_and_metrics_for_curves_and_tensorboard(trained, tmp_path):
-    (folder,) = trained[0].glob('*/vis_data')
-    events = EventAccumulator(str(folder))
+def test_tensorboard_and_curves_have_the_losses_and_metrics_that_were_logged(trained, tmp_path):
+    (scalars,) = trained[0].glob('*/vis_data/scalars.json')
+    events = EventAccumulator(str(scalars.parent))
     events.Reload()
-    assert {'loss', 'lr', 'coco/bbox_mAP', 'coco/segm_mAP'} <= set(events.Tags()['scalars'])
-    done = run('plot_log', trained[0], '--out', tmp_path / 'curves.png')
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    for key in ('loss', 'loss_mask', 'lr', 'coco/bbox_mAP', 'coco/segm_mAP_50'):
+        logged = [(line['step'], line[key]) for line in lines if key in line]
+        assert [(event.step, pytest.approx(event.value)) for event in events.Scalars(key)] == logged
+        assert logged
+    done = run('plot_log', trained[0], scalars, '--out', tmp_path / 'curves.png')
     assert done.returncode == 0, done.stderr
-    assert min(cv2.imread(str(tmp_path / 'curves.png')).shape[:2]) > 300
+    assert cv2.imread(str(tmp_path / 'curves.png')).shape[1] == 3 * 5.6 * 120
 
 
 def test_training_resumes_where_it_stopped(trained, tmp_path):
@@ -184,9 +188,10 @@ def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(train
 
 def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     config, work = fixtures / 'fcn_shapes.py', tmp_path / 'work'
-    done = run('train', config, '--work-dir', work)
+    done = run('train', config, '--work-dir', work, '--tensorboard')
     assert done.returncode == 0, done.stderr
     assert '| mIoU' in done.stdout
+    assert len([*work.glob('*/vis_data/events.*'), *work.glob('*/vis_data/scalars.json')]) == 2
     checkpoint = work / 'iter_2.pth'
     done = run(
         'test',
@@ -253,7 +258,7 @@ WRONG = [
     ('test', [CONFIG, '{file}', '--report', '{file}/a.html', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
     ('evaluate', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
     ('evaluate', ['{file}', '{file}'], 'is not JSON'),
-    ('plot_log', ['{file}', '--out', '{work}/a.png'], 'line 1 is not JSON'),
+    ('plot_log', ['{file}', '--out', '{work}/a.png'], 'has no whole line of scalars'),
     ('plot_log', ['tests', '--out', '{work}/a.png'], 'tests has no scalars'),
     ('plot_log', ['tests', '--out', '{work}/a.txt'], 'must end in .png, .svg, .pdf'),
     ('report', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
@@ -266,19 +271,27 @@ WRONG = [
 ]
 
 
+@pytest.fixture
+def refuse(monkeypatch, capsys):
+    def refuse(tool, *args):
+        """The one line that a tool ends with."""
+        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *args])
+        monkeypatch.syspath_prepend('tools')
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(f'tools/{tool}.py', run_name='__main__')
+        assert end.value.code == 2
+        (error,) = capsys.readouterr().err.strip().splitlines()
+        assert error.startswith(f'{tool}.py: error: ')
+        return error
+
+    return refuse
+
+
 @pytest.mark.parametrize(('tool', 'args', 'message'), WRONG)
-def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(tool, args, message, tmp_path, monkeypatch, capsys):
+def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(tool, args, message, tmp_path, refuse):
     (tmp_path / 'file').write_text('something else')
     args = [arg.format(file=tmp_path / 'file', work=tmp_path / 'work') for arg in args]
-    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *args])
-    monkeypatch.syspath_prepend('tools')
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(f'tools/{tool}.py', run_name='__main__')
-    assert end.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert error[0].startswith(f'{tool}.py: error: ')
-    assert message in error[0]
+    assert message in refuse(tool, *args)
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
@@ -299,6 +312,38 @@ def test_evaluation_is_of_an_optimised_model_unless_told_otherwise(flags, added,
         runpy.run_path('tools/test.py', run_name='__main__')
     hooks = built.value.args[0].get('custom_hooks', [])
     assert hooks == [dict(type='fasternet_mm.OptimizeHook', **options) for options in added]
+
+
+def test_training_that_cannot_be_compiled_ends_before_it_starts(shapes, tmp_path, monkeypatch, refuse):
+    monkeypatch.setattr(torch, 'compile', lambda function, **options: 1 / 0)
+    error = refuse('train', CONFIG, '--compile', '--work-dir', str(tmp_path / 'work'))
+    assert 'torch.compile does not work here (division by zero)' in error
+    assert not (tmp_path / 'work').exists()
+
+
+def test_tensorboard_that_is_not_installed_is_asked_for(tmp_path, refuse, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorboard', None)
+    error = refuse('train', CONFIG, '--tensorboard', '--work-dir', str(tmp_path / 'work'))
+    assert error.endswith('not installed: pip install tensorboard')
+    assert not list(tmp_path.iterdir())
+
+
+def test_curves_that_cannot_be_written_are_said(tmp_path, refuse):
+    scalars = tmp_path / 'scalars.json'
+    scalars.write_text('{"lr": 1, "loss": 2, "step": 1}')
+    assert 'cannot be written (' in refuse('plot_log', str(scalars), '--out', str(scalars / 'curves.svg'))
+
+
+@pytest.mark.parametrize('job', ['bbox', 'segm', 'masks'])
+def test_the_benchmark_of_evaluation_gives_both_ways_the_same_data(job, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend('tools')
+    import benchmark_evaluation as benchmark
+
+    (tmp_path / 'annotations.json').write_text(json.dumps(benchmark.annotate(3)))
+    ours, theirs = (benchmark.measure(job, way, str(tmp_path / 'annotations.json'), 3, 20) for way in ('ours', 'mmdet'))
+    assert ours[2] == theirs[2]
+    assert job == 'masks' or 0.1 < ours[2][f'{job}_mAP'] < 0.9
+    assert min(ours[0], theirs[0]) > 0
 
 
 def test_debug_shows_the_traceback():
