@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModel
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+PROPOSALS, MASKS = 1000, 100
+"""Regions that MMDetection's ``get_flops`` sends through the heads of boxes and of masks, whatever the picture."""
 
 
 class Complexity(NamedTuple):
@@ -17,18 +20,43 @@ class Complexity(NamedTuple):
     macs: int
 
 
-def complexity(model: nn.Module, height: int, width: int) -> Complexity:
-    """Count a backbone or segmenter, without computing anything: the model goes to PyTorch's meta device.
+def complexity(model: nn.Module, height: int, width: int, proposals: int = PROPOSALS) -> Complexity:
+    """Count a backbone, classifier, detector or segmenter. Nothing is computed: it goes to PyTorch's meta device.
 
-    Convolutions and matrix products count; norms, activations and interpolation do not. Papers call the same number
-    FLOPs. Auxiliary heads have parameters but no part in the forward pass.
+    Convolutions and matrix products count; norms, activations, interpolation, RoIAlign and NMS do not. Papers call the
+    same number FLOPs. Auxiliary heads have parameters but no part in the forward pass.
 
     Args:
-        model: a module that takes ``(N, 3, H, W)``; of MMEngine's models, one whose mode 'tensor' does.
+        model: a module that takes ``(N, 3, H, W)``; of MMEngine's models, a detector with one or two stages, or one
+            whose mode 'tensor' takes pictures alone.
         height, width: of the picture, in pixels.
+        proposals: regions that go through a two-stage detector's box head; `MASKS` go through its mask head.
+            Default: 1000, as in MMDetection's ``get_flops``.
     """
     model = model.to('meta').eval()
     picture = torch.empty(1, 3, height, width, device='meta')
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(picture, mode='tensor') if isinstance(model, BaseModel) else model(picture)
+        if hasattr(model, 'extract_feat') and not hasattr(model, 'decode_head'):
+            _detect(model, picture, proposals)
+        elif isinstance(model, BaseModel):
+            model(picture, mode='tensor')
+        else:
+            model(picture)
     return Complexity(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+
+
+def _detect(model: nn.Module, picture: Tensor, proposals: int) -> None:
+    """What a detector computes on tensors of known sizes; how many regions it finds is up to the picture."""
+    maps = model.extract_feat(picture)
+    if not hasattr(model, 'roi_head'):
+        model.bbox_head(maps)
+        return
+    model.rpn_head(maps)
+    heads = model.roi_head
+    heads.bbox_head(_regions(heads.bbox_roi_extractor, proposals))
+    if heads.with_mask:
+        heads.mask_head(_regions(heads.mask_roi_extractor, MASKS))
+
+
+def _regions(extractor: nn.Module, count: int) -> Tensor:
+    return torch.empty(count, extractor.out_channels, *extractor.roi_layers[0].output_size, device='meta')

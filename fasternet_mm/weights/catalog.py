@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..models.published import CLASSIFIERS
+
 RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
 
 
@@ -30,8 +32,9 @@ class Published:
         return RELEASE + self.file
 
 
-def _imagenet(arch: str, file: str, top1: float) -> Published:
-    return Published(arch, file, f'ImageNet-1k top-1 {top1}', f'configs/mask_rcnn_fasternet_{arch}.py')
+def _imagenet(arch: str, file: str) -> Published:
+    figures = f'ImageNet-1k top-1 {CLASSIFIERS[arch].top1}'
+    return Published(arch, file, figures, f'configs/mask_rcnn_fasternet_{arch}.py')
 
 
 def _coco(arch: str, file: str, box_ap: float, mask_ap: float) -> Published:
@@ -40,12 +43,12 @@ def _coco(arch: str, file: str, box_ap: float, mask_ap: float) -> Published:
 
 
 CATALOG: dict[str, Published] = {
-    'fasternet_t0_in1k': _imagenet('t0', 'fasternet_t0-epoch.281-val_acc1.71.9180.pth', 71.9),
-    'fasternet_t1_in1k': _imagenet('t1', 'fasternet_t1-epoch.291-val_acc1.76.2180.pth', 76.2),
-    'fasternet_t2_in1k': _imagenet('t2', 'fasternet_t2-epoch.289-val_acc1.78.8860.pth', 78.9),
-    'fasternet_s_in1k': _imagenet('s', 'fasternet_s-epoch.299-val_acc1.81.2840.pth', 81.3),
-    'fasternet_m_in1k': _imagenet('m', 'fasternet_m-epoch.291-val_acc1.82.9620.pth', 83.0),
-    'fasternet_l_in1k': _imagenet('l', 'fasternet_l-epoch.299-val_acc1.83.5060.pth', 83.5),
+    'fasternet_t0_in1k': _imagenet('t0', 'fasternet_t0-epoch.281-val_acc1.71.9180.pth'),
+    'fasternet_t1_in1k': _imagenet('t1', 'fasternet_t1-epoch.291-val_acc1.76.2180.pth'),
+    'fasternet_t2_in1k': _imagenet('t2', 'fasternet_t2-epoch.289-val_acc1.78.8860.pth'),
+    'fasternet_s_in1k': _imagenet('s', 'fasternet_s-epoch.299-val_acc1.81.2840.pth'),
+    'fasternet_m_in1k': _imagenet('m', 'fasternet_m-epoch.291-val_acc1.82.9620.pth'),
+    'fasternet_l_in1k': _imagenet('l', 'fasternet_l-epoch.299-val_acc1.83.5060.pth'),
     'mask_rcnn_fasternet_s_coco': _coco('s', 'mask_rcnn_fasternet_s_fpn_1x_coco_20221111_063419.pth', 39.9, 36.9),
     'mask_rcnn_fasternet_m_coco': _coco('m', 'mask_rcnn_fasternet_m_fpn_1x_coco_20221107_124408.pth', 43.0, 39.1),
     'mask_rcnn_fasternet_l_coco': _coco('l', 'mask_rcnn_fasternet_l_fpn_1x_coco_20221107_004433.pth', 44.0, 39.9),

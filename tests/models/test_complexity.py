@@ -1,11 +1,13 @@
 import pytest
 import torch
+from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
-from fasternet_mm import FasterNet
+from fasternet_mm import FasterNet, FasterNetClassifier
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.models.complexity import complexity
+from fasternet_mm.models.published import CLASSIFIERS, MASK_RCNN
 
 
 @pytest.mark.parametrize(
@@ -26,11 +28,31 @@ def test_a_convolution_counts_one_multiply_add_per_weight_and_pixel():
     assert found == (3 * 8 * 9, 3 * 8 * 9 * 10 * 20)
 
 
-@pytest.mark.parametrize(('arch', 'macs'), [('t0', 0.34), ('s', 4.55), ('l', 15.49)])
-def test_backbones_count_as_the_paper_does_but_for_the_head(arch, macs):
-    head = FasterNet(arch).channels[-1] * 1280 + 1280 * 1000
-    found = complexity(FasterNet(arch), 224, 224)
-    assert (found.macs + head) / 1e9 == pytest.approx(macs, rel=0.015)
+@pytest.mark.parametrize('arch', CLASSIFIERS)
+def test_classifiers_count_as_the_paper_does(arch):
+    found, paper = complexity(FasterNetClassifier(arch), 224, 224), CLASSIFIERS[arch]
+    assert found.parameters / 1e6 == pytest.approx(paper.parameters, abs=0.1)
+    assert found.macs / 1e9 == pytest.approx(paper.flops, rel=0.015)
+
+
+def test_mask_rcnn_counts_as_the_paper_does_but_for_half_of_the_proposals(root):
+    """258 G are MMDetection's count with 500 proposals; with its 1000 they would be 265."""
+    cfg = load_config(str(root / 'configs/mask_rcnn_fasternet_s.py'))
+    found, as_in_paper = complexity(build_model(cfg), 800, 1280), complexity(build_model(cfg), 800, 1280, proposals=500)
+    assert found.parameters / 1e6 == pytest.approx(MASK_RCNN['s'].parameters, abs=0.05)
+    assert as_in_paper.macs / 1e9 == pytest.approx(MASK_RCNN['s'].flops, abs=0.5)
+    box_head = cfg.model.roi_head.bbox_head
+    layers = 256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * (5 * box_head.num_classes + 1)
+    assert found.macs - as_in_paper.macs == 500 * layers
+
+
+def test_a_detector_of_one_stage_counts_as_mmengine_does(tmp_path):
+    (tmp_path / 'retinanet.py').write_text("_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'")
+    cfg = load_config(str(tmp_path / 'retinanet.py'))
+    cfg.default_scope = 'mmdet'
+    model = build_model(cfg)
+    expected = FlopAnalyzer(model, torch.zeros(1, 3, 64, 96)).by_operator()['conv']
+    assert complexity(model, 64, 96).macs == expected
 
 
 def test_nothing_is_computed():

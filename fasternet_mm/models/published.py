@@ -1,0 +1,32 @@
+"""What the authors of FasterNet report (arXiv 2303.03667); nothing here was measured by this project."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ClassifierFigures(NamedTuple):
+    """Of a variant at 224x224: parameters in millions, FLOPs in G (multiply-adds), ImageNet-1k top-1 in per cent."""
+
+    parameters: float
+    flops: float
+    top1: float
+
+
+class DetectorFigures(NamedTuple):
+    """Of Mask R-CNN: parameters in millions and FLOPs in G at 1280x800."""
+
+    parameters: float
+    flops: float
+
+
+CLASSIFIERS = {
+    't0': ClassifierFigures(3.9, 0.34, 71.9),
+    't1': ClassifierFigures(7.6, 0.85, 76.2),
+    't2': ClassifierFigures(15.0, 1.90, 78.9),
+    's': ClassifierFigures(31.1, 4.55, 81.3),
+    'm': ClassifierFigures(53.5, 8.72, 83.0),
+    'l': ClassifierFigures(93.4, 15.49, 83.5),
+}
+
+MASK_RCNN = {'s': DetectorFigures(49.0, 258)}
