@@ -252,7 +252,8 @@ def _add_legends(figure: Figure, axes: Sequence[Axes], runs: Sequence[TrainingLo
     """Names of curves beside each panel; of several runs once, above all panels."""
     look = dict(labelcolor=INK, frameon=False, fontsize='small', handlelength=1.2)
     if len(runs) > 1:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper left', ncols=min(len(runs), 4), **look)
+        handles = {handle.get_label(): handle for one in axes for handle in one.get_legend_handles_labels()[0]}
+        figure.legend(handles=list(handles.values()), loc='outside upper left', ncols=min(len(runs), 4), **look)
         return
     for one in axes:
         if len(one.get_legend_handles_labels()[0]) > 1:

@@ -156,7 +156,15 @@ def test_several_runs_share_a_panel_for_each_scalar(write):
     assert [figure.axes[0].get_title(loc='left') for figure in figures] == ['loss', 'loss_cls', 'lr', 'mIoU']
     assert legend(figures[0]) == ['_old', 'new $x$']
     assert [line.get_ydata().tolist() for line in figures[3].axes[0].get_lines()] == [[5], [7]]
-    assert b'new $x$' in render(figures[0], '.svg')
+    assert b'new $x$</text>' in render(figures[0], '.svg')
+
+
+def test_a_run_that_lacks_a_scalar_is_in_the_legend_all_the_same(write):
+    runs = read_training_logs([write(train(1, 4), run='a'), write(train(1, 8, acc=5), run='b')])
+    page = plot_page(runs, ['acc', 'loss'])
+    assert sorted(legend(page)) == ['a', 'b']
+    colours = [[line.get_color() for line in axes.get_lines()[::2]] for axes in page.axes]
+    assert colours[0] == colours[1][1:]
 
 
 def test_smoothing_keeps_a_line_and_evens_out_noise(write):
