@@ -67,7 +67,6 @@ def main(args: argparse.Namespace) -> None:
 
 def measure(job: str, way: str, annotations: str, pictures: int, detections: int) -> tuple[float, int, dict]:
     """Seconds, bytes by which the process's peak memory grew, and the figures that were found."""
-    import logging
     from time import perf_counter
 
     from fasternet_mm import CocoMetric  # first: it gives MMDetection its operators
@@ -75,9 +74,7 @@ def measure(job: str, way: str, annotations: str, pictures: int, detections: int
     # isort: split
     import numpy as np
     from mmdet.evaluation import CocoMetric as TheirMetric
-    from mmengine.logging import MMLogger
 
-    MMLogger.get_current_instance().setLevel(logging.WARNING)
     # Boxes and RLE of all pictures fit into memory, masks do not: theirs share the memory of one picture.
     canvas = np.zeros((detections, HEIGHT, WIDTH), np.uint8) if job == 'masks' else None
     samples = (detect(number, detections, job == 'segm', canvas) for number in range(pictures))
