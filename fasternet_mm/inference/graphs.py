@@ -66,8 +66,9 @@ class Preparation(nn.Module):
         if self.bgr_to_rgb:
             x = x[:, [2, 1, 0]]
         x = (x - self.mean) / self.std
-        # Written so that torch.export sees how small the result can be.
-        bottom, right = (-(-size // self.pad_size_divisor) * self.pad_size_divisor - size for size in x.shape[-2:])
+        # With no negative number, which ONNX would divide otherwise, and so that torch.export sees the least result.
+        divisor = self.pad_size_divisor
+        bottom, right = ((size + divisor - 1) // divisor * divisor - size for size in x.shape[-2:])
         return F.pad(x, (0, right, 0, bottom), value=self.pad_value)
 
 
