@@ -56,7 +56,7 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
     if isinstance(DATASETS.get(kind), type) and issubclass(DATASETS.get(kind), BaseSegDataset):
         data = build_seg_dataset(key, kind, dataset)
         if data is not None:
-            _check_heads(cfg, key, data.metainfo['classes'])
+            check_heads(cfg, key, data.metainfo['classes'])
             check_label_maps(key, data, _ignored_label(cfg.get('model', {})))
 
 
@@ -79,10 +79,11 @@ def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
         raise UserError(
             f'{path} lists the classes in another order ({few(in_file_order)}) than {key} ({few(classes)}): {advice}'
         )
-    _check_heads(cfg, key, classes)
+    check_heads(cfg, key, classes)
 
 
-def _check_heads(cfg: Config, key: str, classes: Sequence[str]) -> None:
+def check_heads(cfg: Config, key: str, classes: Sequence[str]) -> None:
+    """Raise `UserError` unless each head of the config's model tells as many classes as the data set ``key`` has."""
     for head, number in _class_counts(cfg.get('model', {})):
         if number != len(classes):
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 import warnings
@@ -13,20 +14,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.cnn import fuse_conv_bn
+from mmdet.models import FasterRCNN, MaskRCNN
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 
-from ..data.checks import meta_of_test_set
+from ..data.checks import check_heads, meta_of_test_set
 from ..engine.runner import build_model, check_writable
 from ..engine.storage import appearing
 from ..errors import UserError
 from ..models.backbone import MIN_INPUT_SIZE
 from ..weights.loading import load_weights
 from .description import KEY, Description
+from .detector_graph import DetectorGraph, check_detector
 from .engines import SUFFIXES, require
 from .exported import fixed_settings
-from .graphs import Graph, build_graph, check_exportable, preparation_settings
+from .graphs import (
+    BackboneGraph,
+    Graph,
+    Preparation,
+    SegmenterGraph,
+    check_segmenter,
+    check_types,
+    preparation_settings,
+)
 from .pictures import find_pictures
 from .predictor import picture_reader
 
@@ -74,6 +87,8 @@ def export(
     model = build_model(cfg)
     check_exportable(model, backbone_alone)
     meta = dict(classes=[]) if backbone_alone else meta_of_test_set(cfg)
+    if not backbone_alone:
+        check_heads(cfg, 'test_dataloader.dataset', meta['classes'])
     load_weights(model, checkpoint, allow_mismatch=allow_mismatch)
     check_writable(str(Path(out).parent))
 
@@ -99,6 +114,34 @@ def export(
             writers = {'onnx': _write_onnx, 'torch-export': _write_torch_export, 'torchscript': _write_torchscript}
             writers[file_format](graph, description, path)
     return description
+
+
+def check_exportable(model: nn.Module, backbone_alone: bool = False) -> None:
+    """Raise `UserError` where the model, or a part of it, is of a kind whose arithmetic is not written here."""
+    preparation_settings(model.data_preprocessor)
+    if backbone_alone:
+        return
+    check_types('model', model, EncoderDecoder, FasterRCNN, MaskRCNN)
+    if isinstance(model, EncoderDecoder):
+        check_segmenter(model)
+    else:
+        check_detector(model)
+
+
+def build_graph(model: nn.Module, backbone_alone: bool = False, prepared: bool = False) -> Graph:
+    """What is to be exported of a detector or segmenter, after `check_exportable`; the model itself stays as it is.
+
+    Args:
+        model: MMDetection's or MMSegmentation's, with its weights.
+        backbone_alone: leave out what comes after the backbone. Default: False.
+        prepared: take pictures that are normalised and padded already. Default: False.
+    """
+    preparation = None if prepared else Preparation(**preparation_settings(model.data_preprocessor))
+    # The one place where a network is rearranged for speed before it is exported.
+    network = fuse_conv_bn(copy.deepcopy(model).eval().requires_grad_(False))
+    if backbone_alone:
+        return BackboneGraph(network.backbone, preparation).eval()
+    return (SegmenterGraph if isinstance(network, EncoderDecoder) else DetectorGraph)(network, preparation).eval()
 
 
 def _check_request(
@@ -205,7 +248,7 @@ def _write_openvino(graph: Graph, description: Description, path: Path, calibrat
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder, 'model.onnx')
         _write_onnx(graph, replace(description, weights='float32'), onnx_file)
-        model = openvino.convert_model(onnx_file)
+        model = openvino.Core().read_model(onnx_file)  # openvino.convert_model would report to its makers
     if calibration:
         import nncf
 

@@ -1,39 +1,17 @@
-"""Whole models as functions of tensors alone, which exporters can follow.
-
-MMDetection's ``predict`` works picture by picture on Python objects. Here is the same arithmetic, in the same order so
-that the numbers are the same, on whole batches and without a branch on any number: one trace is right for every batch
-and every size.
-"""
+"""Networks as functions of tensors alone, with no branch on any number, so that exporters can follow them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import fuse_conv_bn
-from mmcv.ops import RoIAlign
-from mmdet.models import (
-    ConvFCBBoxHead,
-    DetDataPreprocessor,
-    FasterRCNN,
-    FCNMaskHead,
-    MaskRCNN,
-    RPNHead,
-    Shared2FCBBoxHead,
-    Shared4Conv1FCBBoxHead,
-    SingleRoIExtractor,
-    StandardRoIHead,
-)
-from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
-from mmseg.models import EncoderDecoder, SegDataPreProcessor
+from mmdet.models import DetDataPreprocessor
+from mmseg.models import SegDataPreProcessor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
 
 from ..errors import UserError
 
@@ -66,8 +44,9 @@ class Preparation(nn.Module):
         if self.bgr_to_rgb:
             x = x[:, [2, 1, 0]]
         x = (x - self.mean) / self.std
-        # Written so that torch.export sees how small the result can be.
-        bottom, right = (-(-size // self.pad_size_divisor) * self.pad_size_divisor - size for size in x.shape[-2:])
+        # With no negative number, which ONNX would divide otherwise, and so that torch.export sees the least result.
+        divisor = self.pad_size_divisor
+        bottom, right = ((size + divisor - 1) // divisor * divisor - size for size in x.shape[-2:])
         return F.pad(x, (0, right, 0, bottom), value=self.pad_value)
 
 
@@ -82,7 +61,7 @@ def preparation_settings(given: nn.Module) -> dict[str, Any]:
     elif type(given) is SegDataPreProcessor and not given.test_cfg:
         turned, divisor, pad_value = given.channel_conversion, 1, 0
     else:
-        _refuse('model.data_preprocessor', given, 'DetDataPreprocessor, or SegDataPreProcessor without test_cfg')
+        refuse('model.data_preprocessor', given, 'DetDataPreprocessor, or SegDataPreProcessor without test_cfg')
     if not given._enable_normalize or given.mean.numel() != 3:
         raise UserError('model.data_preprocessor does not normalise three channels: set its mean and std to three each')
     return dict(
@@ -151,169 +130,6 @@ class SegmenterGraph(Graph):
         return scaled.argmax(1), logits
 
 
-class DetectorGraph(Graph):
-    """Faster R-CNN (https://arxiv.org/abs/1506.01497) and Mask R-CNN (https://arxiv.org/abs/1703.06870).
-
-    ``(N, 3, H, W)`` to the K detections in all pictures, by falling score: ``boxes`` ``(K, 4)``, xyxy in pixels;
-    ``scores`` ``(K,)``; ``labels`` ``(K,)``; ``batch_indices`` ``(K,)``, which picture each is in; and of Mask R-CNN
-    ``masks`` ``(K, 28, 28)``, the probability of the object over its box.
-    """
-
-    task = 'detection'
-
-    def __init__(self, detector: nn.Module, preparation: Preparation | None) -> None:
-        super().__init__(preparation)
-        self.detector = detector
-        self.masks = ClassMasks(detector.roi_head.mask_head) if detector.roi_head.with_mask else None
-        names = ['boxes', 'scores', 'labels', 'batch_indices', *(['masks'] if self.masks else [])]
-        self.outputs = {name: {0: 'detections'} for name in names}
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        size = pictures.shape[-2:]
-        maps = self.detector.extract_feat(self.prepare(pictures))
-        rois = _proposals(self.detector.rpn_head, maps, size)
-        boxes, scores, labels, owners = _detections(self.detector.roi_head, maps, rois, size)
-        if self.masks is None:
-            return boxes, scores, labels, owners
-        rois = torch.cat((owners[:, None].float(), boxes), 1)
-        features, places = _roi_features(self.detector.roi_head.mask_roi_extractor, maps, rois)
-        of_class = torch.zeros_like(places) if self.detector.roi_head.mask_head.class_agnostic else labels[places]
-        masks = _put_back(self.masks(features, of_class).sigmoid(), places, rois)
-        return boxes, scores, labels, owners, masks
-
-
-def _proposals(head: nn.Module, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Regions that may hold an object: ``(R, 5)``, picture, then xyxy. `RPNHead.predict` for a batch."""
-    cfg = head.test_cfg
-    outputs = head(maps)
-    anchors = head.prior_generator.grid_priors([m.shape[-2:] for m in maps], device=maps[0].device)
-    boxes, scores, levels = [], [], []
-    for level, (logits, deltas, anchor) in enumerate(zip(*outputs, anchors)):
-        score = logits.permute(0, 2, 3, 1).flatten(1).sigmoid()
-        score, best = score.topk(_smaller(cfg.nms_pre, score.shape[1]), dim=1)
-        deltas = deltas.permute(0, 2, 3, 1).reshape(deltas.shape[0], -1, 4)
-        deltas = deltas.gather(1, best[..., None].expand(-1, -1, 4))
-        boxes.append(_decode(head.bbox_coder, anchor[best], deltas, size))
-        scores.append(score)
-        levels.append(torch.full_like(best, level))
-    boxes, scores, levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
-    owners = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand_as(levels).flatten()
-    # Boxes that are too small are marked by a score below all others, at which they suppress nothing.
-    large = ((boxes[..., 2:] - boxes[..., :2]) > cfg.get('min_bbox_size', -1)).all(-1)
-    scores = torch.where(large, scores, -1).flatten()
-    boxes = torch.where(large[..., None], boxes, 0).flatten(0, 1)
-    kept = _nms(boxes, scores, levels.flatten(), owners, cfg.nms.iou_threshold)
-    kept = kept[_first_of_each(owners[kept], cfg.max_per_img, maps[0].shape[0])]
-    return torch.cat((owners[kept, None].float(), boxes[kept]), 1)
-
-
-def _detections(head: nn.Module, maps: Sequence[Tensor], rois: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Boxes, scores, labels and pictures of what is found in regions. `BBoxHead.predict_by_feat` for a batch."""
-    cfg = head.test_cfg
-    features, places = _roi_features(head.bbox_roi_extractor, maps, rois)
-    logits, deltas = (_put_back(output, places, rois) for output in head.bbox_head(features))
-    scores = logits.softmax(-1)[:, :-1]
-    row, label = (scores > cfg.score_thr).nonzero().unbind(1)
-    scores = scores[row, label]
-    rois = rois[row]
-    of_class = torch.zeros_like(label) if head.bbox_head.reg_class_agnostic else label
-    deltas = deltas.reshape(deltas.shape[0], -1, 4)[row, of_class]
-    boxes = _decode(head.bbox_head.bbox_coder, rois[:, 1:], deltas, size)
-    owners = rois[:, 0].long()
-    kept = _nms(boxes, scores, label, owners, cfg.nms.iou_threshold)
-    kept = kept[_first_of_each(owners[kept], cfg.max_per_img, maps[0].shape[0])]
-    return boxes[kept], scores[kept], label[kept], owners[kept]
-
-
-def _roi_features(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
-    """RoIAlign from the level that suits each region's size: the features level by level, and the regions' places."""
-    maps = maps[: extractor.num_inputs]
-    levels = extractor.map_roi_levels(rois, len(maps))
-    places = [(levels == level).nonzero().squeeze(1) for level in range(len(maps))]
-    features = [
-        roi_align(features, rois[place], layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned)
-        for features, place, layer in zip(maps, places, extractor.roi_layers)
-    ]
-    return torch.cat(features), torch.cat(places)
-
-
-def _put_back(values: Tensor, places: Tensor, rois: Tensor) -> Tensor:
-    """Undo the order of `_roi_features`: later, on small outputs, which costs less than on features."""
-    return values.new_zeros(rois.shape[0], *values.shape[1:]).index_put((places,), values)
-
-
-def _decode(coder: Any, anchors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
-    """Boxes ``(..., 4)``, cut at the picture's edges. `delta2bbox`, whose in-place clamp exporters cannot follow."""
-    height, width = size
-    deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
-    largest = abs(np.log(16 / 1000))
-    extent = anchors[..., 2:] - anchors[..., :2]
-    centre = (anchors[..., :2] + anchors[..., 2:]) * 0.5 + extent * deltas[..., :2]
-    half = extent * deltas[..., 2:].clamp(-largest, largest).exp() * 0.5
-    (x1, y1), (x2, y2) = (centre - half).unbind(-1), (centre + half).unbind(-1)
-    return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), -1)
-
-
-def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, owners: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that are kept, by falling score, within each group of each picture; of negative scores none.
-
-    As in MMCV's ``batched_nms``, groups are moved apart, to the right and down, here pictures as well, down: for one
-    picture the coordinates are MMCV's to the bit.
-    """
-    # Two boxes more, away from all others: TorchVision tells torch.export that at least two are kept, and a step is
-    # the largest of all coordinates, which no boxes do not have.
-    boxes = torch.cat((boxes, boxes.new_tensor([[-2, -2, -1, -1], [-4, -4, -3, -3]])))
-    scores, groups, owners = (F.pad(values, (0, 2), value=v) for values, v in ((scores, -1), (groups, 0), (owners, 0)))
-    step = boxes.amax() + 1
-    right, down = groups * step, (groups + owners) * step
-    # MMCV compares in float32: 0.6 there is slightly more than here.
-    kept = nms(boxes + torch.stack((right, down, right, down), 1), scores, float(np.float32(iou_threshold)))
-    return kept[scores[kept] >= 0]
-
-
-def _first_of_each(owners: Tensor, limit: int, pictures: int) -> Tensor:
-    """Which detections are among the first ``limit`` of their picture: bool ``(K,)``."""
-    own = (owners[:, None] == torch.arange(pictures, device=owners.device)).long()
-    return (own.cumsum(0) * own).sum(1) <= limit
-
-
-def _smaller(limit: int, size: Any) -> Any:
-    """The smaller of a number and a size, in whichever way the exporter at work follows."""
-    if torch.jit.is_tracing():
-        return torch.minimum(torch.tensor(limit), torch.as_tensor(size))
-    return torch.sym_min(limit, size)
-
-
-class ClassMasks(nn.Module):
-    """`FCNMaskHead` for one class of each region, with less work.
-
-    The head gives every pixel four, by a transposed convolution, and then every one of these all classes. Its stride is
-    its kernel, so it is a 1x1 convolution whose outputs are moved to their places; here the class is told before that.
-
-    Shape:
-        ``(K, C, h, w)`` and labels ``(K,)`` to logits ``(K, 2 h, 2 w)``.
-    """
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.convs = head.convs
-        self.scale = head.upsample.stride[0]
-        cells, channels = self.scale**2, head.upsample.out_channels
-        weight = head.upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        self.register_buffer('spread', weight[..., None, None])
-        self.register_buffer('spread_bias', head.upsample.bias.repeat(cells))
-        self.register_buffer('weight', head.conv_logits.weight.flatten(1).repeat(1, cells))
-        self.register_buffer('bias', head.conv_logits.bias)
-        self.register_buffer('total', torch.eye(cells).repeat_interleave(channels, 1)[..., None, None])
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        for conv in self.convs:
-            x = conv(x)
-        x = F.conv2d(x, self.spread, self.spread_bias).relu() * self.weight[labels][..., None, None]
-        # The sum over the channels of each cell, as a convolution: engines then keep the layout of the others.
-        return F.pixel_shuffle(F.conv2d(x, self.total), self.scale)[:, 0] + self.bias[labels][:, None, None]
-
-
 class AdaptiveMean(nn.Module):
     """`nn.AdaptiveAvgPool2d` as two matrix products, which ONNX has for every size of the input."""
 
@@ -346,85 +162,20 @@ def _make_traceable(module: nn.Module) -> None:
             _make_traceable(child)
 
 
-def check_exportable(model: nn.Module, backbone_alone: bool = False) -> None:
-    """Raise `UserError` where the model, or a part of it, is of a kind whose arithmetic is not written here."""
-    preparation_settings(model.data_preprocessor)
-    if backbone_alone:
-        return
-    _check_types('model', model, EncoderDecoder, FasterRCNN, MaskRCNN)
-    if isinstance(model, EncoderDecoder):
-        _check_decode_head(model.decode_head)
-    else:
-        _check_detector(model)
-
-
-def _check_decode_head(head: nn.Module) -> None:
+def check_segmenter(segmenter: nn.Module) -> None:
+    """Raise `UserError` unless the decode head is of a kind that is exported."""
+    head = segmenter.decode_head
     if not isinstance(head, BaseDecodeHead) or head.out_channels < 2:
-        _refuse('model.decode_head', head, 'a single head with an output for each class')
+        refuse('model.decode_head', head, 'a single head with an output for each class')
     if (type(head).predict, type(head).predict_by_feat) != (BaseDecodeHead.predict, BaseDecodeHead.predict_by_feat):
-        _refuse('model.decode_head', head, 'a head that predicts as UPerHead and FPNHead do')
+        refuse('model.decode_head', head, 'a head that predicts as UPerHead and FPNHead do')
 
 
-def _check_detector(detector: nn.Module) -> None:
-    rpn, roi = detector.rpn_head, detector.roi_head
-    _check_types('model.rpn_head', rpn, RPNHead)
-    _check_types('model.rpn_head.anchor_generator', rpn.prior_generator, AnchorGenerator)
-    _check_types('model.rpn_head.bbox_coder', rpn.bbox_coder, DeltaXYWHBBoxCoder)
-    _check_types('model.roi_head', roi, StandardRoIHead)
-    _check_types('model.roi_head.bbox_head', roi.bbox_head, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
-    _check_types('model.roi_head.bbox_head.bbox_coder', roi.bbox_head.bbox_coder, DeltaXYWHBBoxCoder)
-    extractors = dict(bbox_roi_extractor=roi.bbox_roi_extractor)
-    if roi.with_mask:
-        _check_types('model.roi_head.mask_head', roi.mask_head, FCNMaskHead)
-        extractors['mask_roi_extractor'] = roi.mask_roi_extractor
-    for name, extractor in extractors.items():
-        _check_types(f'model.roi_head.{name}', extractor, SingleRoIExtractor)
-        _check_types(f'model.roi_head.{name}.roi_layer', extractor.roi_layers[0], RoIAlign)
-    settings = {
-        'model.rpn_head.loss_cls.use_sigmoid must be True': rpn.use_sigmoid_cls,
-        'model.roi_head.shared_head must be None': not roi.with_shared_head,
-        'model.roi_head.bbox_head needs with_cls and with_reg': roi.bbox_head.with_cls and roi.bbox_head.with_reg,
-        'model.roi_head.bbox_head.loss_cls must be a softmax': not roi.bbox_head.custom_cls_channels,
-        'the bbox_coders need clip_border=True, add_ctr_clamp=False': all(
-            coder.clip_border and not coder.add_ctr_clamp for coder in (rpn.bbox_coder, roi.bbox_head.bbox_coder)
-        ),
-        'model.roi_head.mask_head.upsample_cfg needs type="deconv"': not roi.with_mask
-        or roi.mask_head.upsample_method == 'deconv',
-        'the roi_layers need pool_mode="avg"': all(e.roi_layers[0].pool_mode == 'avg' for e in extractors.values()),
-        'model.test_cfg needs nms of type "nms", with iou_threshold alone': all(
-            cfg.nms.get('type', 'nms') == 'nms' and cfg.nms.keys() <= {'type', 'iou_threshold', 'split_thr'}
-            for cfg in (rpn.test_cfg, roi.test_cfg)
-        ),
-        'model.test_cfg needs rpn.nms_pre, rpn.max_per_img and rcnn.max_per_img above 0': min(
-            rpn.test_cfg.get('nms_pre', -1), rpn.test_cfg.max_per_img, roi.test_cfg.max_per_img
-        )
-        > 0,
-    }
-    for condition, met in settings.items():
-        if not met:
-            raise UserError(f'this detector cannot be exported: {condition}')
-
-
-def _check_types(place: str, found: Any, *accepted: type) -> None:
+def check_types(place: str, found: Any, *accepted: type) -> None:
+    """Raise `UserError` unless what is at ``place`` of the config is of an accepted class, and not of one derived."""
     if type(found) not in accepted:
-        _refuse(place, found, ', '.join(kind.__name__ for kind in accepted))
+        refuse(place, found, ', '.join(kind.__name__ for kind in accepted))
 
 
-def _refuse(place: str, found: Any, accepted: str) -> NoReturn:
+def refuse(place: str, found: Any, accepted: str) -> NoReturn:
     raise UserError(f'{place} is a {type(found).__name__}, which cannot be exported: it can be {accepted}')
-
-
-def build_graph(model: nn.Module, backbone_alone: bool = False, prepared: bool = False) -> Graph:
-    """What is to be exported of a detector or segmenter, after `check_exportable`; the model itself stays as it is.
-
-    Args:
-        model: MMDetection's or MMSegmentation's, with its weights.
-        backbone_alone: leave out what comes after the backbone. Default: False.
-        prepared: take pictures that are normalised and padded already. Default: False.
-    """
-    preparation = None if prepared else Preparation(**preparation_settings(model.data_preprocessor))
-    # The one place where a network is rearranged for speed before it is exported.
-    network = fuse_conv_bn(copy.deepcopy(model).eval().requires_grad_(False))
-    if backbone_alone:
-        return BackboneGraph(network.backbone, preparation).eval()
-    return (SegmenterGraph if isinstance(network, EncoderDecoder) else DetectorGraph)(network, preparation).eval()
