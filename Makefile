@@ -19,13 +19,15 @@ SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 .PHONY: demo demo-seg test clean
 .DELETE_ON_ERROR:
 
+REQUIREMENTS := requirements.txt requirements-test.txt requirements-onnx.txt requirements-openvino.txt
+
 # The stamp is written last, so an interrupted installation is taken up again.
-$(VENV)/installed: requirements.txt requirements-test.txt pyproject.toml setup.py
+$(VENV)/installed: $(REQUIREMENTS) pyproject.toml setup.py
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements.txt -r requirements-test.txt
+	$(BIN)/pip install --quiet $(REQUIREMENTS:%=-r %)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

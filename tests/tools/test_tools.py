@@ -50,7 +50,9 @@ def trained(root, shapes, tmp_path_factory):
     return work, done.stdout
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'predict', 'evaluate', 'report', 'plot_log', 'benchmark_evaluation'])
+@pytest.mark.parametrize(
+    'tool', ['train', 'test', 'predict', 'evaluate', 'report', 'plot_log', 'benchmark_evaluation', 'export']
+)
 def test_help_shows_an_example_and_imports_nothing_heavy(tool):
     code = f"""
 import runpy, sys
@@ -243,6 +245,25 @@ def test_upernet_trains_and_is_evaluated_whole_sliding_and_augmented(shapes, tmp
         assert 'num_classes=7, but test_dataloader.dataset has 2 classes' in done.stderr
 
 
+def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(
+    trained, shapes, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend('tools')
+    (work, stdout), file, found = trained, tmp_path / 'm.onnx', tmp_path / 'found'
+    for tool, *args in (
+        ('export', work / 'epoch_1.pth', '--format', 'onnx', '--out', file),
+        ('predict', file, shapes / 'images/test/0003.png', '--out-dir', found),
+    ):
+        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', CONFIG, *map(str, args)])
+        runpy.run_path(f'tools/{tool}.py', run_name='__main__')
+    assert f'exported: {file}' in capsys.readouterr().out
+    assert sorted(path.name for path in found.iterdir()) == ['0003.png', 'results.json']
+    done = run('test', CONFIG, file, '--work-dir', tmp_path / 'work', '--cfg-options', *FEW)
+    assert done.returncode == 0, done.stderr
+    tables = [[line for line in text.splitlines() if line.startswith('|')] for text in (stdout, done.stdout)]
+    assert tables[0] == tables[1]
+
+
 WRONG = [
     ('train', ['configs/mask_rcn_fasternet_s.py'], 'did you mean configs/mask_rcnn_fasternet_s.py'),
     ('train', ['configs/mask_rcnn_fasternet_s.py'], 'data/coco/train2017 does not exist'),
@@ -268,6 +289,9 @@ WRONG = [
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
     ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
     ('test', [CONFIG, '{file}', '--no-optimize', '--bf16'], 'not allowed with argument --no-optimize'),
+    ('test', [CONFIG, 'nowhere.onnx', '--work-dir', '{work}'], 'nowhere.onnx does not exist'),
+    ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', '{work}/m.onnx'], 'is broken, or no checkpoint'),
+    ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', 'm.pt'], '--format onnx writes .onnx files'),
 ]
 
 
