@@ -2,7 +2,8 @@
 
 Names, arguments and conventions are those of MMCV 2.x's compiled module (``mmcv/ops/csrc/pytorch/pybind.cpp``), which
 writes results into tensors that it is given; arguments that TorchVision's kernels do not need are accepted and unused.
-TorchVision's CPU kernels take no bfloat16, so reduced precision is computed in float32 and rounded once.
+TorchVision's CPU kernels take no bfloat16, so reduced precision is computed in float32 and rounded once. Large
+channels_last maps go to `roi_align_channels_last` instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor
+
+from fasternet_mm.ops.roi_align import is_large_channels_last, roi_align_channels_last
 
 _kernels = torch.ops.torchvision
 
@@ -154,9 +157,12 @@ def roi_align_forward(
     if pool_mode == 0:
         _refuse('roi_align with pool_mode="max"')
     x = _full(input)
-    output.copy_(
-        _kernels.roi_align(x, rois.to(x.dtype), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned)
-    )
+    rois = rois.to(x.dtype)
+    size = aligned_height, aligned_width
+    if is_large_channels_last(x):
+        output.copy_(roi_align_channels_last(x, rois, *size, spatial_scale, sampling_ratio, aligned))
+    else:
+        output.copy_(_kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned))
 
 
 def roi_align_backward(

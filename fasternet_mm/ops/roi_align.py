@@ -1,0 +1,72 @@
+"""RoIAlign of channels_last maps (He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870, section 3) on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LARGE_MAP = 2**19
+"""Numbers in a picture's map from which on this is faster; smaller ones TorchVision's kernel finds in the cache."""
+
+
+def is_large_channels_last(x: Tensor) -> bool:
+    """Whether `roi_align_channels_last` takes the maps ``(N, C, H, W)``, and is worth while."""
+    return (
+        x.device.type == 'cpu'
+        and x.shape[1:].numel() >= LARGE_MAP
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def roi_align_channels_last(
+    x: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """TorchVision's ``roi_align``, for maps whose channels are neighbours in memory.
+
+    A bin's value is the mean of samples on a grid, interpolated bilinearly: a sum over rows of a sum over columns. So
+    each RoI is a product of its part of the map with a matrix for the rows and another with one for the columns, all
+    channels at a time, where TorchVision's kernel takes every sample of every channel, from a copy of the map in NCHW.
+
+    Args:
+        x: ``(N, C, H, W)``, channels_last, float32 or float64.
+        rois: ``(K, 5)``, in ``x``'s dtype: number of the picture, and xyxy in its pixels.
+        height, width: bins.
+        spatial_scale: from the picture's pixels to the map's.
+        sampling_ratio: samples per bin and axis; 0: as many as its pixels, rounded up.
+        aligned: pixels' centres are at half numbers.
+
+    Returns:
+        ``(K, C, height, width)``, channels_last.
+    """
+    pooled = x.new_empty(len(rois), height, width, x.shape[1])
+    if not len(rois):
+        return pooled.permute(0, 3, 1, 2)
+    left, top, right, bottom = (rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)).nan_to_num(0.0).unbind(1)
+    smallest = -torch.inf if aligned else 1.0
+    rows, *ends_of_rows = _bins(top, (bottom - top).clamp(min=smallest), height, x.shape[2], sampling_ratio)
+    columns, *ends_of_columns = _bins(left, (right - left).clamp(min=smallest), width, x.shape[3], sampling_ratio)
+    pixels = x.permute(0, 2, 3, 1)
+    places = torch.stack((rois[:, 0].long(), *ends_of_rows, *ends_of_columns), dim=1).tolist()
+    for k, (picture, top, bottom, left, right) in enumerate(places):
+        part = pixels[picture, top:bottom, left:right]
+        in_rows = torch.mm(rows[k, :, top:bottom], part.flatten(1)).view(height, right - left, -1)
+        torch.bmm(columns[k, :, left:right].expand(height, -1, -1), in_rows, out=pooled[k])
+    return pooled.permute(0, 3, 1, 2)
+
+
+def _bins(start: Tensor, extent: Tensor, bins: int, length: int, sampling_ratio: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: ``(K, bins, length)``, weights of pixels in bins; each RoI's first pixel and its end."""
+    size = extent / bins
+    samples = torch.full_like(size, sampling_ratio) if sampling_ratio > 0 else size.ceil().clamp(min=0)
+    number = torch.arange(max(1, int(samples.max())), dtype=size.dtype)
+    per_bin = samples[:, None, None].clamp(min=1)
+    bin_start = start[:, None] + torch.arange(bins, dtype=size.dtype) * size[:, None]
+    place = bin_start[:, :, None] + (number + 0.5) * size[:, None, None] / per_bin
+    weight = ((number < samples[:, None, None]) & (place >= -1) & (place <= length)) / per_bin
+    place = place.clamp(0, length - 1)
+    low = place.long()
+    high = (low + 1).clamp(max=length - 1)
+    upper = (place - low) * weight
+    weights = size.new_zeros(len(size), bins, length)
+    weights.scatter_add_(2, low, weight - upper).scatter_add_(2, high, upper)
+    return weights, low.flatten(1).amin(1), high.flatten(1).amax(1) + 1
