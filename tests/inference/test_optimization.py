@@ -27,6 +27,7 @@ from fasternet_mm.inference import OptimizeHook, Predictor, optimization, optimi
 from fasternet_mm.inference.folding import fold_batch_norms
 from fasternet_mm.inference.packing import PackedBlock, PackedConv2d, PackedLinear
 from fasternet_mm.models.backbone import ARCHITECTURES
+from fasternet_mm.ops import roi_align
 from fasternet_mm.weights.loading import fit_weights
 
 TINY = dict(embed_dim=16, depths=(1, 1, 2, 1))
@@ -370,9 +371,11 @@ def assert_same_detections(found, expected):
     assert (found.masks != expected.masks).float().mean() < 1e-4
 
 
-def test_mask_rcnn_finds_the_same(detector):
+@pytest.mark.parametrize('large_map', [roi_align.LARGE_MAP, 1])
+def test_mask_rcnn_finds_the_same(detector, large_map, monkeypatch):
     optimized = optimize(detector)
     assert {name.split('.')[0] for name in kinds(optimized, _BatchNorm)} == {'backbone'}
+    monkeypatch.setattr(roi_align, 'LARGE_MAP', large_map)
     assert_same_detections(detections(optimized), detections(detector))
 
 
