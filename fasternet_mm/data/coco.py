@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -56,7 +56,7 @@ def refuse_bad(source: str | PathLike, kind: str, problems: Sequence[tuple[int, 
 
 
 def is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_box(box: Any) -> bool:

@@ -135,6 +135,7 @@ BAD_RECORDS = [
     (dict(category_id=7), 'category_id 7, which'),
     (dict(score=float('nan')), 'score nan: a finite number'),
     (dict(score=None), 'score None'),
+    (dict(score=10**400), 'score 10{400}: a finite number'),
     (dict(bbox=[1, 2, 3]), r'bbox \[1, 2, 3\]: x, y, width, height'),
     (dict(bbox=[1, 2, -3, 4]), 'sizes not below 0'),
     (dict(bbox=[1, 2, float('inf'), 4]), 'has bbox'),
