@@ -106,9 +106,9 @@ def export(
         test_cfg=fixed_settings(cfg) if graph.task == 'detection' else {},
         align_corners=graph.task == 'segmentation' and model.decode_head.align_corners,
     )
+    inputs = _calibration_inputs(model, cfg, pictures, description)
     with appearing(out) as path, _quiet(), _told(file_format):
         if file_format == 'openvino':
-            inputs = [_calibration_input(model, picture_reader(cfg), str(file), prepared) for file in pictures]
             _write_openvino(graph, description, path, inputs)
         else:
             writers = {'onnx': _write_onnx, 'torch-export': _write_torch_export, 'torchscript': _write_torchscript}
@@ -258,9 +258,22 @@ def _write_openvino(graph: Graph, description: Description, path: Path, calibrat
     openvino.save_model(model, path, compress_to_fp16=description.weights == 'float16')
 
 
-def _calibration_input(model: nn.Module, read: Callable[[str], dict], picture: str, prepared: bool) -> np.ndarray:
-    data = pseudo_collate([read(picture)])
-    return (model.data_preprocessor(data)['inputs'] if prepared else data['inputs'][0][None]).numpy()
+def _calibration_inputs(model: nn.Module, cfg: Config, pictures: Sequence[Path], description: Description) -> list:
+    """What the file will be given for each picture: it goes through the config's test pipeline.
+
+    Raises:
+        UserError: a file is not a picture, or has a size that the exported file will not take.
+    """
+    read, inputs = picture_reader(cfg), []
+    for picture in pictures:
+        data = pseudo_collate([read(str(picture))])
+        given = model.data_preprocessor(data)['inputs'] if description.prepared else data['inputs'][0][None]
+        try:
+            description.check_size(*given.shape[-2:])
+        except ValueError as error:
+            raise UserError(f'--int8: {picture} becomes {error}') from error
+        inputs.append(given.numpy())
+    return inputs
 
 
 @contextmanager
