@@ -31,7 +31,7 @@ from .machine import finished
 from .timing import Candidate
 
 CANDIDATE_BOXES = 1000
-"""Boxes above the score threshold, where weights are random and the threshold is chosen. Ten for each that is kept."""
+"""Boxes that pass the score threshold where weights are random: enough for as many detections as ``test_cfg`` allows."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class DetectorTask:
         config: of MMDetection, with FasterNet as its backbone.
         height, width: of the picture, in pixels; no resizing is part of what is timed.
         options: changes to the config, as 'key=value'.
-        checkpoint: weights of exactly that model. None: random ones, with the score threshold raised or lowered so
-            that `CANDIDATE_BOXES` pass it, as many as with trained ones.
+        checkpoint: weights of exactly that model. None: random ones, with the score threshold set so that
+            `CANDIDATE_BOXES` pass it.
         picture: a file, resized beforehand. None: noise.
         any_size: export for pictures of any size, not for this one alone.
         device: 'cpu' or 'cuda'.
