@@ -31,7 +31,7 @@ from .machine import finished
 from .timing import Candidate
 
 CANDIDATE_BOXES = 1000
-"""Boxes that pass the score threshold where weights are random: enough for as many detections as ``test_cfg`` allows."""
+"""Boxes that pass the score threshold where weights are random: enough to find as much as ``test_cfg`` allows."""
 
 
 @dataclass(frozen=True)
