@@ -255,10 +255,12 @@ def measure(args: argparse.Namespace, results: dict, candidates: list) -> None:
     peaks = sorted({one.precision for one in candidates if one.macs})
     comparison = compare(candidates, args.rounds, args.seconds, peaks, args.device)
     results['comparisons'].append(comparison)
-    if not getattr(args, 'no_memory', True) and not args.quick:
-        add_memory(candidates, comparison['rows'], args.device)
     if args.out:
         write_results(args.out, results)
+    if not getattr(args, 'no_memory', True) and not args.quick:
+        add_memory(candidates, comparison['rows'], args.device)
+        if args.out:
+            write_results(args.out, results)
     show(results, comparison)
 
 
