@@ -64,7 +64,7 @@ class Task:
     Attributes:
         network: 'fasternet_s' for ours, 'timm/NAME', 'torchvision/NAME'; 'timm/fasternet_s:slicing' for timm's other
             mode.
-        form: 'classifier', or 'backbone': four maps for dense prediction.
+        form: 'classifier', or 'backbone': maps for dense prediction, four of FasterNet.
         batch, height, width: of the pictures, in pixels.
         device: 'cpu' or 'cuda'.
     """

@@ -48,12 +48,18 @@ def candidates(
         form, batch, device: see `Task`.
         size: height and width of the pictures. Default: for each network those that its accuracy is published for.
         baseline: as for `pair`.
+
+    Raises:
+        UserError: a network does not take pictures of this size.
     """
     found = []
     for network, engine in pairs:
         height, width = size or (published_size(network),) * 2
         task = Task(network, form, batch, height, width, device)
-        complexity = count(task)
+        try:
+            complexity = count(task)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UserError(f'{network} does not take pictures of {width}x{height}: give another size') from error
         accuracy = published_accuracy(network)
         facts = dict(
             form=form,

@@ -38,6 +38,12 @@ def test_all_can_be_compared_with_one():
     assert (found[0].facts['height'], found[0].facts['width']) == (32, 64)
 
 
+@pytest.mark.parametrize('name', ['fasternet_t0', 'timm/fasternet_t0', 'torchvision/convnext_tiny'])
+def test_a_size_that_a_network_does_not_take_is_named(name):
+    with pytest.raises(UserError, match=f'{name} does not take pictures of 4x3'):
+        candidates([(name, 'eager')], size=(3, 4))
+
+
 def test_optimised_is_for_fasternet_alone():
     with pytest.raises(UserError, match='optimised are for fasternet_t0 to fasternet_l alone'):
         pair(['torchvision/resnet50'], ['optimised'])
