@@ -70,6 +70,7 @@ def measure(job: str, way: str, annotations: str, pictures: int, detections: int
     from time import perf_counter
 
     from fasternet_mm import CocoMetric  # first: it gives MMDetection its operators
+    from fasternet_mm.benchmark.memory import begin_new_peak, resident
 
     # isort: split
     import numpy as np
@@ -79,8 +80,8 @@ def measure(job: str, way: str, annotations: str, pictures: int, detections: int
     canvas = np.zeros((detections, HEIGHT, WIDTH), np.uint8) if job == 'masks' else None
     samples = (detect(number, detections, job == 'segm', canvas) for number in range(pictures))
     samples = samples if job == 'masks' else list(samples)
-    Path('/proc/self/clear_refs').write_text('5')  # begins a new peak
-    before = _memory('VmRSS')
+    begin_new_peak()
+    before = resident('VmRSS')
     metric = (CocoMetric if way == 'ours' else TheirMetric)(annotations, metric='bbox' if job == 'bbox' else 'segm')
     metric.dataset_meta = dict(classes=[str(number) for number in range(CLASSES)])
     processing = 0.0
@@ -89,11 +90,11 @@ def measure(job: str, way: str, annotations: str, pictures: int, detections: int
         metric.process({}, [sample])
         processing += perf_counter() - start
     if job == 'masks':
-        return processing, _memory('VmHWM') - before, {}
+        return processing, resident('VmHWM') - before, {}
     start = perf_counter()
     figures = metric.compute_metrics(metric.results)
     computing = perf_counter() - start
-    return computing + processing * (job == 'bbox'), _memory('VmHWM') - before, figures
+    return computing + processing * (job == 'bbox'), resident('VmHWM') - before, figures
 
 
 def annotate(pictures: int) -> dict:
@@ -156,11 +157,6 @@ def detect(number: int, detections: int, as_rle: bool, canvas: Any = None) -> di
             cv2.fillPoly(mask, [shape.round().astype(np.int32)], 1)
         instances['masks'] = torch.from_numpy(canvas.view(bool))
     return dict(img_id=number, ori_shape=(HEIGHT, WIDTH), pred_instances=instances)
-
-
-def _memory(key: str) -> int:
-    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == '__main__':

@@ -62,23 +62,19 @@ def measure(way: str, file: str) -> tuple[float, int]:
     from mmengine.logging import MMLogger
 
     from fasternet_mm import FasterNetClassifier, load_weights
+    from fasternet_mm.benchmark.memory import begin_new_peak, resident
 
     MMLogger.get_current_instance().setLevel('WARNING')
     net = FasterNetClassifier('l')
-    Path('/proc/self/clear_refs').write_text('5')  # begins a new peak
-    before, start = _memory('VmRSS'), time.perf_counter()
+    begin_new_peak()
+    before, start = resident('VmRSS'), time.perf_counter()
     if way == 'ours':
         load_weights(net, file)
     elif way == 'torch':
         net.load_state_dict(torch.load(file, mmap=True, weights_only=True))
     else:
         net.load_state_dict(safetensors.torch.load_file(file))
-    return time.perf_counter() - start, _memory('VmHWM') - before
-
-
-def _memory(key: str) -> int:
-    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
+    return time.perf_counter() - start, resident('VmHWM') - before
 
 
 if __name__ == '__main__':

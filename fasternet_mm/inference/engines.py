@@ -7,27 +7,23 @@ TorchScript can read and write any file. So these run only where the user says t
 
 from __future__ import annotations
 
-import importlib.util
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..extras import require
 from .description import KEY, Description
 
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2', 'torchscript': '.torchscript'}
 """What files of each format are called; by their names they are told from checkpoints."""
 
 PRECISIONS = ('float32', 'bfloat16')
-
-EXTRAS = {'onnx': 'onnx', 'onnxruntime': 'onnx', 'openvino': 'openvino', 'nncf': 'int8'}
-"""The extra of this package that brings each optional one."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +84,6 @@ def open_engine(path: str, precision: str = 'float32', trusted: bool = False) ->
     if suffix == '.xml':
         return _open_openvino(path, precision)
     return {'.onnx': _open_onnx, '.pt2': _open_torch_export, '.torchscript': _open_torchscript}[suffix](path)
-
-
-def require(package: str, purpose: str) -> Any:
-    """An optional package, imported; `UserError` that says how to install it where it is missing."""
-    if importlib.util.find_spec(package) is None:
-        extra = EXTRAS[package]
-        raise UserError(f"{purpose} needs the package {package}: pip install '.[{extra}]' in the clone")
-    return importlib.import_module(package)
 
 
 def _open_onnx(path: str) -> Engine:

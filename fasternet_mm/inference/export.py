@@ -25,11 +25,12 @@ from ..data.checks import check_heads, meta_of_test_set
 from ..engine.runner import build_model, check_writable
 from ..engine.storage import appearing
 from ..errors import UserError
+from ..extras import require
 from ..models.backbone import MIN_INPUT_SIZE
 from ..weights.loading import load_weights
 from .description import KEY, Description
 from .detector_graph import DetectorGraph, check_detector
-from .engines import SUFFIXES, require
+from .engines import SUFFIXES
 from .exported import fixed_settings
 from .graphs import (
     BackboneGraph,

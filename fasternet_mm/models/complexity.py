@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModel
@@ -35,14 +36,20 @@ def complexity(model: nn.Module, height: int, width: int, proposals: int = PROPO
     """
     model = model.to('meta').eval()
     picture = torch.empty(1, 3, height, width, device='meta')
+    if hasattr(model, 'extract_feat') and not hasattr(model, 'decode_head'):
+        macs = count_macs(lambda: _detect(model, picture, proposals))
+    elif isinstance(model, BaseModel):
+        macs = count_macs(lambda: model(picture, mode='tensor'))
+    else:
+        macs = count_macs(lambda: model(picture))
+    return Complexity(sum(p.numel() for p in model.parameters()), macs)
+
+
+def count_macs(call: Callable[[], Any]) -> int:
+    """Multiply-adds of the convolutions and matrix products in a call."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        if hasattr(model, 'extract_feat') and not hasattr(model, 'decode_head'):
-            _detect(model, picture, proposals)
-        elif isinstance(model, BaseModel):
-            model(picture, mode='tensor')
-        else:
-            model(picture)
-    return Complexity(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+        call()
+    return counter.get_total_flops() // 2
 
 
 def _detect(model: nn.Module, picture: Tensor, proposals: int) -> None:

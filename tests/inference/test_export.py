@@ -476,7 +476,7 @@ def test_what_no_format_can_do_is_refused_at_once(detector_cfg, request_, messag
 def test_a_missing_package_is_named_with_its_extra(detector_cfg, package, file_format, extra, tmp_path, monkeypatch):
     found = export_module.require.__globals__['importlib'].util.find_spec
     lacking = lambda name: None if name == package else found(name)  # noqa: E731
-    monkeypatch.setattr('fasternet_mm.inference.engines.importlib.util.find_spec', lacking)
+    monkeypatch.setattr('fasternet_mm.extras.importlib.util.find_spec', lacking)
     out = str(tmp_path / f'm{SUFFIXES[file_format]}')
     with pytest.raises(UserError, match=rf"needs the package {package}: pip install '.\[{extra}\]'"):
         export(copy.deepcopy(detector_cfg), 'nowhere.pth', file_format, out, calibration=['x'] * (package == 'nncf'))

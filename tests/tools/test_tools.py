@@ -51,7 +51,19 @@ def trained(root, shapes, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    'tool', ['train', 'test', 'predict', 'evaluate', 'report', 'plot_log', 'benchmark_evaluation', 'export']
+    'tool',
+    [
+        'train',
+        'test',
+        'predict',
+        'evaluate',
+        'report',
+        'plot_log',
+        'benchmark_evaluation',
+        'export',
+        'benchmark',
+        'complexity',
+    ],
 )
 def test_help_shows_an_example_and_imports_nothing_heavy(tool):
     code = f"""
@@ -287,6 +299,14 @@ WRONG = [
     ('report', ['configs', 'tests'], 'configs has no label maps'),
     ('report', ['{file}', '{file}', '--out', '{file}/a.html'], 'cannot be written'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
+    ('complexity', ['configs/_base_/runtime.py'], 'cannot be built'),
+    ('benchmark', ['networks', '--networks', 'timm/fasternet_z', '--engines', 'eager'], 'did you mean timm/fasternet_'),
+    ('benchmark', ['networks', '--engines', 'tensorrt'], 'engine tensorrt is unknown: use eager'),
+    ('benchmark', ['layers', '--shapes', '40x7'], 'shape 40x7: give CHANNELSxSIDE as in 96x56'),
+    ('benchmark', ['layers', '--out', '{file}/a.json'], 'cannot be written'),
+    ('benchmark', ['training', '--plot', 'a.png'], '--plot is for networks and layers, not for training'),
+    ('benchmark', ['detectors', CONFIG, 'nowhere.pth', '--size', '64', '--quick'], 'nowhere.pth does not exist'),
+    ('benchmark', ['show', '{file}'], 'has no results of tools/benchmark.py'),
     ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
     ('test', [CONFIG, '{file}', '--no-optimize', '--bf16'], 'not allowed with argument --no-optimize'),
     ('test', [CONFIG, 'nowhere.onnx', '--work-dir', '{work}'], 'nowhere.onnx does not exist'),

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory, side by side in one run; ``tools/benchmark.py`` is their command line."""

@@ -1,0 +1,217 @@
+"""Whole detectors, from a picture to boxes and masks, against MMDetection as it stands with timm's FasterNet."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from ..engine.config import load_config
+from ..engine.runner import build_model
+from ..errors import UserError
+from ..extras import require
+from ..models import FasterNet
+from ..models.published import CLASSIFIERS
+from ..weights.layouts import recognise
+from ..weights.loading import load_weights
+from .engines import ENGINES
+from .machine import finished
+from .timing import Candidate
+
+CANDIDATE_BOXES = 1000
+"""Boxes that pass the score threshold where weights are random: enough to find as much as ``test_cfg`` allows."""
+
+
+@dataclass(frozen=True)
+class DetectorTask:
+    """A detector and the picture that it gets.
+
+    Attributes:
+        config: of MMDetection, with FasterNet as its backbone.
+        height, width: of the picture, in pixels; no resizing is part of what is timed.
+        options: changes to the config, as 'key=value'.
+        checkpoint: weights of exactly that model. None: random ones, with the score threshold set so that
+            `CANDIDATE_BOXES` pass it.
+        picture: a file, resized beforehand. None: noise.
+        any_size: export for pictures of any size, not for this one alone.
+        device: 'cpu' or 'cuda'.
+    """
+
+    config: str
+    height: int
+    width: int
+    options: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    picture: str | None = None
+    any_size: bool = False
+    device: str = 'cpu'
+
+    @property
+    def name(self) -> str:
+        return Path(self.config).stem
+
+    def pixels(self) -> Tensor:
+        """uint8 ``(3, height, width)``, BGR."""
+        if self.picture is None:
+            pixels = np.random.default_rng(0).integers(0, 256, (self.height, self.width, 3), np.uint8)
+        else:
+            pixels = cv2.imread(self.picture)
+            if pixels is None:
+                raise UserError(f'{self.picture} is not a picture that can be read: use JPEG or PNG')
+            pixels = cv2.resize(pixels, (self.width, self.height))
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def detector_candidates(task: DetectorTask, engines: Sequence[str], threads: int | None = None) -> list[Candidate]:
+    """The detector with each engine; all are compared with MMDetection in eager mode with timm's FasterNet inside.
+
+    Their rows have ``found``, the number of detections: with the same precision it should be the same.
+
+    Args:
+        task: the detector and its picture.
+        engines: by name: see `check_engines`.
+        threads: how many were asked for; exported detectors take one per core. Default: nothing was said.
+
+    Raises:
+        UserError: the config, the checkpoint, the picture or an engine cannot be used.
+    """
+    require('timm', 'comparing with timm')
+    exported = [name for name in engines if ENGINES[name].packages]
+    if exported and (threads or os.environ.get('OMP_NUM_THREADS')):
+        names = ' and '.join(exported)
+        raise UserError(f'--threads, OMP_NUM_THREADS: exported detectors run on all cores, leave these out or {names}')
+    task.pixels()
+    _build(task)
+    peer = f'{task.name}, timm'
+    pairs = dict.fromkeys([(peer, 'eager'), *((task.name, engine) for engine in engines)])
+    return [
+        Candidate(
+            name=name,
+            engine=engine,
+            prepare=partial(prepare_detector, 'timm' if name == peer else engine, task),
+            baseline=(peer, 'eager'),
+            precision=ENGINES[engine].precision,
+            facts=dict(height=task.height, width=task.width),
+            packages=('timm', 'mmdet.models', *ENGINES[engine].modules),
+            look=lambda samples: dict(found=len(samples[0].pred_instances)),
+        )
+        for name, engine in pairs
+    ]
+
+
+def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
+    """Make the detector ready; what is returned finds what is in the task's picture, and returns data samples.
+
+    Args:
+        engine: one of `ENGINES`, or 'timm': MMDetection in eager mode with timm's FasterNet.
+    """
+    cfg, detector = _build(task)
+    pixels = task.pixels()
+    if engine == 'timm':
+        return _finder(with_timm_backbone(detector).to(task.device), pixels, task.device)
+    runtime, precision = ENGINES[engine].runtime, ENGINES[engine].precision
+    dtype = None if precision == 'float32' else getattr(torch, precision)
+    if ENGINES[engine].packages:
+        return _finder(_exported(cfg, detector, task, runtime, precision), pixels, 'cpu')
+    if runtime == 'eager':
+        find = _finder(detector.to(task.device), pixels, task.device)
+        return torch.autocast(task.device, dtype or torch.float32, enabled=dtype is not None)(find)
+    from ..inference import optimize
+
+    compiled = runtime == 'compiled'
+    return _finder(optimize(detector.to(task.device), dtype=dtype, compile=compiled), pixels, task.device)
+
+
+def _finder(detector: nn.Module, pixels: Tensor, device: str) -> Callable[[], Any]:
+    size = tuple(pixels.shape[1:])
+    facts = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0)
+    return finished(
+        lambda: detector.test_step(dict(inputs=[pixels], data_samples=[DetDataSample(metainfo=facts)])), device
+    )
+
+
+@lru_cache(maxsize=1)
+def _build(task: DetectorTask) -> tuple[Config, nn.Module]:
+    torch.manual_seed(0)
+    cfg = load_config(task.config, task.options)
+    detector = build_model(cfg).eval().requires_grad_(False)
+    if not isinstance(getattr(detector, 'backbone', None), FasterNet) or not hasattr(detector, 'rpn_head'):
+        raise UserError(f'{task.config} has no two-stage detector with FasterNet: give one as configs/mask_rcnn_*')
+    if task.checkpoint:
+        load_weights(detector, task.checkpoint)
+    else:
+        threshold = _threshold(detector, task.pixels())
+        cfg.model.test_cfg.rcnn.score_thr = detector.roi_head.test_cfg.score_thr = threshold
+    return cfg, detector
+
+
+def _threshold(detector: nn.Module, pixels: Tensor) -> float:
+    """The score that `CANDIDATE_BOXES` of the boxes that the second stage proposes exceed."""
+    scores: list[Tensor] = []
+    hook = detector.roi_head.bbox_head.register_forward_hook(
+        lambda module, inputs, outputs: scores.append(outputs[0].softmax(-1)[:, :-1].flatten())
+    )
+    _finder(detector, pixels, 'cpu')()
+    hook.remove()
+    return scores[0].topk(min(CANDIDATE_BOXES, len(scores[0]))).values[-1].item()
+
+
+def with_timm_backbone(detector: nn.Module) -> nn.Module:
+    """A copy with timm's FasterNet in the backbone's place, and equal results.
+
+    timm's has no output norms: they go into the neck's first convolutions, which are 1x1, so that it has no more to do.
+
+    Raises:
+        UserError: the backbone is no published variant, or the neck is not an FPN.
+    """
+    import timm
+
+    peer = copy.deepcopy(detector)
+    own, neck = peer.backbone, peer.neck
+    variants = (arch for arch in CLASSIFIERS if FasterNet(arch).arch == own.arch)
+    arch = next(variants, None)
+    if arch is None or not hasattr(neck, 'lateral_convs'):
+        raise UserError('a detector is compared with timm only where its backbone is a published variant before an FPN')
+    peer.backbone = timm.create_model(f'fasternet_{arch}', features_only=True, out_indices=own.out_indices).eval()
+    peer.backbone.requires_grad_(False)
+    values = own.state_dict()
+    for name, tensor in recognise(peer.backbone.state_dict(), 'of timm').tensors.items():
+        tensor.copy_(values[name])
+    for stage, lateral in zip(own.out_indices[neck.start_level :], neck.lateral_convs):
+        _fold_before(getattr(own, f'norm{2 * stage}'), lateral.conv)
+    return peer
+
+
+def _fold_before(norm: nn.Module, conv: nn.Module) -> None:
+    """Let a 1x1 convolution do the work of the batch norm before it as well."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias - norm.running_mean * scale
+    bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
+    conv.bias = nn.Parameter(bias + conv.weight[:, :, 0, 0] @ shift, requires_grad=False)
+    conv.weight = nn.Parameter(conv.weight * scale[:, None, None], requires_grad=False)
+
+
+def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str, precision: str) -> nn.Module:
+    from ..inference.export import export
+    from ..inference.exported import use_exported
+
+    file_format, suffix = dict(onnxruntime=('onnx', '.onnx'), openvino=('openvino', '.xml'))[runtime]
+    with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
+        weights, file = str(Path(folder, 'weights.pth')), str(Path(folder, f'detector{suffix}'))
+        torch.save(detector.state_dict(), weights)
+        export(cfg, weights, file_format, file, size=None if task.any_size else (task.height, task.width))
+        cfg = copy.deepcopy(cfg)
+        use_exported(cfg, file, precision)
+        return build_model(cfg).eval()

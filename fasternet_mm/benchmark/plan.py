@@ -1,0 +1,84 @@
+"""Which networks run with which engines, and what each is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ..errors import UserError
+from .engines import ENGINES, prepare
+from .networks import OURS, Task, count, own_baseline, published_accuracy, published_size
+from .timing import Candidate
+
+
+def pair(networks: Sequence[str], engines: Sequence[str], baseline: str | None = None) -> list[tuple[str, str]]:
+    """Each network with each engine, after the baselines in eager mode. 'optimised' is for our FasterNet alone.
+
+    Args:
+        networks, engines: by name: see `check_networks` and `check_engines`.
+        baseline: the network that all others are compared with. Default: see `own_baseline`.
+
+    Raises:
+        UserError: no network is for any of the engines.
+    """
+    pairs = [
+        (network, engine)
+        for network in networks
+        for engine in engines
+        if network in OURS or ENGINES[engine].runtime != 'optimised'
+    ]
+    if not pairs:
+        raise UserError(f'engines {", ".join(engines)} are for {OURS[0]} to {OURS[-1]} alone: name one, or take others')
+    pairs = [*((baseline or own_baseline(network), 'eager') for network in networks), *pairs]
+    names = list(dict.fromkeys(name for name, _ in pairs))
+    return sorted(dict.fromkeys(pairs), key=lambda one: names.index(one[0]))
+
+
+def candidates(
+    pairs: Sequence[tuple[str, str]],
+    form: str = 'classifier',
+    batch: int = 1,
+    size: tuple[int, int] | None = None,
+    device: str = 'cpu',
+    baseline: str | None = None,
+) -> list[Candidate]:
+    """What is timed for pairs of network and engine.
+
+    Args:
+        form, batch, device: see `Task`.
+        size: height and width of the pictures. Default: for each network those that its accuracy is published for.
+        baseline: as for `pair`.
+
+    Raises:
+        UserError: a network does not take pictures of this size.
+    """
+    found = []
+    for network, engine in pairs:
+        height, width = size or (published_size(network),) * 2
+        task = Task(network, form, batch, height, width, device)
+        try:
+            complexity = count(task)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UserError(f'{network} does not take pictures of {width}x{height}: give another size') from error
+        accuracy = published_accuracy(network)
+        facts = dict(
+            form=form,
+            height=height,
+            width=width,
+            parameters=complexity.parameters,
+            top1=accuracy and accuracy.top1,
+            top1_source=accuracy and accuracy.source,
+        )
+        candidate = Candidate(
+            name=network,
+            engine=engine,
+            prepare=partial(prepare, engine, task),
+            baseline=(baseline or own_baseline(network), 'eager'),
+            pictures=batch,
+            macs=complexity.macs,
+            precision=ENGINES[engine].precision,
+            facts=facts,
+            packages=(*ENGINES[engine].modules, *filter(None, [network.rpartition('/')[0]])),
+        )
+        found.append(candidate)
+    return found

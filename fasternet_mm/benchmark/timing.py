@@ -1,0 +1,178 @@
+"""Timing of candidates against each other, on a machine that is never quite quiet.
+
+Candidates take turns, round after round, so that whatever slows the machine down for a while slows all of them down.
+They are compared within each round, and the middle one of the rounds' ratios counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import UserError
+from .peak import gemms
+
+Key = TypeVar('Key', bound=Hashable)
+
+MIN_CALLS = 2
+"""Timed calls of a turn, however long one takes."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to time.
+
+    Attributes:
+        name: what it is, as 'fasternet_s'.
+        engine: what runs it, as 'optimised'. No two candidates of a comparison have both in common.
+        prepare: makes it ready, and returns what does it once and is done when it returns.
+        baseline: name and engine of the candidate that it is compared with. Default: none.
+        pictures: that one call takes. Default: 1.
+        macs: multiply-adds of one call. Default: not known.
+        precision: what it computes in, 'float32', 'bfloat16' or 'float16'. Default: 'float32'.
+        facts: what else is to stand in its row.
+        look: what of its result is to stand there as well.
+        packages: imported before its memory is measured, so that their code does not count.
+    """
+
+    name: str
+    engine: str
+    prepare: Callable[[], Callable[[], Any]]
+    baseline: tuple[str, str] | None = None
+    pictures: int = 1
+    macs: int | None = None
+    precision: str = 'float32'
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    look: Callable[[Any], Mapping[str, Any]] = lambda result: {}
+    packages: Sequence[str] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.engine
+
+
+def compare(
+    candidates: Sequence[Candidate], rounds: int, seconds: float, peaks: Sequence[str] = (), device: str = 'cpu'
+) -> dict[str, Any]:
+    """Time candidates in turns.
+
+    Args:
+        candidates: at least one; each one's baseline is among them.
+        rounds: how often each gets a turn.
+        seconds: how long a turn lasts at least.
+        peaks: precisions in which the machine's matrix products take turns with the candidates. Default: none.
+        device: of the matrix products, 'cpu' or 'cuda'.
+
+    Returns:
+        ``peaks``, FLOP/s of each round by precision, and ``rows``, one for each candidate: see `row`.
+
+    Raises:
+        UserError: a candidate cannot be made ready.
+    """
+    runs: dict[tuple[str, str], Callable[[], Any]] = {}
+    seen: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for candidate in tqdm(candidates, 'preparing', disable=None):
+        runs[candidate.key], seen[candidate.key] = _ready(candidate)
+    products = {(precision, gemm.name): gemm for precision in peaks for gemm in gemms(precision, device)}
+    times = take_turns({**runs, **{key: gemm.run for key, gemm in products.items()}}, rounds, seconds)
+    found: dict[str, list[float]] = {}
+    for precision in peaks:
+        speeds = [
+            [gemm.flops / median(turn) for turn in times[key]] for key, gemm in products.items() if key[0] == precision
+        ]
+        found[precision] = [max(of_round) for of_round in zip(*speeds)]
+    rows = [
+        row(one, times[one.key], times.get(one.baseline), found.get(one.precision)) | dict(seen[one.key])
+        for one in candidates
+    ]
+    return dict(peaks=found, rows=rows)
+
+
+def _ready(candidate: Candidate) -> tuple[Callable[[], Any], Mapping[str, Any]]:
+    try:
+        run = candidate.prepare()
+        return run, candidate.look(run())
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f'{candidate.name} does not run with {candidate.engine}, leave one of the two out: {reason}'
+        ) from error
+
+
+def take_turns(runs: Mapping[Key, Callable[[], Any]], rounds: int, seconds: float) -> dict[Key, list[list[float]]]:
+    """Seconds of the single calls of each turn, one turn per round. Every other round goes backwards."""
+    times: dict[Key, list[list[float]]] = {key: [] for key in runs}
+    for number in tqdm(range(rounds), 'rounds', disable=None):
+        for key in list(runs)[:: 1 if number % 2 == 0 else -1]:
+            times[key].append(_turn(runs[key], seconds))
+    return times
+
+
+def _turn(run: Callable[[], Any], seconds: float) -> list[float]:
+    run()  # Untimed: what ran before has left its own data in the caches.
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < MIN_CALLS or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def ratios(baseline: Sequence[Sequence[float]], times: Sequence[Sequence[float]]) -> list[float]:
+    """How many times as fast as the baseline: of each round, the quotient of the two medians."""
+    return [median(theirs) / median(ours) for theirs, ours in zip(baseline, times)]
+
+
+def row(
+    candidate: Candidate,
+    times: Sequence[Sequence[float]],
+    baseline: Sequence[Sequence[float]] | None = None,
+    peak: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """What was found out about a candidate.
+
+    Args:
+        candidate: what was timed.
+        times: its seconds, call by call in round by round.
+        baseline: those of its baseline.
+        peak: FLOP/s of the machine's matrix products in each round, in the candidate's precision.
+
+    Returns:
+        ``name``, ``engine``, ``precision``, ``pictures``, ``macs`` and the facts as in the candidate; ``baseline`` as
+        '<name> <engine>'; ``seconds`` as given; ``p50`` and ``p95`` of all calls, in seconds; ``pictures_per_second``;
+        ``ratio`` to the baseline: of each of the ``rounds``, their ``median``, and between which two (``low``,
+        ``high``) the middle half of them lies; ``flops``, achieved in FLOP/s, two for each multiply-add, and
+        ``of_peak``, their share of the peak, the median of the rounds. None stands for what is not known.
+    """
+    p50, p95 = np.percentile([call for turn in times for call in turn], [50, 95]).tolist()
+    speeds = [2 * candidate.macs / median(turn) for turn in times] if candidate.macs else None
+    return dict(
+        name=candidate.name,
+        engine=candidate.engine,
+        precision=candidate.precision,
+        pictures=candidate.pictures,
+        macs=candidate.macs,
+        **candidate.facts,
+        baseline=' '.join(candidate.baseline) if candidate.baseline else None,
+        seconds=[list(turn) for turn in times],
+        p50=p50,
+        p95=p95,
+        pictures_per_second=candidate.pictures / p50,
+        ratio=_spread(ratios(baseline, times)) if baseline else None,
+        flops=median(speeds) if speeds else None,
+        of_peak=median(one / most for one, most in zip(speeds, peak)) if speeds and peak else None,
+    )
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    low, middle, high = np.percentile(values, [25, 50, 75]).tolist()
+    return dict(rounds=list(values), median=middle, low=low, high=high)

@@ -1,0 +1,140 @@
+"""The training step of a backbone: its time, and the memory of its activations."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+
+from ..extras import require
+from ..models import FasterNet
+from .timing import Candidate
+
+MODES = ('plain', 'checkpointed', 'compiled')
+"""Ways to train: storing activations; recomputing them (``with_cp``; in timm ``set_grad_checkpointing``); compiled."""
+
+
+def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, device: str = 'cpu') -> list[Candidate]:
+    """A step of this package's backbone and of timm's in each mode; all are compared with timm's in the mode 'plain'.
+
+    A step is the forward and the backward pass. The loss is the mean square of each of the four maps, which keeps them
+    as a neck would. There is no drop path, and no optimiser, whose step is the same for both.
+
+    Args:
+        arch: the variant, 't0' to 'l'.
+        modes: out of `MODES`.
+        batch, side: of the pictures, in pixels.
+        device: 'cpu' or 'cuda'.
+
+    Returns:
+        Candidates with the facts ``kept``, bytes that the graph holds after the forward pass, and ``peak``, bytes in
+        use at the peak of a step beyond those of before: see `kept_bytes`, `peak_bytes`.
+
+    Raises:
+        UserError: timm is missing.
+    """
+    require('timm', 'comparing with timm')
+    ours, timms = f'fasternet_{arch}', f'timm/fasternet_{arch}'
+    modes = list(dict.fromkeys(('plain', *modes)))
+    found = []
+    for name in (timms, ours):
+        for mode in modes:
+            net, pictures = _build(name, mode), torch.randn(batch, 3, side, side)
+            net, pictures = net.to(device), pictures.to(device)
+            step = partial(_step, net, pictures)
+            step()  # from now on there are gradients, which are no activations
+            candidate = Candidate(
+                name=name,
+                engine=mode,
+                prepare=partial(_finished, step, device),
+                baseline=(timms, 'plain'),
+                pictures=batch,
+                facts=dict(side=side, kept=kept_bytes(net, pictures), peak=peak_bytes(step, device)),
+            )
+            found.append(candidate)
+    return found
+
+
+def _build(name: str, mode: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name.startswith('timm/'):
+        import timm
+
+        net = timm.create_model(name.removeprefix('timm/'), features_only=True, drop_path_rate=0.0)
+        if mode == 'checkpointed':
+            net.set_grad_checkpointing()
+    else:
+        net = FasterNet(name.removeprefix('fasternet_'), with_cp=mode == 'checkpointed')
+    return torch.compile(net.train()) if mode == 'compiled' else net.train()
+
+
+def _loss(maps: Sequence[Tensor]) -> Tensor:
+    return sum(x.square().mean() for x in maps)
+
+
+def _step(net: nn.Module, pictures: Tensor) -> None:
+    _loss(net(pictures)).backward()
+
+
+def _finished(step: Callable[[], Any], device: str) -> Callable[[], Any]:
+    def run() -> None:
+        step()
+        if device == 'cuda':
+            torch.cuda.synchronize()
+
+    return run
+
+
+def kept_bytes(net: nn.Module, pictures: Tensor) -> int:
+    """Bytes that the graph of a forward pass and its loss holds for the backward pass, counted exactly.
+
+    PyTorch shows each tensor that it saves to a hook; memory that several of them share counts once, and that of
+    parameters and buffers not at all.
+    """
+    own = {x.untyped_storage().data_ptr() for x in (*net.parameters(), *net.buffers())}
+    kept: dict[int, int] = {}
+
+    def save(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with saved_tensors_hooks(save, lambda x: x):
+        loss = _loss(net(pictures))
+    del loss
+    return sum(kept.values())
+
+
+def peak_bytes(call: Callable[[], Any], device: str = 'cpu') -> int:
+    """Bytes that PyTorch's allocator has given out at the peak of a call, beyond those of before.
+
+    On the CPU they are added up from the profiler's record of each allocation and release, so that, unlike the
+    process's own peak, neither what the allocator holds back nor what other parts of the process do counts.
+    """
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler speaks of its own working
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        found.export_chrome_trace(str(Path(folder, 'trace.json')))
+        events = json.loads(Path(folder, 'trace.json').read_text())['traceEvents']
+    changes = sorted((event['ts'], event['args']['Bytes']) for event in events if event.get('name') == '[memory]')
+    now = peak = 0
+    for _, change in changes:
+        now += change
+        peak = max(peak, now)
+    return peak

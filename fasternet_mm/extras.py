@@ -1,0 +1,24 @@
+"""Packages that only some of the tools need."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from .errors import UserError
+
+EXTRAS = {
+    'onnx': 'onnx',
+    'onnxruntime': 'onnx',
+    'openvino': 'openvino',
+    'nncf': 'int8',
+    'timm': 'benchmark',
+}
+"""The extra of this package that brings each optional one."""
+
+
+def require(package: str, purpose: str) -> Any:
+    """An optional package, imported; `UserError` that says how to install it where it is missing."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{purpose} needs the package {package}: pip install '.[{EXTRAS[package]}]' in the clone")
+    return importlib.import_module(package)

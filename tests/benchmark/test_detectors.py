@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fasternet_mm.benchmark import detectors
+from fasternet_mm.benchmark.detectors import DetectorTask, detector_candidates, with_timm_backbone
+from fasternet_mm.errors import UserError
+
+CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
+
+
+@pytest.fixture
+def task(root):
+    yield DetectorTask(str(root / CONFIG), 96, 128)
+    detectors._build.cache_clear()  # tests change the detector
+
+
+def test_the_peer_with_timm_finds_the_same(task):
+    _, detector = detectors._build(task)
+    for norm in detector.backbone.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.1)
+            norm.running_mean.normal_(std=0.1)
+            norm.running_var.uniform_(0.5, 1.5)
+    peer = with_timm_backbone(detector)
+    assert type(peer.backbone).__module__.startswith('timm')
+    picture = torch.randn(1, 3, 96, 128)
+    with torch.no_grad():
+        for ours, theirs in zip(detector.extract_feat(picture), peer.extract_feat(picture)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_random_weights_find_as_much_as_is_allowed_and_the_baseline_as_much(task):
+    found = detector_candidates(task, ['eager'])
+    assert [one.key for one in found] == [
+        ('mask_rcnn_fasternet_t0_shapes, timm', 'eager'),
+        ('mask_rcnn_fasternet_t0_shapes', 'eager'),
+    ]
+    assert {one.baseline for one in found} == {found[0].key}
+    samples = [one.prepare()() for one in found]
+    assert [one.look(result) for one, result in zip(found, samples)] == [dict(found=100)] * 2
+    boxes = [result[0].pred_instances.bboxes for result in samples]
+    torch.testing.assert_close(*boxes, rtol=1e-3, atol=1e-2)
+    assert samples[0][0].pred_instances.masks.shape == (100, 96, 128)
+
+
+def test_a_picture_is_resized_beforehand(task, fixtures):
+    picture = DetectorTask(task.config, 96, 128, picture=str(fixtures / '000000000785.jpg')).pixels()
+    assert (picture.shape, picture.dtype) == ((3, 96, 128), torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'threads', 'message'),
+    [
+        (dict(config='{resnet}'), None, 'has no two-stage detector with FasterNet'),
+        (dict(picture='README.md'), None, 'README.md is not a picture'),
+        (dict(checkpoint='nowhere.pth'), None, 'nowhere.pth does not exist'),
+        ({}, 1, 'exported detectors run on all cores, leave these out or onnxruntime'),
+    ],
+)
+def test_what_cannot_be_compared_is_named(settings, threads, message, task, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    config = settings.get('config', task.config).format(resnet=tmp_path / 'resnet.py')
+    (tmp_path / 'resnet.py').write_text(
+        f"_base_ = '{task.config}'\nmodel = dict(backbone=dict(_delete_=True, type='ResNet', depth=18))"
+    )
+    with pytest.raises(UserError, match=message):
+        detector_candidates(replace(task, **settings | dict(config=config)), ['onnxruntime'], threads)
+
+
+def test_only_published_variants_have_a_peer(task):
+    _, detector = detectors._build(task)
+    detector.backbone.arch['depths'] = (1, 1, 1, 1)
+    with pytest.raises(UserError, match='only where its backbone is a published variant'):
+        with_timm_backbone(detector)

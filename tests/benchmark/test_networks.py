@@ -1,0 +1,141 @@
+import pytest
+import torch
+from torchvision.models import get_model_weights
+
+from fasternet_mm import extras
+from fasternet_mm.benchmark import engines
+from fasternet_mm.benchmark.networks import (
+    OURS,
+    PEERS,
+    Task,
+    check_networks,
+    count,
+    new_network,
+    published_accuracy,
+    published_size,
+)
+from fasternet_mm.benchmark.plan import candidates, pair
+from fasternet_mm.errors import UserError
+
+
+def test_each_network_runs_with_each_engine_after_its_baseline():
+    pairs = pair(['fasternet_s', 'timm/fasternet_s:slicing', 'torchvision/swin_t'], ['optimised', 'onnxruntime'])
+    assert pairs == [
+        ('timm/fasternet_s', 'eager'),
+        ('torchvision/swin_t', 'eager'),
+        ('torchvision/swin_t', 'onnxruntime'),
+        ('fasternet_s', 'optimised'),
+        ('fasternet_s', 'onnxruntime'),
+        ('timm/fasternet_s:slicing', 'onnxruntime'),
+    ]
+
+
+def test_all_can_be_compared_with_one():
+    pairs = pair(['fasternet_s', 'timm/fasternet_t0'], ['eager'], baseline='torchvision/resnet50')
+    assert pairs[0] == ('torchvision/resnet50', 'eager')
+    found = candidates([('torchvision/resnet18', 'eager')], size=(32, 64), baseline='torchvision/resnet50')
+    assert found[0].baseline == ('torchvision/resnet50', 'eager')
+    assert (found[0].facts['height'], found[0].facts['width']) == (32, 64)
+
+
+@pytest.mark.parametrize('name', ['fasternet_t0', 'timm/fasternet_t0', 'torchvision/convnext_tiny'])
+def test_a_size_that_a_network_does_not_take_is_named(name):
+    with pytest.raises(UserError, match=f'{name} does not take pictures of 4x3'):
+        candidates([(name, 'eager')], size=(3, 4))
+
+
+def test_optimised_is_for_fasternet_alone():
+    with pytest.raises(UserError, match='optimised are for fasternet_t0 to fasternet_l alone'):
+        pair(['torchvision/resnet50'], ['optimised'])
+
+
+@pytest.mark.parametrize(
+    ('name', 'form', 'message'),
+    [
+        ('fasternet_z', 'classifier', 'did you mean fasternet_'),
+        ('timm/fasternet_s:slice', 'classifier', 'timm/fasternet_s:slice is unknown'),
+        ('timm/resnet50:slicing', 'classifier', 'is unknown'),
+        ('torchvision/resnet_50', 'classifier', 'did you mean torchvision/resnet50'),
+        ('huggingface/resnet50', 'classifier', 'use fasternet_s, timm/NAME or torchvision/NAME'),
+        ('torchvision/resnet50', 'backbone', "compare with timm's"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_named(name, form, message):
+    with pytest.raises(UserError, match=message):
+        check_networks([name], form)
+
+
+@pytest.mark.parametrize(
+    ('package', 'extra', 'check'),
+    [
+        ('timm', 'benchmark', lambda: check_networks(['timm/fasternet_s'], 'classifier')),
+        ('onnxruntime', 'onnx', lambda: engines.check_engines(['onnxruntime'], 'cpu')),
+        ('openvino', 'openvino', lambda: engines.check_engines(['openvino'], 'cpu')),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(package, extra, check, monkeypatch):
+    monkeypatch.setattr(extras.importlib.util, 'find_spec', lambda name: None if name == package else object())
+    monkeypatch.setattr(extras.importlib, 'import_module', lambda name: None)
+    with pytest.raises(UserError, match=rf"needs the package {package}: pip install '\.\[{extra}\]'"):
+        check()
+
+
+@pytest.mark.parametrize(
+    ('engine', 'message'),
+    [('tensorrt', 'tensorrt is unknown: use eager'), ('eager-float16', 'not for this cpu: use eager')],
+)
+def test_an_engine_that_is_not_to_be_had_is_named(engine, message):
+    with pytest.raises(UserError, match=message):
+        engines.check_engines([engine], 'cpu')
+
+
+def test_the_compiled_engine_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    with pytest.raises(UserError, match='needs a C'):
+        engines.check_engines(['compiled'], 'cpu')
+
+
+@pytest.mark.parametrize('name', ['mobilenet_v2', 'swin_t'])
+def test_peers_count_as_torchvision_says(name):
+    meta = get_model_weights(name).DEFAULT.meta
+    found = count(Task(f'torchvision/{name}', batch=2))
+    assert found.parameters == meta['num_params']
+    assert found.macs / 2e9 == pytest.approx(meta['_ops'], abs=0.001)
+
+
+@pytest.mark.parametrize('name', [*OURS, *(name for name in PEERS if name.startswith('timm/'))])
+def test_every_network_has_its_published_accuracy(name):
+    check_networks([name], 'backbone' if name.startswith('timm/') else 'classifier')
+    assert 60 < published_accuracy(name).top1 < 90
+    assert published_accuracy(name).source.startswith('arXiv')
+
+
+def test_accuracies_are_for_the_size_that_they_were_published_for():
+    assert published_size('timm/mobilevit_s') == 256
+    assert published_size('timm/fasternet_s:slicing') == published_size('torchvision/resnet50') == 224
+    assert published_accuracy('timm/fasternet_s:slicing').top1 == 81.3
+    assert published_accuracy('torchvision/resnet50') == (80.9, 'TorchVision, ResNet50_Weights.IMAGENET1K_V2')
+    assert published_accuracy('timm/resnet18') is None
+
+
+@pytest.mark.parametrize('form', ['classifier', 'backbone'])
+def test_both_of_timms_modes_compute_the_same(form):
+    picture = torch.randn(1, 3, 64, 64)
+    nets = [new_network(f'timm/fasternet_t0{mode}', form) for mode in ('', ':slicing')]
+    modes = [
+        next(module.forward.__name__ for name, module in net.named_modules() if name.endswith('spatial_mixing'))
+        for net in nets
+    ]
+    assert modes == ['forward_split_cat', 'forward_slicing']
+    torch.testing.assert_close(*(net(picture) for net in nets))
+
+
+@pytest.mark.parametrize('engine', ['eager', 'onnxruntime', 'openvino'])
+def test_what_an_engine_computes_is_the_network(engine):
+    for package in engines.ENGINES[engine].packages:
+        pytest.importorskip(package)
+    task = Task('fasternet_t0', height=64, width=96)
+    with torch.no_grad():
+        expected = new_network('fasternet_t0', 'classifier')(task.pictures())
+    found = engines.prepare(engine, task)()
+    torch.testing.assert_close(torch.as_tensor(found[0]).reshape(1, -1), expected, rtol=1e-3, atol=1e-5)
