@@ -47,7 +47,7 @@ demo-seg: $(SEG_CHECKPOINT)
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 clean:
 	rm -rf $(VENV) work_dirs data/shapes

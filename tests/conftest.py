@@ -1,4 +1,8 @@
+import os
 from pathlib import Path
+
+# Tests run side by side, one to a core. Set before PyTorch reads it, and inherited by the tools that tests start.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch

@@ -143,7 +143,6 @@ COLUMNS: dict[str, dict[str, Callable[[Mapping[str, Any]], str]]] = {
         'mode': lambda row: row['engine'],
         **_TIME,
         **_RATIO,
-        'kept for backward': _bytes('kept'),
         'peak': _bytes('peak'),
     },
 }

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from ..extras import require
@@ -36,8 +35,7 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
         device: 'cpu' or 'cuda'.
 
     Returns:
-        Candidates with the facts ``kept``, bytes that the graph holds after the forward pass, and ``peak``, bytes in
-        use at the peak of a step beyond those of before: see `kept_bytes`, `peak_bytes`.
+        Candidates with the fact ``peak``, bytes in use at the peak of a step beyond those of before: see `peak_bytes`.
 
     Raises:
         UserError: timm is missing.
@@ -58,7 +56,7 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
                 prepare=partial(_finished, step, device),
                 baseline=(timms, 'plain'),
                 pictures=batch,
-                facts=dict(side=side, kept=kept_bytes(net, pictures), peak=peak_bytes(step, device)),
+                facts=dict(side=side, peak=peak_bytes(step, device)),
             )
             found.append(candidate)
     return found
@@ -92,27 +90,6 @@ def _finished(step: Callable[[], Any], device: str) -> Callable[[], Any]:
             torch.cuda.synchronize()
 
     return run
-
-
-def kept_bytes(net: nn.Module, pictures: Tensor) -> int:
-    """Bytes that the graph of a forward pass and its loss holds for the backward pass, counted exactly.
-
-    PyTorch shows each tensor that it saves to a hook; memory that several of them share counts once, and that of
-    parameters and buffers not at all.
-    """
-    own = {x.untyped_storage().data_ptr() for x in (*net.parameters(), *net.buffers())}
-    kept: dict[int, int] = {}
-
-    def save(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return x
-
-    with saved_tensors_hooks(save, lambda x: x):
-        loss = _loss(net(pictures))
-    del loss
-    return sum(kept.values())
 
 
 def peak_bytes(call: Callable[[], Any], device: str = 'cpu') -> int:

@@ -15,6 +15,7 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -136,10 +137,31 @@ class FasterNetBlock(nn.Module):
         return checkpoint(self._residual, x, use_reentrant=False, context_fn=lambda: contexts)
 
     def _residual(self, x: Tensor) -> Tensor:
-        branch = self.mlp(self.spatial_mixing(x))
+        storing = self.training and torch.is_grad_enabled() and not (self.with_cp or is_compiling())
+        with self._mixed_map_rebuilt(x) if storing else nullcontext():
+            hidden = self.mlp[0](self.spatial_mixing(x))
+        branch = self.mlp[1:](hidden)
         if self.layer_scale is not None:
             branch = branch * self.layer_scale[:, None, None]
         return x + self.drop_path(branch)
+
+    def _mixed_map_rebuilt(self, x: Tensor) -> saved_tensors_hooks:
+        """Context in which what goes into the first PWConv is stored as PConv's channels alone.
+
+        The others are the block's input, which is stored anyway: the backward pass puts them together again.
+        """
+        dim_conv, untouched = self.spatial_mixing.dim_conv, x.detach()[:, self.spatial_mixing.dim_conv :]
+        is_mixed = x.shape != self.mlp[0].weight.shape
+
+        def pack(saved: Tensor) -> Tensor | tuple[Tensor]:
+            return (saved[:, :dim_conv].clone(),) if is_mixed and saved.shape == x.shape else saved
+
+        def unpack(kept: Tensor | tuple[Tensor]) -> Tensor:
+            if isinstance(kept, Tensor):
+                return kept
+            return torch.cat((kept[0], untouched.to(kept[0].dtype)), dim=1)
+
+        return saved_tensors_hooks(pack, unpack)
 
 
 class FasterNetStage(nn.Module):
@@ -273,6 +295,9 @@ class FasterNet(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         check_input_size(x)
+        if self.training and not is_compiling():
+            # Convolutions hand this layout on, to necks and heads too: faster steps (docs/benchmarks.md).
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x)
         maps = []
         for position, stage in enumerate(self.stages):

@@ -1,26 +1,10 @@
 import pytest
 import torch
-from torch import nn
 
 from fasternet_mm.benchmark.memory import _measure
-from fasternet_mm.benchmark.training import kept_bytes, peak_bytes, training_candidates
+from fasternet_mm.benchmark.training import peak_bytes, training_candidates
 
 MIB = 2**20
-
-
-class OneMap(nn.Module):
-    """One map. The graph needs input and weight, for each other's gradient, and the result, as the loss does."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(8, 8)
-
-    def forward(self, x):
-        return [self.linear(x).sigmoid()]
-
-
-def test_what_the_graph_keeps_is_counted_once_and_without_weights():
-    assert kept_bytes(OneMap(), torch.randn(100, 8, requires_grad=True)) == 2 * 100 * 8 * 4
 
 
 def test_the_peak_counts_what_is_alive_at_a_time():
@@ -34,10 +18,7 @@ def test_steps_are_those_of_both_backbones_and_checkpointing_keeps_less():
     assert list(found) == [(name, mode) for name in names for mode in ('plain', 'checkpointed')]
     assert {one.baseline for one in found.values()} == {('timm/fasternet_t0', 'plain')}
     for name in names:
-        plain, checkpointed = (found[name, mode].facts for mode in ('plain', 'checkpointed'))
-        assert checkpointed['kept'] < plain['kept'] / 2
-        assert checkpointed['kept'] < checkpointed['peak'] < plain['peak']
-        assert plain['kept'] <= plain['peak']
+        assert found[name, 'checkpointed'].facts['peak'] < found[name, 'plain'].facts['peak']
 
 
 def allocate():

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch.autograd import gradcheck
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fasternet_mm import FasterNet, FasterNetBlock, FasterNetStage, PartialConv
+from fasternet_mm.benchmark.training import peak_bytes
 from fasternet_mm.models.backbone import ARCHITECTURES
 
 VARIANTS = list(ARCHITECTURES)
@@ -181,6 +183,31 @@ def test_checkpointing_stores_fewer_activations():
         return total
 
     assert stored(tiny(with_cp=True).train()) < 0.7 * stored(tiny().train())
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+@pytest.mark.parametrize('side', [64, 32])  # 32: one pixel in the last stage, maps with the shape of weights
+def test_storing_less_for_the_backward_pass_changes_no_gradient(monkeypatch, dtype, side):
+    net = randomise_norms(tiny(layer_scale_init_value=0.5)).train()
+    pictures = torch.randn(2 * TINY['embed_dim'] * 8, 3, side, side)
+
+    def step():
+        net.zero_grad()
+        with torch.autocast('cpu', dtype, enabled=dtype is not None):
+            maps = net(pictures)
+        sum(x.float().square().mean() for x in maps).backward()
+        return [parameter.grad.clone() for parameter in net.parameters()]
+
+    found, peak = step(), peak_bytes(step)
+    monkeypatch.setattr(FasterNetBlock, '_mixed_map_rebuilt', lambda self, x: nullcontext())
+    for mine, expected in zip(found, step(), strict=True):
+        assert torch.equal(mine, expected)
+    assert peak < peak_bytes(step)
+
+
+def test_maps_are_channels_last_in_training():
+    for x in tiny().train()(torch.randn(2, 3, 64, 96)):
+        assert x.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize('training', [True, False])
