@@ -2,11 +2,13 @@
 
 import argparse
 import os
+from pathlib import Path
 
 from command_line import config_parser, run
 
 EPILOG = """examples:
   python tools/train.py configs/shapes/mask_rcnn_fasternet_t0_shapes.py      five minutes on two cores, no data needed
+  python tools/train.py configs/mask_rcnn_fasternet_s.py --data my_pictures  your own pictures and annotations
   python tools/train.py configs/mask_rcnn_fasternet_s.py --auto-scale-lr     COCO 2017 under data/coco, one GPU
   python tools/train.py CONFIG --load-from mask_rcnn_fasternet_s_coco --new-heads
       on your own classes from COCO's weights
@@ -17,6 +19,27 @@ EPILOG = """examples:
 def arguments() -> argparse.ArgumentParser:
     result = config_parser('Train a detector or segmenter from a config.', EPILOG)
     result.add_argument('--work-dir', help="folder of logs and checkpoints; default: work_dirs/ and the config's name")
+    result.add_argument(
+        '--data',
+        metavar='DIR',
+        help='your own pictures with annotations: COCO, Pascal VOC, YOLO, LabelMe or VIA; label maps for segmenters '
+        '(docs/your-own-data.md)',
+    )
+    result.add_argument(
+        '--dry-run', action='store_true', help='with --data: show what was found and decided, and stop before training'
+    )
+    result.add_argument(
+        '--size',
+        type=size,
+        metavar='WxH',
+        help='with --data: resize pictures to fit into this size; default: by what is in them',
+    )
+    result.add_argument(
+        '--epochs', type=int, metavar='N', help='with --data: how often each picture is seen; default: by their number'
+    )
+    result.add_argument(
+        '--ignore-label', type=int, metavar='N', help='with --data: the label of pixels that are no class; default: 255'
+    )
     result.add_argument(
         '--resume',
         nargs='?',
@@ -63,6 +86,13 @@ def arguments() -> argparse.ArgumentParser:
     return result
 
 
+def size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition('x')
+    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 32):
+        raise argparse.ArgumentTypeError(f'{text}: give two numbers of pixels, at least 32, as in 1333x800')
+    return int(width), int(height)
+
+
 def main(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     import torch
@@ -74,7 +104,7 @@ def main(args: argparse.Namespace) -> None:
 
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.amp:
@@ -96,6 +126,10 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(
             '--new-heads and --allow-mismatch say how to start from other weights: add --load-from CHECKPOINT'
         )
+    if args.data is None and (args.dry_run or args.size or args.epochs or args.ignore_label is not None):
+        raise UserError('--dry-run, --size, --epochs and --ignore-label are for --data DIR: name the folder')
+    if args.data and not use_data(cfg, args):
+        return
     if args.resume:
         resumed = latest_checkpoint(cfg.work_dir) if args.resume is True else args.resume
         if resumed:
@@ -110,6 +144,32 @@ def main(args: argparse.Namespace) -> None:
         if metrics:
             print(metric_table(metrics))
         print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
+
+
+def use_data(cfg, args: argparse.Namespace) -> bool:
+    """Make the config one for the user's own data, and show what was decided; whether to go on."""
+    import sys
+
+    from fasternet_mm.engine.config import merge_options
+    from fasternet_mm.engine.storage import check_writable
+    from fasternet_mm.own_data.planning import plan_text, use_own_data, write_config
+    from fasternet_mm.own_data.sheet import draw_samples
+
+    check_writable(cfg.work_dir)
+    processes = (
+        int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1) if args.launcher != 'none' else 1
+    )
+    plan = use_own_data(cfg, args.data, args.seed or 0, args.size, args.epochs, args.ignore_label, processes)
+    merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
+    config = write_config(cfg)
+    if int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0:
+        sheet = Path(cfg.work_dir, 'samples.png')
+        draw_samples(cfg, plan.pictures['train'], sheet)
+        print(f'{plan_text(plan)}\n{"samples:":15}{sheet}\n{"config:":15}{config}')
+        sys.stdout.flush()
+    if args.dry_run:
+        print(f'To train: the same command without --dry-run; nothing has to be edited in {config}')
+    return not args.dry_run
 
 
 def log_for_tensorboard(cfg) -> None:

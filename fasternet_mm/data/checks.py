@@ -92,6 +92,16 @@ def check_heads(cfg: Config, key: str, classes: Sequence[str]) -> None:
             )
 
 
+def set_class_count(model: Any, count: int) -> None:
+    """Let each head of a model's config tell ``count`` classes."""
+    for path, _ in list(_class_counts(model)):
+        node = model
+        *parents, name = path.removeprefix('model.').split('.')
+        for part in parents:
+            node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+        node[name] = count
+
+
 def _ignored_label(model: Any) -> int:
     """The label that a segmenter's decode head ignores, which padding must have."""
     heads = model.get('decode_head') or {}

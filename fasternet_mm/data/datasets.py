@@ -1,5 +1,7 @@
 """Data sets in MMDetection's and MMSegmentation's form."""
 
+import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 from mmdet.datasets import CocoDataset
@@ -51,3 +53,18 @@ class ShapesSegDataset(BaseSegDataset):
             img_suffix='.png',
             **kwargs,
         )
+
+
+@DATASETS.register_module()
+class LabelMapDataset(BaseSegDataset):
+    """Pictures and label maps listed in a file, wherever they are and whatever their names.
+
+    Args:
+        ann_file: JSON, a list of ``{"img_path": …, "seg_map_path": …}``.
+        kwargs: as for MMSegmentation's ``BaseSegDataset``.
+    """
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """One record per picture, in the order of the file."""
+        extra = dict(label_map=self.label_map, reduce_zero_label=self.reduce_zero_label, seg_fields=[])
+        return [{**pair, **extra} for pair in json.loads(Path(self.ann_file).read_text())]

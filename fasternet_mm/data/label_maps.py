@@ -83,14 +83,14 @@ def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | N
     path = picture
     try:
         with Image.open(path) as image:
-            size = _size_as_read(image)
+            size = size_as_read(image)
         path = labels
         with Image.open(path) as image:
             if image.mode not in ONE_CHANNEL:
                 return f'{path} has mode {image.mode}: one channel of 8 bits is needed, the pixel is the class index'
             if image.size != size:
                 return '{} has {}x{} pixels, its picture {} {}x{}'.format(path, *image.size, picture, *size)
-            strange = sorted(_labels_in(image) - allowed)
+            strange = sorted(labels_in(image) - allowed)
     except FileNotFoundError:
         return f'{path} does not exist' + (f', the label map of {picture}' if path == labels else '')
     except UnidentifiedImageError:
@@ -101,13 +101,14 @@ def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | N
     return f'{path} has the labels {few}, but {rule}' if strange else None
 
 
-def _size_as_read(picture: Image.Image) -> tuple[int, int]:
+def size_as_read(picture: Image.Image) -> tuple[int, int]:
     """Width and height as OpenCV gives them, which turns a picture as its EXIF says."""
     turned = 'exif' in picture.info and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return picture.size[::-1] if turned else picture.size
 
 
-def _labels_in(image: Image.Image) -> set[int]:
+def labels_in(image: Image.Image) -> set[int]:
+    """The values of a label map's pixels."""
     if image.mode in ('L', 'P'):  # six times as fast as NumPy
         return set(np.flatnonzero(image.histogram()).tolist())
     return set(np.unique(np.asarray(image)).astype(int).tolist())

@@ -33,10 +33,19 @@ def load_config(path: str, options: Sequence[str] = ()) -> Config:
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     cfg.setdefault('load_options', {})
+    merge_options(cfg, options)
+    return cfg
+
+
+def merge_options(cfg: Config, options: Sequence[str]) -> None:
+    """Merge options, as for `load_config`, into a config.
+
+    Raises:
+        UserError: an option names a key that nothing would read.
+    """
     for key, value in _parse(options).items():
         _check_key(cfg, key)
         cfg.merge_from_dict({key: value})
-    return cfg
 
 
 def _parse(options: Sequence[str]) -> dict[str, Any]:
@@ -112,6 +121,7 @@ def _arguments(cls: type) -> set[str]:
     return names - {'self'}
 
 
-def default_work_dir(config: str) -> str:
-    """MMDetection's convention: ``work_dirs/`` and the config's name."""
-    return str(Path('work_dirs') / Path(config).stem)
+def default_work_dir(config: str, data: str | None = None) -> str:
+    """MMDetection's convention: ``work_dirs/`` and the config's name; with the user's own data also that folder's."""
+    name = Path(config).stem
+    return str(Path('work_dirs') / (f'{name}_{Path(data).resolve().name}' if data else name))

@@ -1,0 +1,4 @@
+# Faster R-CNN with FPN as MMDetection configures it for ResNet-50, on FasterNet.
+_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+
+model = dict(backbone=dict(_delete_=True, type='fasternet_mm.FasterNet'))

@@ -1,0 +1,15 @@
+# For boxes alone. No Faster R-CNN with FasterNet is published; the recipe is that of Mask R-CNN.
+_base_ = [
+    '_base_/models/faster_rcnn_fasternet.py',
+    '_base_/datasets/coco_detection.py',
+    '_base_/schedules/adamw_1x.py',
+    '_base_/runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        arch='t1',
+        init_cfg=dict(type='Pretrained', checkpoint='fasternet_t1_in1k'),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -1,0 +1,62 @@
+"""What decisions about training need to know of each picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..data.label_maps import labels_in, size_as_read
+from .content import Instances, LabelMaps
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture and its annotations in brief.
+
+    Attributes:
+        size: width and height.
+        labels: indices of classes: one for each object, or those that the label map has.
+        sides: of each object, the square root of its box's area in pixels; none for label maps.
+    """
+
+    size: tuple[int, int]
+    labels: tuple[int, ...]
+    sides: tuple[float, ...] = ()
+
+
+def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
+    """A `Picture` for each of a split, in its order. Label maps are read, which takes a while, by all cores."""
+    if isinstance(data, LabelMaps):
+        pairs = data.splits[split]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = pool.map(_reader(len(data.classes)), *zip(*pairs)) if pairs else ()
+            return list(tqdm(read, f'reading {split}', len(pairs), leave=False, disable=None))
+    content = data.splits[split]
+    index = {category['id']: number for number, category in enumerate(content['categories'])}
+    objects: dict[int, list[dict]] = {image['id']: [] for image in content['images']}
+    for one in content['annotations']:
+        objects[one['image_id']].append(one)
+    return [
+        Picture(
+            (image['width'], image['height']),
+            tuple(index[one['category_id']] for one in objects[image['id']]),
+            tuple((one['bbox'][2] * one['bbox'][3]) ** 0.5 for one in objects[image['id']]),
+        )
+        for image in content['images']
+    ]
+
+
+def _reader(classes: int) -> Callable[[Path, Path], Picture]:
+    def read(picture: Path, labels: Path) -> Picture:
+        with Image.open(picture) as image:
+            size = size_as_read(image)
+        with Image.open(labels) as image:
+            return Picture(size, tuple(sorted(label for label in labels_in(image) if label < classes)))
+
+    return read

@@ -1,0 +1,165 @@
+"""From a folder with data of one's own to a complete config, and what is to be said about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from terminaltables import AsciiTable
+
+from ..engine.storage import write_atomically
+from ..errors import UserError
+from .checking import check_own_data
+from .configuring import use_data, use_schedule
+from .content import Instances, LabelMaps, Problem
+from .label_maps import write_label_maps
+from .layouts import read_own_data
+from .pictures import Picture, describe_pictures
+from .recipe import Recipe, choose_recipe
+from .splitting import ensure_validation
+from .start_weights import choose_start
+
+CONFIG = 'config.py'
+"""The complete config in a work directory: training, tests and predictions need nothing else."""
+
+SHOWN_CLASSES = 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found in someone's data, and what was decided for training on it.
+
+    Attributes:
+        data: with a validation part.
+        pictures: of each split.
+        split: how the validation part came about, for people.
+        recipe: sizes and schedule.
+        start: the weights that training starts from, for people.
+    """
+
+    data: Instances | LabelMaps
+    pictures: dict[str, list[Picture]]
+    split: str
+    recipe: Recipe
+    start: str
+
+
+def use_own_data(
+    cfg: Config,
+    folder: str,
+    seed: int = 0,
+    scale: tuple[int, int] | None = None,
+    epochs: int | None = None,
+    ignored: int | None = None,
+    processes: int = 1,
+) -> Plan:
+    """Read a folder of data, and make a config one for training on it; annotations are written into its ``work_dir``.
+
+    Args:
+        cfg: of a detector or segmenter, with ``work_dir`` set; it is changed.
+        folder: with the data; see docs/your-own-data.md for what is accepted.
+        seed: of the split where the data has no validation part.
+        scale: two sides that pictures are resized to fit into. Default: chosen by the data.
+        epochs: how often each picture is seen. Default: chosen by their number.
+        ignored: the label that is no class. Default: 255.
+        processes: that train together.
+
+    Raises:
+        UserError: the data is not recognised, has mistakes, or is not what the config's model learns from.
+    """
+    data = read_own_data(folder, instances='decode_head' not in cfg.model)
+    if ignored is not None:
+        _ignore(data, ignored)
+    _refuse_problems(folder, check_own_data(data, thorough=False))
+    _check_masks(cfg, folder, data)
+    split = ensure_validation(data, seed)
+    pictures = {name: describe_pictures(data, name) for name in data.splits}
+    recipe = choose_recipe(
+        'detection' if isinstance(data, Instances) else 'segmentation',
+        pictures['train'],
+        cfg.train_dataloader.batch_size,
+        processes,
+        cfg.optim_wrapper.optimizer.lr,
+        cfg.get('auto_scale_lr', {}).get('base_batch_size', cfg.train_dataloader.batch_size),
+        scale,
+        epochs,
+    )
+    written = Path(cfg.work_dir, 'data').absolute()
+    if isinstance(data, LabelMaps):
+        data = write_label_maps(data, written)
+    use_data(cfg, data, recipe, written)
+    use_schedule(cfg, recipe)
+    return Plan(data, pictures, split, recipe, choose_start(cfg))
+
+
+def write_config(cfg: Config) -> Path:
+    """Write the complete config into its work directory."""
+    path = Path(cfg.work_dir, CONFIG)
+    write_atomically(path, cfg.pretty_text.encode())
+    return path
+
+
+def _ignore(data: Instances | LabelMaps, ignored: int) -> None:
+    if isinstance(data, Instances):
+        raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
+    data.ignored = ignored
+    if ignored == len(data.classes) - 1:  # the last number is no class, so there is one class less
+        data.classes, data.palette = data.classes[:-1], data.palette[:-1]
+
+
+def _refuse_problems(folder: str, problems: Sequence[Problem]) -> None:
+    severe = [problem for problem in problems if problem.severe]
+    if severe:
+        shown = '; '.join(f'{problem.file}: {problem.what}' for problem in severe[:3])
+        raise UserError(
+            f'{folder} has {len(severe)} mistakes ({shown}{"; …" if len(severe) > 3 else ""}): mend them, '
+            f'python tools/check_data.py {folder} names all'
+        )
+
+
+def _check_masks(cfg: Config, folder: str, data: Instances | LabelMaps) -> None:
+    if isinstance(data, LabelMaps) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
+        return
+    objects = [one for content in data.splits.values() for one in content['annotations']]
+    bare = sum(not one.get('segmentation') for one in objects)
+    config = Path(cfg.filename)
+    boxes_alone = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))
+    right = boxes_alone if boxes_alone != config and boxes_alone.is_file() else 'configs/faster_rcnn_fasternet_s.py'
+    raise UserError(
+        f'{bare} of the {len(objects)} objects in {folder} have a box and no mask, but {config} learns masks: '
+        f'train {right}, which learns boxes alone'
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """What was found and decided, for the terminal."""
+    recipe, data = plan.recipe, plan.data
+    size = f'{recipe.scale[0]}x{recipe.scale[1]}: {recipe.scale_reason}'
+    length = f'{recipe.epochs} epochs, {recipe.steps:,} steps'
+    if recipe.task == 'segmentation':
+        size += f'; trained on crops of {recipe.crop}x{recipe.crop}'
+    lines = {
+        'data': f'{data.root}: {data.layout}',
+        'split': plan.split,
+        'picture size': size,
+        'start': plan.start,
+        'schedule': f'{length} of {recipe.pictures_per_step} pictures, evaluated every {recipe.interval_text}',
+        'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
+    }
+    return '\n'.join([_table(plan), *(f'{what + ":":15}{value}' for what, value in lines.items())])
+
+
+def _table(plan: Plan) -> str:
+    """Pictures, and of each class the objects, or the pictures that have it, in each split."""
+    splits = [name for name in ('train', 'val', 'test') if name in plan.pictures]
+    counts = {name: Counter(label for picture in plan.pictures[name] for label in picture.labels) for name in splits}
+    what = 'objects' if isinstance(plan.data, Instances) else 'pictures with'
+    rows = [['', *splits], ['pictures', *(f'{len(plan.pictures[name]):,}' for name in splits)]]
+    for number, label in enumerate(plan.data.classes[:SHOWN_CLASSES]):
+        rows.append([f'{what}: {label}', *(f'{counts[name][number]:,}' for name in splits)])
+    if len(plan.data.classes) > SHOWN_CLASSES:
+        rows.append([f'and {len(plan.data.classes) - SHOWN_CLASSES} more classes', *('' for _ in splits)])
+    return AsciiTable(rows).table

@@ -1,0 +1,133 @@
+"""How long, how fast and at what size to train on data of one's own; docs/your-own-data.md gives the reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .pictures import Picture
+
+ENOUGH_PICTURES = 2000
+"""From so many on, a picture is seen `EPOCHS` times; below, more often the fewer there are."""
+
+EPOCHS = dict(detection=12, segmentation=40)
+
+MIN_STEPS = 400
+
+MAX_WARMUP = 500
+
+SMALL_OBJECT = 32
+"""Pixels: COCO calls objects of less than 32x32 small."""
+
+LARGEST = dict(detection=(1333, 800), segmentation=(2048, 1024))
+"""The longer and the shorter side that pictures are not enlarged or kept beyond."""
+
+CROP = 512
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run.
+
+    Attributes:
+        task: 'detection' or 'segmentation'.
+        scale: longer and shorter side that pictures are resized to fit into.
+        scale_reason: why, for people.
+        crop: side of the squares that segmenters are trained on.
+        batch: pictures per process and step.
+        pictures_per_step: of all processes.
+        epochs: how often each picture is seen.
+        steps: in all.
+        warmup: steps in which the learning rate grows.
+        lr: learning rate after the warm-up.
+        interval: evaluations are so many epochs (detection) or steps (segmentation) apart.
+    """
+
+    task: str
+    scale: tuple[int, int]
+    scale_reason: str
+    crop: int
+    batch: int
+    pictures_per_step: int
+    epochs: int
+    steps: int
+    warmup: int
+    lr: float
+    interval: int
+
+    @property
+    def interval_text(self) -> str:
+        unit = 'epoch' if self.task == 'detection' else 'step'
+        return f'{self.interval:,} {unit}s' if self.interval > 1 else unit
+
+
+def choose_recipe(
+    task: str,
+    pictures: Sequence[Picture],
+    batch: int,
+    processes: int,
+    lr: float,
+    base_batch: int,
+    scale: tuple[int, int] | None = None,
+    epochs: int | None = None,
+) -> Recipe:
+    """The recipe for a data set.
+
+    Args:
+        task: 'detection' or 'segmentation'.
+        pictures: those to train on.
+        batch: pictures per process and step that the config has.
+        processes: that train together.
+        lr: the config's learning rate, for ``base_batch`` pictures per step in all.
+        base_batch: see ``lr``.
+        scale: two sides to resize pictures to. Default: `choose_scale`.
+        epochs: how often each picture is seen. Default: `EPOCHS`, and more where there are few pictures.
+    """
+    count = len(pictures)
+    batch = max(1, min(batch, count // processes))
+    together = batch * processes
+    steps_per_epoch = math.ceil(count / together)
+    if epochs is None:
+        usual = EPOCHS[task] * max(1.0, math.sqrt(ENOUGH_PICTURES / count))
+        epochs = math.ceil(max(usual, MIN_STEPS / steps_per_epoch))
+    steps = epochs * steps_per_epoch
+    if scale:
+        scale, reason = (max(scale), min(scale)), 'as you say'
+    else:
+        scale, reason = choose_scale(task, pictures)
+    return Recipe(
+        task=task,
+        scale=scale,
+        scale_reason=reason,
+        crop=min(CROP, 32 * math.ceil(scale[1] / 32)),
+        batch=batch,
+        pictures_per_step=together,
+        epochs=epochs,
+        steps=steps,
+        warmup=min(MAX_WARMUP, steps // 10),
+        lr=lr * math.sqrt(together / base_batch),
+        interval=max(1, (epochs if task == 'detection' else steps) // 10),
+    )
+
+
+def choose_scale(task: str, pictures: Sequence[Picture]) -> tuple[tuple[int, int], str]:
+    """Longer and shorter side to resize pictures to, and the reason.
+
+    It is the middle picture's size, enlarged until a quarter of the objects at most are small, and within `LARGEST`.
+    """
+    longer, shorter = (sorted(side(one.size) for one in pictures)[len(pictures) // 2] for side in (max, min))
+    object_sides = sorted(side for one in pictures for side in one.sides)
+    largest = LARGEST[task]
+    reason = 'the middle size of the pictures'
+    factor = 1.0
+    if object_sides:
+        quarter = object_sides[len(object_sides) // 4]
+        if quarter < SMALL_OBJECT:
+            factor = SMALL_OBJECT / max(quarter, 1)
+            reason = f'enlarged, since a quarter of the objects are below {quarter:.0f} pixels'
+    limit = min(largest[0] / longer, largest[1] / shorter)
+    if factor > limit:
+        factor = limit
+        reason += f', within {largest[0]}x{largest[1]}'
+    return (round(longer * factor), round(shorter * factor)), reason

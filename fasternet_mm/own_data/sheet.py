@@ -1,0 +1,55 @@
+"""A sheet of sample pictures with their annotations, for a look before training."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+
+from ..inference.drawing import write_sheet
+from .pictures import Picture
+
+SAMPLES = 12
+
+
+def draw_samples(cfg: Config, pictures: Sequence[Picture], out_file: Path) -> None:
+    """Draw some of the training pictures with their annotations, as training reads them.
+
+    Args:
+        cfg: as `use_own_data` made it.
+        pictures: those that it trains on, in the order of its data set.
+        out_file: the sheet; the suffix chooses the format.
+    """
+    init_default_scope(cfg.default_scope)
+    segmentation = 'decode_head' in cfg.model
+    pack = dict(type='PackSegInputs' if segmentation else 'PackDetInputs')
+    config = {**cfg.train_dataloader.dataset, 'pipeline': [*cfg.train_dataloader.dataset.pipeline[:2], pack]}
+    dataset = DATASETS.build(config)
+    visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'save_dir': None})
+    visualizer.dataset_meta = dataset.metainfo
+    with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
+        drawings = []
+        for number in choose_samples(pictures):
+            sample = dataset[number]['data_samples']
+            image = mmcv.imread(sample.img_path, channel_order='rgb')
+            drawings.append(Path(folder, f'{number}.png'))
+            visualizer.add_datasample('annotations', image, sample, draw_pred=False, out_file=str(drawings[-1]))
+        write_sheet(drawings, out_file)
+
+
+def choose_samples(pictures: Sequence[Picture]) -> list[int]:
+    """Numbers of up to `SAMPLES` pictures: each next one has most of the classes that were not shown yet."""
+    order = np.random.default_rng(0).permutation(len(pictures)).tolist()
+    chosen: list[int] = []
+    shown: set[int] = set()
+    while order and len(chosen) < SAMPLES:
+        number = max(order[:1000], key=lambda number: len({*pictures[number].labels} - shown))
+        order.remove(number)
+        chosen.append(number)
+        shown |= {*pictures[number].labels}
+    return chosen

@@ -1,0 +1,47 @@
+"""Which weights training on data of one's own starts from."""
+
+from __future__ import annotations
+
+from mmengine.config import Config, ConfigDict
+
+from ..engine.runner import build_model
+from ..errors import UserError
+from ..weights.catalog import CATALOG
+from ..weights.loading import fit_weights
+from ..weights.sources import read_checkpoint
+
+
+def choose_start(cfg: Config) -> str:
+    """The best weights to start from that can be had here; what they are, for people."""
+    if cfg.get('load_from'):
+        return cfg.load_from
+    backbone = cfg.model.backbone
+    coco = f'mask_rcnn_fasternet_{backbone.get("arch")}_coco'
+    notes = []
+    if coco in CATALOG and 'roi_head' in cfg.model:
+        try:
+            return f'{coco}, heads of its own classes left out ({_start_from_coco(cfg, coco)} tensors)'
+        except UserError as error:
+            notes.append(str(error))
+    pretrained = backbone.get('init_cfg') or {}
+    if pretrained.get('type') == 'Pretrained':
+        try:
+            read_checkpoint(pretrained.checkpoint, mmap=True)
+            return '; '.join([f'{pretrained.checkpoint}, in the backbone', *notes])
+        except UserError as error:
+            notes.append(str(error))
+        # As the small configs of configs/shapes: the authors' own initialisation is made for hundreds of epochs.
+        backbone.init_cfg = ConfigDict(type='Kaiming', layer='Conv2d', nonlinearity='relu')
+    return '; '.join(['random weights, which need much more data and time', *notes])
+
+
+def _start_from_coco(cfg: Config, source: str) -> int:
+    """Take a published Mask R-CNN where all but the heads of its classes, and its mask head, fit the config's model."""
+    options = dict(new_heads=True)
+    if not cfg.model.roi_head.get('mask_head'):
+        options['allow_mismatch'] = True
+    fit = fit_weights(build_model(cfg), read_checkpoint(source, mmap=True), source, **options)
+    if not all(name.startswith('roi_head.mask_head.') for name in fit.left_out):
+        raise UserError(f'{source} does not fit this model')
+    cfg.load_from, cfg.load_options = source, ConfigDict(options)
+    return len(fit.pairs)
