@@ -7,6 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
+
 
 class Kind(Enum):
     """Kinds of problems: a name for people, and whether it must be mended before training.
@@ -111,7 +114,7 @@ class LabelMaps:
     root: Path
     splits: dict[str, list[tuple[Path, Path]]]
     classes: list[str]
-    palette: list[tuple[int, int, int]]
+    palette: list[Colour]
     ignored: int | None = 255
     problems: list[Problem] = field(default_factory=list)
-    ignored_colours: list[tuple[int, int, int]] = field(default_factory=list)
+    ignored_colours: list[Colour] = field(default_factory=list)

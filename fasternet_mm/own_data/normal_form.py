@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from tqdm import tqdm
 from ..data.coco import mask_problem
 from ..data.picture_files import size_as_read
 from .content import Instances, Kind, Problem
-from .folder import DataFolder
+from .folder import DataFolder, named_splits, split_of
 
 EDGE = 1.0
 """Pixels by which a box may reach over the picture's edge without a word: rounding does that."""
@@ -113,6 +115,22 @@ def to_instances(
             categories=[dict(id=number, name=name) for name, number in categories.items()],
         )
     return Instances(layout, folder.root, content, problems)
+
+
+def split_by_folders(folder: DataFolder, pictures: Iterable[AnnotatedPicture]) -> dict[str, list[AnnotatedPicture]]:
+    """Splits as folders' names say, with the pictures without annotations in the same folders, which are background.
+
+    Raises:
+        UserError: there are several splits, but none to train.
+    """
+    pictures = list(pictures)
+    named = {picture.file for picture in pictures}
+    places = {posixpath.dirname(file) for file in named}
+    background = [file for file in folder.pictures if file not in named and posixpath.dirname(file) in places]
+    splits = defaultdict(list)
+    for picture in [*pictures, *(AnnotatedPicture(file, file) for file in background)]:
+        splits[split_of(posixpath.dirname(picture.file)) or 'train'].append(picture)
+    return named_splits(folder, splits)
 
 
 def picture_size(path: str | os.PathLike) -> tuple[int, int] | str:
