@@ -7,16 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from textwrap import shorten
 from typing import Any
 
-import numpy as np
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..errors import UserError
-
-ONE_CHANNEL = ('1', 'L', 'P', 'I', 'I;16', 'I;16B')
-"""Pillow's modes in which a pixel is one integer."""
+from .picture_files import ONE_CHANNEL, labels_in, size_as_read
 
 
 def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None:
@@ -99,16 +96,3 @@ def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | N
         return f'{path} cannot be read: {error}'
     few = ', '.join(map(str, strange[:5])) + (', …' if len(strange) > 5 else '')
     return f'{path} has the labels {few}, but {rule}' if strange else None
-
-
-def size_as_read(picture: Image.Image) -> tuple[int, int]:
-    """Width and height as OpenCV gives them, which turns a picture as its EXIF says."""
-    turned = 'exif' in picture.info and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    return picture.size[::-1] if turned else picture.size
-
-
-def labels_in(image: Image.Image) -> set[int]:
-    """The values of a label map's pixels."""
-    if image.mode in ('L', 'P'):  # six times as fast as NumPy
-        return set(np.flatnonzero(image.histogram()).tolist())
-    return set(np.unique(np.asarray(image)).astype(int).tolist())

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ..data.label_maps import labels_in, size_as_read
+from ..data.picture_files import labels_in, size_as_read
 from .content import Instances, LabelMaps
 
 

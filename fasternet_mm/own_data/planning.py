@@ -75,6 +75,9 @@ def use_own_data(
         _ignore(data, ignored)
     _refuse_problems(folder, check_own_data(data, thorough=False))
     _check_masks(cfg, folder, data)
+    written = Path(cfg.work_dir, 'data').absolute()
+    if isinstance(data, LabelMaps):
+        data = write_label_maps(data, written)
     split = ensure_validation(data, seed)
     pictures = {name: describe_pictures(data, name) for name in data.splits}
     recipe = choose_recipe(
@@ -87,9 +90,6 @@ def use_own_data(
         scale,
         epochs,
     )
-    written = Path(cfg.work_dir, 'data').absolute()
-    if isinstance(data, LabelMaps):
-        data = write_label_maps(data, written)
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe)
     return Plan(data, pictures, split, recipe, choose_start(cfg))
@@ -113,7 +113,7 @@ def _ignore(data: Instances | LabelMaps, ignored: int) -> None:
 def _refuse_problems(folder: str, problems: Sequence[Problem]) -> None:
     severe = [problem for problem in problems if problem.severe]
     if severe:
-        shown = '; '.join(f'{problem.file}: {problem.what}' for problem in severe[:3])
+        shown = '; '.join(map(str, severe[:3]))
         raise UserError(
             f'{folder} has {len(severe)} mistakes ({shown}{"; …" if len(severe) > 3 else ""}): mend them, '
             f'python tools/check_data.py {folder} names all'

@@ -1,0 +1,332 @@
+"""Pictures with label maps: a class for each pixel, as an index or as a colour."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..data.picture_files import ONE_CHANNEL, labels_in
+from ..engine.storage import write_atomically
+from ..errors import UserError
+from .class_names import IGNORED, ClassFile, default_palette, read_class_file
+from .content import Colour, Kind, LabelMaps, Problem
+from .folder import DataFolder, named_splits, split_of, stem
+from .normal_form import in_threads, picture_size
+
+LABEL_WORD = re.compile(
+    'label(l?ed|maps?|ids|trainids|edapproved)?s?|masks?|(train|val|test)?annot|ann(otation)?s?|gt(fine)?|groundtruth|'
+    'seg(mentations?|mentationclass)?|l'
+)
+"""A word in the name of a folder of label maps, or the end of the name of a label map beside its picture."""
+
+PICTURE_WORD = re.compile('(jpeg)?(image|img|picture|photo)s?|leftimg8bit|rgb')
+"""A word in the name of a folder of pictures."""
+
+PICTURE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
+"""Ends of the names of pictures, which their label maps do not have."""
+
+PREFERRED_ENDS = ('labeltrainids', 'labelids')
+"""Ends of the label maps to take, the first first, where pictures have several, as in Cityscapes."""
+
+UNUSED = 255
+"""The label of pixels that do not count, unless a file with the classes says otherwise."""
+
+COLOURS = 'RGB colours'
+BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
+
+
+@dataclass(slots=True)
+class _Map:
+    """What is in a label map.
+
+    Attributes:
+        mode: 'index', 'palette' or 'colour'; '' where it cannot be read.
+        labels: the indices in it.
+        colours: the colours in it, of a palette by index.
+        problem: what is wrong with it, or with its picture.
+    """
+
+    mode: str = ''
+    labels: set[int] = field(default_factory=set)
+    colours: dict[int, Colour] | set[Colour] = field(default_factory=set)
+    problem: Problem | None = None
+
+
+def find_label_maps(folder: DataFolder) -> tuple[dict[str, str], list[Problem]]:
+    """The label map of each picture that has one, and what is wrong with the others.
+
+    Label maps are in folders named so, or beside their pictures; they have their pictures' names, with an ending that
+    all have or without. Pictures count in the folders in which some have label maps.
+
+    Raises:
+        UserError: pictures have several label maps each.
+    """
+    labels = [file for file in folder.pictures if _is_label_map(file)]
+    by_stem = defaultdict(list)
+    for picture in folder.pictures:
+        if not _is_label_map(picture):
+            by_stem[_without_end(stem(picture), PICTURE_ENDS)].append(picture)
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    alone = []
+    for label in labels:
+        name, end = _picture_stem(stem(label), by_stem)
+        picture = _nearest(label, by_stem.get(name, ()))
+        if picture:
+            found[picture][end] = label
+        else:
+            alone.append(label)
+    end = _one_end(folder, found)
+    pairs = {picture: ends[end] for picture, ends in found.items() if end in ends}
+    return pairs, _unpaired(folder, pairs, alone) if pairs else []
+
+
+def read_label_maps(folder: DataFolder, pairs: dict[str, str], problems: list[Problem]) -> LabelMaps:
+    """Read label maps, all of them.
+
+    Names come from a file ``classes.txt``, ``label_colors.txt`` or ``class_dict.csv``: names in the order of their
+    labels, or a name and its colour a line. Without one, labels up to the largest are classes. 255 is ignored, and
+    so is what the file calls void or alike: any colour, and of indices the last. Maps of 0 and 255 alone are taken for
+    black and white: background and foreground. The indices of palettes count unless the file has colours.
+
+    Args:
+        folder: where the pictures are.
+        pairs: pictures with their label maps, as from `find_label_maps`.
+        problems: what was found wrong so far.
+
+    Raises:
+        UserError: label maps have colours, but no file says which class they are; or palettes contradict each other.
+    """
+    names = read_class_file(folder)
+    lossy = [label for label in pairs.values() if not label.lower().endswith('.png')]
+    if lossy:
+        raise UserError(f'{folder.shown(lossy[0])} and {len(lossy) - 1} more label maps are no PNG files: save them so')
+    items = sorted(pairs.items())
+    maps = dict(zip(items, in_threads(lambda pair: _read(folder, *pair), items, 'reading label maps')))
+    problems = problems + [found.problem for found in maps.values() if found.problem]
+    maps = {pair: found for pair, found in maps.items() if not found.problem}
+    data = _described(folder, names, maps)
+    allowed = _allowed(data)
+    splits = defaultdict(list)
+    for (picture, label), found in maps.items():
+        strange = (found.colours if data.layout == COLOURS else found.labels) - allowed
+        if strange:
+            problems.append(Problem(folder.shown(label), _strange(data, strange), Kind.UNKNOWN_LABEL))
+        else:
+            split = split_of(posixpath.dirname(picture)) or split_of(posixpath.dirname(label)) or 'train'
+            splits[split].append((folder.root / picture, folder.root / label))
+    return replace(data, splits=named_splits(folder, splits or {'train': []}), problems=problems)
+
+
+def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
+    """Label maps in which pixels are the numbers of classes: those of colours are written so, others are as they are.
+
+    What was written before is written again only where a label map or the classes changed since.
+
+    Args:
+        data: as read.
+        folder: to write to; files are named as the label maps are.
+
+    Returns:
+        The same data with index PNGs.
+    """
+    if data.layout != COLOURS:
+        return data
+    folder, key = Path(folder), Path(folder, 'colours.json')
+    colours = [[*zip(data.palette, range(len(data.palette)))], [(colour, UNUSED) for colour in data.ignored_colours]]
+    description = json.dumps(colours).encode()
+    fresh = key.is_file() and key.read_bytes() == description
+    if not fresh:
+        key.unlink(missing_ok=True)
+    table = np.full(1 << 24, UNUSED, np.uint8)
+    for (red, green, blue), label in (*colours[0], *colours[1]):
+        table[red << 16 | green << 8 | blue] = label
+
+    def write(source: Path) -> Path:
+        target = folder / source.relative_to(data.root)
+        if not (fresh and target.is_file() and target.stat().st_mtime >= source.stat().st_mtime):
+            with Image.open(source) as image:
+                red, green, blue = np.moveaxis(np.asarray(image.convert('RGB')).astype(np.uint32), -1, 0)
+            content = BytesIO()
+            Image.fromarray(table[red << 16 | green << 8 | blue]).save(content, 'png')
+            write_atomically(target, content.getvalue())
+        return target
+
+    splits = {}
+    for split, pairs in data.splits.items():
+        written = in_threads(write, [label for _, label in pairs], f'writing label maps of {split}')
+        splits[split] = [(picture, label) for (picture, _), label in zip(pairs, written)]
+    write_atomically(key, description)
+    return replace(data, layout='index PNGs', splits=splits, ignored_colours=[])
+
+
+def _has_word(name: str, word: re.Pattern) -> bool:
+    return any(map(word.fullmatch, re.findall('[a-z0-9]+', name.lower())))
+
+
+def _is_label_map(file: str) -> bool:
+    """By the last folder that says what it has, or else by the end of the name."""
+    for part in reversed(posixpath.dirname(file).split('/')):
+        if _has_word(part, LABEL_WORD):
+            return True
+        if _has_word(part, PICTURE_WORD):
+            return False
+    _, *end = re.split('[_.-]', stem(file).lower())
+    return bool(end and LABEL_WORD.fullmatch(end[-1]))
+
+
+def _without_end(name: str, ends: Iterable[str]) -> str:
+    return next((name[: -len(end)] for end in ends if name.endswith(end)), name)
+
+
+def _picture_stem(name: str, stems: dict[str, list[str]]) -> tuple[str, str]:
+    """A label map's name as that of its picture and an ending, which begins with _, - or . or is empty."""
+    for place in (len(name), *sorted((match.start() for match in re.finditer('[_.-]', name)), reverse=True)):
+        if name[:place] in stems:
+            return name[:place], name[place:]
+    return name, ''
+
+
+def _nearest(label: str, pictures: Sequence[str]) -> str | None:
+    """Of pictures of one name that in the label map's split, in a folder of pictures, with the most folders alike."""
+
+    def likeness(picture: str) -> tuple[bool, bool, int]:
+        mine, other = posixpath.dirname(label), posixpath.dirname(picture)
+        common = len(set(mine.split('/')) & set(other.split('/')))
+        return split_of(mine) == split_of(other), _has_word(other, PICTURE_WORD), common
+
+    best = sorted(pictures, key=likeness)[-2:]
+    return best[-1] if len(best) == 1 or (best and likeness(best[0]) < likeness(best[1])) else None
+
+
+def _one_end(folder: DataFolder, found: dict[str, dict[str, str]]) -> str:
+    """The ending of the label maps to take."""
+    counts = Counter(end for ends in found.values() for end in ends)
+    for preferred in PREFERRED_ENDS:
+        for end in counts:
+            if end.lower().endswith(preferred):
+                return end
+    several = [ends for ends in found.values() if len(ends) > 1]
+    if several:
+        raise UserError(
+            f'{folder.root} has several label maps for {len(several)} pictures ({", ".join(several[0].values())}): '
+            'leave one for each'
+        )
+    return max(counts, key=counts.get) if counts else ''
+
+
+def _unpaired(folder: DataFolder, pairs: dict[str, str], alone: list[str]) -> list[Problem]:
+    places = {posixpath.dirname(picture) for picture in pairs}
+    without = [
+        picture
+        for picture in folder.pictures
+        if posixpath.dirname(picture) in places and picture not in pairs and not _is_label_map(picture)
+    ]
+    return [
+        *(Problem(folder.shown(picture), 'has no label map', Kind.MISSING_LABELS) for picture in without),
+        *(Problem(folder.shown(label), 'is the label map of no picture', Kind.MISSING_PICTURE) for label in alone),
+    ]
+
+
+def _read(folder: DataFolder, picture: str, label: str) -> _Map:
+    size = picture_size(folder.shown(picture))
+    if isinstance(size, str):
+        return _Map(problem=Problem(folder.shown(picture), size, Kind.UNREADABLE))
+    try:
+        with Image.open(folder.shown(label)) as image:
+            if image.size != size:
+                what = 'has {}x{} pixels, its picture {} {}x{}'.format(*image.size, folder.shown(picture), *size)
+                return _Map(problem=Problem(folder.shown(label), what, Kind.WRONG_SIZE))
+            if image.mode == 'P':
+                labels, palette = labels_in(image), image.getpalette('RGB')
+                return _Map('palette', labels, {i: tuple(palette[3 * i : 3 * i + 3]) for i in labels})
+            if image.mode in ONE_CHANNEL:
+                labels = labels_in(image)
+                return _Map('index', {255 * label for label in labels} if image.mode == '1' else labels)
+            colours = image.convert('RGB').getcolors(1 << 12)
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        return _Map(problem=Problem(folder.shown(label), f'cannot be read ({error})', Kind.UNREADABLE))
+    if colours is None:
+        what = 'has more than 4096 colours, as no label map has'
+        return _Map(problem=Problem(folder.shown(label), what, Kind.UNKNOWN_LABEL))
+    return _Map('colour', colours={colour for _, colour in colours})
+
+
+def _described(folder: DataFolder, names: ClassFile | None, maps: dict[tuple[str, str], _Map]) -> LabelMaps:
+    """Layout, classes and palette, from what is in the label maps and the file with the classes."""
+    modes = Counter(found.mode for found in maps.values())
+    labels = set().union(*(found.labels for found in maps.values()))
+    if modes['colour'] or (modes['palette'] and names and names.colours):
+        return _of_colours(folder, names, maps, modes)
+    if not modes['palette'] and 255 in labels <= {0, 255}:
+        for found in maps.values():
+            found.colours = {BLACK_AND_WHITE[label > 0] for label in found.labels}
+        two = ['background', *(names.names if names else ['foreground'])][-2:]
+        return LabelMaps(COLOURS, folder.root, {}, two, list(BLACK_AND_WHITE))
+    classes, ignored = (names.names, UNUSED) if names else ([], UNUSED)
+    if names and classes[-1].lower() in IGNORED:
+        classes, ignored = classes[:-1], len(classes) - 1
+    if not names:
+        classes = [f'class {label}' for label in range(max((v for v in labels if v < UNUSED), default=0) + 1)]
+    palette = default_palette(len(classes))
+    if names and names.colours:
+        palette = names.colours[: len(classes)]
+    elif modes['palette']:
+        used = _palette(folder, maps)
+        palette = [used.get(label, colour) for label, colour in enumerate(palette)]
+    return LabelMaps('palette PNGs' if modes['palette'] else 'index PNGs', folder.root, {}, classes, palette, ignored)
+
+
+def _of_colours(
+    folder: DataFolder, names: ClassFile | None, maps: dict[tuple[str, str], _Map], modes: Counter
+) -> LabelMaps:
+    if not names or not names.colours:
+        raise UserError(
+            f'{modes["colour"]} of the {len(maps)} label maps in {folder.root} are RGB: write a file classes.txt there '
+            'with a name and its colour a line, as in "road 128 64 128"'
+        )
+    for found in maps.values():
+        if found.mode == 'palette':
+            found.colours = set(found.colours.values())
+        elif found.mode == 'index':
+            found.colours = {(label, label, label) for label in found.labels}
+    both = [*zip(names.names, names.colours)]
+    counted = [(name, colour) for name, colour in both if name.lower() not in IGNORED]
+    left_out = [colour for name, colour in both if name.lower() in IGNORED]
+    classes, palette = ([*part] for part in zip(*counted))
+    return LabelMaps(COLOURS, folder.root, {}, classes, palette, UNUSED, ignored_colours=left_out)
+
+
+def _palette(folder: DataFolder, maps: dict[tuple[str, str], _Map]) -> dict[int, Colour]:
+    """The colours of all palettes together."""
+    palette: dict[int, Colour] = {}
+    for (_, label), found in maps.items():
+        for index, colour in found.colours.items() if found.mode == 'palette' else ():
+            if palette.setdefault(index, colour) != colour:
+                raise UserError(
+                    f'{folder.shown(label)} has the colour {colour} for the label {index}, other label maps '
+                    f'{palette[index]}: write a file classes.txt in {folder.root} with a name and its colour a line, '
+                    'as in "road 128 64 128"'
+                )
+    return palette
+
+
+def _allowed(data: LabelMaps) -> set:
+    if data.layout == COLOURS:
+        return {*data.palette, *data.ignored_colours}
+    return {*range(len(data.classes)), data.ignored}
+
+
+def _strange(data: LabelMaps, strange: set) -> str:
+    few = ', '.join(map(str, sorted(strange)[:5])) + (', …' if len(strange) > 5 else '')
+    if data.layout == COLOURS:
+        return f'has the colours {few}, which are no class'
+    return f'has the labels {few}, but 0 to {len(data.classes) - 1} are classes, {data.ignored} ignored'

@@ -1,0 +1,279 @@
+"""One form for the objects of all layouts: equal annotations give equal COCO content, wherever they come from."""
+
+from __future__ import annotations
+
+import math
+import os
+import posixpath
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from hotcoco import mask as rle
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from ..data.coco import mask_problem
+from ..data.picture_files import size_as_read
+from .content import Instances, Kind, Problem
+from .folder import DataFolder, named_splits, split_of
+
+EDGE = 1.0
+"""Pixels by which a box may reach over the picture's edge without a word: rounding does that."""
+
+Report = Callable[[str, Kind], None]
+
+
+@dataclass(slots=True)
+class AnnotatedObject:
+    """An object as an annotation file has it, nothing checked.
+
+    Attributes:
+        name: its class.
+        place: where in its file it is, for messages: 'line 3'.
+        box: x, y, width, height; None where its polygons give it.
+        segmentation: polygons, each x, y, x, y, …, or an RLE mask; None where there is only a box.
+        crowd: a region that is neither trained nor scored.
+    """
+
+    name: str
+    place: str
+    box: list[float] | None = None
+    segmentation: list[list[float]] | dict[str, Any] | None = None
+    crowd: bool = False
+
+
+@dataclass(slots=True)
+class AnnotatedPicture:
+    """A picture with its objects as an annotation file has them, nothing checked.
+
+    Attributes:
+        file: path in the data's folder.
+        source: the file in the data's folder that names the picture, or has its objects.
+        objects: in the order of the file.
+        size: width and height, where the source states them.
+        relative: whether coordinates are fractions of the picture's size.
+    """
+
+    file: str
+    source: str
+    objects: list[AnnotatedObject] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    relative: bool = False
+
+
+def to_instances(
+    layout: str,
+    folder: DataFolder,
+    splits: dict[str, list[AnnotatedPicture]],
+    classes: Sequence[str] | None,
+    problems: list[Problem],
+) -> Instances:
+    """Check what was read, and bring it into the normal form.
+
+    That is the content of a COCO annotation file for each split, with ``images`` (``id``, ``file_name``, ``width``,
+    ``height``) numbered from 1 in the order of their file names; ``annotations`` (``id``, ``image_id``,
+    ``category_id``, ``bbox``, ``area``, ``iscrowd`` and, where there is one, ``segmentation``) numbered from 1 in the
+    order of images and then of the file; and ``categories`` (``id``, ``name``) numbered from 1, the same in all splits.
+    Sizes are those that OpenCV reads. Coordinates are pixels, rounded to hundredths as in COCO's own files. Boxes are
+    cut at the picture's edges. The area is the polygons', the mask's, or else the box's.
+
+    Args:
+        layout: its name for people.
+        folder: where the pictures are.
+        splits: pictures as read, in any order.
+        classes: the classes in their order; None for those of the objects, sorted.
+        problems: what was found wrong so far.
+
+    Returns:
+        All that is sound. What is not is left out and named in its ``problems``.
+    """
+    if classes is None:
+        classes = sorted({obj.name for pictures in splits.values() for picture in pictures for obj in picture.objects})
+    problems = list(problems)
+    categories = {name: number for number, name in enumerate(classes, start=1)}
+    content = {}
+    for split, pictures in splits.items():
+        pictures = _once_each(folder, pictures, problems)
+        images, annotations = [], []
+        for picture, size in zip(pictures, _sizes(folder, pictures)):
+            problem = size if isinstance(size, Problem) else _wrong_size(folder, picture, size)
+            if problem:
+                problems.append(problem)
+                continue
+            images.append(dict(id=len(images) + 1, file_name=picture.file, width=size[0], height=size[1]))
+            for obj in picture.objects:
+                annotation = _annotation(obj, size, picture.relative, _reporter(folder, picture, obj, problems))
+                if annotation:
+                    ids = dict(id=len(annotations) + 1, image_id=len(images), category_id=categories[obj.name])
+                    annotations.append({**ids, **annotation})
+        content[split] = dict(
+            images=images,
+            annotations=annotations,
+            categories=[dict(id=number, name=name) for name, number in categories.items()],
+        )
+    return Instances(layout, folder.root, content, problems)
+
+
+def split_by_folders(folder: DataFolder, pictures: Iterable[AnnotatedPicture]) -> dict[str, list[AnnotatedPicture]]:
+    """Splits as folders' names say, with the pictures without annotations in the same folders, which are background.
+
+    Raises:
+        UserError: there are several splits, but none to train.
+    """
+    pictures = list(pictures)
+    named = {picture.file for picture in pictures}
+    places = {posixpath.dirname(file) for file in named}
+    background = [file for file in folder.pictures if file not in named and posixpath.dirname(file) in places]
+    splits = defaultdict(list)
+    for picture in [*pictures, *(AnnotatedPicture(file, file) for file in background)]:
+        splits[split_of(posixpath.dirname(picture.file)) or 'train'].append(picture)
+    return named_splits(folder, splits)
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int] | str:
+    """Width and height of a picture file as OpenCV reads them, from its header; or what is wrong with it."""
+    try:
+        with Image.open(path) as image:
+            return size_as_read(image)
+    except UnidentifiedImageError:
+        return 'is not a picture'
+    except Exception as error:  # Pillow raises whatever it stumbles over
+        return f'cannot be read ({error})'
+
+
+def in_threads(function: Callable, items: Sequence, title: str) -> Iterable:
+    """``map`` by all cores, with a progress bar."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from tqdm(pool.map(function, items), title, len(items), leave=False, disable=None)
+
+
+def _once_each(
+    folder: DataFolder, pictures: Iterable[AnnotatedPicture], problems: list[Problem]
+) -> list[AnnotatedPicture]:
+    """Pictures sorted by their file names; of those named twice the first."""
+    kept: dict[str, AnnotatedPicture] = {}
+    for picture in pictures:
+        if picture.file in kept:
+            what = f'{folder.shown(picture.source)} has it twice'
+            problems.append(Problem(folder.shown(picture.file), what, Kind.DUPLICATE))
+        else:
+            kept[picture.file] = picture
+    return [kept[file] for file in sorted(kept)]
+
+
+def _sizes(folder: DataFolder, pictures: Sequence[AnnotatedPicture]) -> Iterable[tuple[int, int] | Problem]:
+    def size(picture: AnnotatedPicture) -> tuple[int, int] | Problem:
+        shown = folder.shown(picture.file)
+        if picture.file not in folder.all:
+            return Problem(shown, f'does not exist, but {folder.shown(picture.source)} names it', Kind.MISSING_PICTURE)
+        found = picture_size(shown)
+        return Problem(shown, found, Kind.UNREADABLE) if isinstance(found, str) else found
+
+    return in_threads(size, pictures, "reading pictures' sizes")
+
+
+def _wrong_size(folder: DataFolder, picture: AnnotatedPicture, size: tuple[int, int]) -> Problem | None:
+    if picture.size is None or tuple(picture.size) == size:
+        return None
+    stated = '{}x{}'.format(*picture.size)
+    what = 'has {}x{} pixels, but {} says {}'.format(*size, folder.shown(picture.source), stated)
+    if picture.size == size[::-1]:
+        what += ' (as if it were not turned, which its EXIF orientation asks for, or width and height were swapped)'
+    return Problem(folder.shown(picture.file), what, Kind.WRONG_SIZE)
+
+
+def _reporter(
+    folder: DataFolder, picture: AnnotatedPicture, obj: AnnotatedObject, problems: list[Problem]
+) -> Callable[[str, Kind], None]:
+    return lambda what, kind: problems.append(Problem(folder.shown(picture.source), f'{obj.place} {what}', kind))
+
+
+def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, report: Report) -> dict[str, Any] | None:
+    """The checked object without ids, or None where nothing of it can be used."""
+    segmentation, box, scale = obj.segmentation, obj.box, size if relative else (1, 1)
+    if isinstance(segmentation, dict):
+        problem = mask_problem(segmentation, size[::-1])
+        if problem:
+            return report(problem, Kind.MALFORMED)
+        area, own_box = float(rle.area(segmentation)), [float(value) for value in rle.to_bbox(segmentation)]
+    elif segmentation is not None:
+        segmentation = _polygons(segmentation, scale, report)
+        if not segmentation:
+            return None
+        area, own_box = sum(map(_area, segmentation)), _extent(segmentation)
+    if box is None:
+        box = own_box
+    elif not _are_numbers(box) or len(box) != 4:
+        return report(f'has the box {_few(box)}: four numbers are needed', Kind.NOT_A_NUMBER)
+    else:
+        box = [box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]]
+    box = _box(box, size, report)
+    if box is None:
+        return None
+    if segmentation is None:
+        return dict(bbox=box, area=round(box[2] * box[3], 2), iscrowd=int(obj.crowd))
+    if not area > 0:
+        return report('has no area: all of its points are on one line', Kind.EMPTY)
+    return dict(bbox=box, area=round(area, 2), iscrowd=int(obj.crowd), segmentation=segmentation)
+
+
+def _polygons(polygons: Any, scale: tuple[int, int], report: Report) -> list[list[float]] | None:
+    """Sound polygons in pixels, in hundredths; None or an empty list where none can be used."""
+    kept = []
+    for polygon in polygons:
+        if not _are_numbers(polygon):
+            return report(f'has a polygon with something else than numbers ({_few(polygon)})', Kind.NOT_A_NUMBER)
+        if len(polygon) % 2:
+            return report(f'has a polygon of {len(polygon)} numbers: x and y of each point', Kind.MALFORMED)
+        if len(polygon) < 6:
+            report(f'has a polygon of {len(polygon) // 2} points: three are needed', Kind.FEW_POINTS)
+            continue
+        width, height = scale
+        pixels = [0.0] * len(polygon)
+        pixels[::2] = [round(x * width + 0.0, 2) for x in polygon[::2]]
+        pixels[1::2] = [round(y * height + 0.0, 2) for y in polygon[1::2]]
+        kept.append(pixels)
+    return kept
+
+
+def _box(box: Sequence[float], size: tuple[int, int], report: Report) -> list[float] | None:
+    """A box x, y, width, height cut at the picture's edges, in hundredths; None where nothing of it is left."""
+    x, y, width, height = box
+    shown = f'box x={x:g} y={y:g} width={width:g} height={height:g}'
+    if not (width > 0 and height > 0):
+        return report(f'has no area: its {shown}', Kind.EMPTY)
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, size[0]), min(y + height, size[1])
+    picture = 'the picture of {}x{} pixels'.format(*size)
+    if not (left < right and top < bottom):
+        return report(f'is outside of {picture}: its {shown}', Kind.OUTSIDE_PICTURE)
+    if min(x, y) < -EDGE or x + width > size[0] + EDGE or y + height > size[1] + EDGE:
+        report(f'reaches over the edge of {picture}: its {shown}', Kind.OVER_EDGE)
+    cut = [round(value + 0.0, 2) for value in (left, top, right - left, bottom - top)]
+    return cut if min(cut[2:]) > 0 else report(f'has no area: its {shown}', Kind.EMPTY)
+
+
+def _are_numbers(values: Any) -> bool:
+    try:
+        return isinstance(values, list) and math.isfinite(sum(values))
+    except (TypeError, OverflowError):
+        return False
+
+
+def _area(polygon: Sequence[float]) -> float:
+    """Of a polygon x, y, x, y, …: half the sum of the cross products of neighbouring corners."""
+    xs, ys = polygon[::2], polygon[1::2]
+    return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1]))) / 2
+
+
+def _extent(polygons: Sequence[Sequence[float]]) -> list[float]:
+    xs = [x for polygon in polygons for x in polygon[::2]]
+    ys = [y for polygon in polygons for y in polygon[1::2]]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _few(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f'{text[:77]}…'

@@ -1,0 +1,150 @@
+"""JSON of the VGG Image Annotator, version 2 and 1: a project, or its exported annotations.
+
+Format: https://www.robots.ox.ac.uk/~vgg/software/via/. The balloons of Matterport's Mask R-CNN are such data.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..errors import UserError
+from .content import Instances, Kind, Problem
+from .folder import DataFolder, one_per_split
+from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
+from .shapes import ellipse, rectangle, rectangles_are_boxes
+
+CLASS_WORDS = ('class', 'label', 'category', 'type', 'name', 'object')
+ONLY_CLASS = 'object'
+"""The class where regions have no attribute, as in the balloons."""
+
+
+def via_pictures(content: Any) -> list[dict[str, Any]] | None:
+    """The records of pictures in the content of a JSON file; None where it is not VIA's."""
+    if not isinstance(content, dict) or not content:
+        return None
+    pictures = content.get('_via_img_metadata', content)
+    if not isinstance(pictures, dict):
+        return None
+    records = list(pictures.values())
+    return records if all(isinstance(r, dict) and {'filename', 'regions'} <= r.keys() for r in records) else None
+
+
+def read_via(folder: DataFolder, files: dict[str, list[dict[str, Any]]]) -> Instances:
+    """Read VIA's polygons, rectangles, circles and ellipses.
+
+    Args:
+        folder: where the pictures are.
+        files: the pictures' records of each annotation file.
+
+    Raises:
+        UserError: the files cannot be told apart as train, val and test; no picture is there; or several attributes of
+            regions may be the class.
+    """
+    problems: list[Problem] = []
+    chosen = one_per_split(folder, files, 'VIA annotation')
+    attribute = _class_attribute(folder, [files[file] for file in chosen.values()])
+    splits = {split: _pictures(folder, file, files[file], attribute, problems) for split, file in chosen.items()}
+    rectangles_are_boxes([picture for pictures in splits.values() for picture in pictures])
+    return to_instances('VIA', folder, splits, None, problems)
+
+
+def _class_attribute(folder: DataFolder, files: Iterable[list[dict[str, Any]]]) -> str | None:
+    """The attribute of regions that says their class; None where they have none."""
+    values = defaultdict(list)
+    count = 0
+    for records in files:
+        for record in records:
+            for region in _regions(record):
+                count += 1
+                for name, value in (_attributes(region)).items():
+                    values[name].append(_text(value))
+    if len(values) < 2:
+        return next(iter(values), None)
+    # A class is given for every region, and is the same for many.
+    candidates = [
+        name
+        for name, found in values.items()
+        if sum(map(bool, found)) == count and (len(set(found)) <= count / 2 or name.lower() in CLASS_WORDS)
+    ]
+    named = [name for name in candidates if name.lower() in CLASS_WORDS]
+    for found in (candidates, named):
+        if len(found) == 1:
+            return found[0]
+    raise UserError(
+        f'{folder.root} has VIA regions with the attributes {", ".join(values)}, '
+        f'{"several" if candidates else "none"} of which may be the class: give each region its class in one attribute '
+        'called class'
+    )
+
+
+def _pictures(
+    folder: DataFolder, file: str, records: list[dict[str, Any]], attribute: str | None, problems: list[Problem]
+) -> list[AnnotatedPicture]:
+    def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
+        problems.append(Problem(folder.shown(file), what, kind))
+
+    names = [str(record['filename']) for record in records]
+    base = folder.base_of(names, near=file)
+    if base is None:
+        raise UserError(
+            f'{folder.shown(file)} names {len(names)} pictures (the first is {names[0]}), none of which is in '
+            f'{folder.root}: put the pictures there, in any folder'
+        )
+    pictures = []
+    for name, record in zip(names, records):
+        path = folder.inside(base, name)
+        if path is None:
+            report(f'has the filename {name}, which is not in the folder', Kind.OUTSIDE_FOLDER)
+            continue
+        objects = [
+            _object(region, f'region {number} of {name}', attribute, report)
+            for number, region in enumerate(_regions(record))
+        ]
+        pictures.append(AnnotatedPicture(path, file, [obj for obj in objects if obj]))
+    return pictures
+
+
+def _regions(record: dict[str, Any]) -> list[Any]:
+    """A list in version 2, a dict by numbers in version 1."""
+    regions = record['regions']
+    return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else []
+
+
+def _attributes(region: Any) -> dict[str, Any]:
+    attributes = region.get('region_attributes') if isinstance(region, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _text(value: Any) -> str:
+    """The value of an attribute; of checkboxes that which is ticked, if it is one."""
+    if isinstance(value, dict):
+        ticked = [name for name, on in value.items() if on]
+        return ticked[0] if len(ticked) == 1 else ''
+    return str(value).strip()
+
+
+def _object(region: Any, place: str, attribute: str | None, report: Callable[..., None]) -> AnnotatedObject | None:
+    name = ONLY_CLASS if attribute is None else _text(_attributes(region).get(attribute, ''))
+    if not name:
+        return report(f'{place} has no {attribute}')
+    shape = region.get('shape_attributes') if isinstance(region, dict) else None
+    kind = shape.get('name') if isinstance(shape, dict) else None
+    place = f'{place} ({name})'
+    try:
+        if kind == 'polygon':
+            xs, ys = shape['all_points_x'], shape['all_points_y']
+            if len(xs) != len(ys):
+                return report(f'{place} has {len(xs)} x and {len(ys)} y')
+            return AnnotatedObject(name, place, segmentation=[[value for point in zip(xs, ys) for value in point]])
+        if kind == 'rect':
+            x, y, width, height = (shape[key] for key in ('x', 'y', 'width', 'height'))
+            return AnnotatedObject(name, place, [x, y, width, height], [rectangle(x, y, x + width, y + height)])
+        if kind in ('circle', 'ellipse'):
+            radii = (shape['r'], shape['r']) if kind == 'circle' else (shape['rx'], shape['ry'])
+            outline = ellipse(shape['cx'], shape['cy'], *radii, shape.get('theta', 0.0))
+            return AnnotatedObject(name, place, segmentation=[outline])
+    except (KeyError, TypeError) as error:
+        return report(f'{place} has a {kind} without sound numbers ({type(error).__name__}: {error})')
+    return report(f'{place} is a {kind}: polygons, rectangles, circles and ellipses are objects')
