@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import mmcv
 import numpy as np
+from mmdet.models.utils import samplelist_boxtype2tensor
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 
@@ -29,13 +32,16 @@ def draw_samples(cfg: Config, pictures: Sequence[Picture], out_file: Path) -> No
     segmentation = 'decode_head' in cfg.model
     pack = dict(type='PackSegInputs' if segmentation else 'PackDetInputs')
     config = {**cfg.train_dataloader.dataset, 'pipeline': [*cfg.train_dataloader.dataset.pipeline[:2], pack]}
-    dataset = DATASETS.build(config)
+    with redirect_stdout(io.StringIO()):  # pycocotools tells of each step
+        dataset = DATASETS.build(config)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'save_dir': None})
     visualizer.dataset_meta = dataset.metainfo
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         drawings = []
         for number in choose_samples(pictures):
             sample = dataset[number]['data_samples']
+            if not segmentation:
+                samplelist_boxtype2tensor([sample])
             image = mmcv.imread(sample.img_path, channel_order='rgb')
             drawings.append(Path(folder, f'{number}.png'))
             visualizer.add_datasample('annotations', image, sample, draw_pred=False, out_file=str(drawings[-1]))
