@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -28,6 +29,7 @@ class Kind(Enum):
     DUPLICATE = 'duplicate', True
     MISSING_LABELS = 'missing label map', True
     UNKNOWN_LABEL = 'unknown label', True
+    NOTHING_TO_LEARN = 'nothing to learn from', True
     EMPTY = 'empty object', False
     FEW_POINTS = 'polygon of under three points', False
     OVER_EDGE = "over the picture's edge", False
@@ -93,6 +95,23 @@ class Instances:
         """The names of the classes, in the order of their ids."""
         return [category['name'] for category in self.splits['train']['categories']]
 
+    @property
+    def class_counts(self) -> dict[str, list[int]]:
+        """The number of objects of each class, by split."""
+        counts = {}
+        for split, content in self.splits.items():
+            found = Counter(annotation['category_id'] for annotation in content['annotations'])
+            counts[split] = [found[category['id']] for category in content['categories']]
+        return counts
+
+    @property
+    def pictures(self) -> dict[str, list[Path]]:
+        """The files of all pictures, by split."""
+        return {
+            split: [self.root / image['file_name'] for image in content['images']]
+            for split, content in self.splits.items()
+        }
+
 
 @dataclass
 class LabelMaps:
@@ -107,6 +126,7 @@ class LabelMaps:
         palette: RGB of each class; of RGB colours, their colours.
         ignored: the label of pixels that do not count, which is in no class.
         problems: what was found while reading.
+        class_counts: the number of label maps that have each class, by split.
         ignored_colours: of RGB colours, those of pixels that do not count.
     """
 
@@ -117,4 +137,10 @@ class LabelMaps:
     palette: list[Colour]
     ignored: int | None = 255
     problems: list[Problem] = field(default_factory=list)
+    class_counts: dict[str, list[int]] = field(default_factory=dict)
     ignored_colours: list[Colour] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> dict[str, list[Path]]:
+        """The files of all pictures, by split."""
+        return {split: [picture for picture, _ in pairs] for split, pairs in self.splits.items()}

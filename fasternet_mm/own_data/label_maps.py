@@ -114,16 +114,24 @@ def read_label_maps(folder: DataFolder, pairs: dict[str, str], problems: list[Pr
     problems = problems + [found.problem for found in maps.values() if found.problem]
     maps = {pair: found for pair, found in maps.items() if not found.problem}
     data = _described(folder, names, maps)
-    allowed = _allowed(data)
-    splits = defaultdict(list)
+    classes = data.palette if data.layout == COLOURS else range(len(data.classes))
+    allowed = {*classes, *(data.ignored_colours if data.layout == COLOURS else [data.ignored])}
+    splits, counts = defaultdict(list), defaultdict(Counter)
     for (picture, label), found in maps.items():
-        strange = (found.colours if data.layout == COLOURS else found.labels) - allowed
-        if strange:
-            problems.append(Problem(folder.shown(label), _strange(data, strange), Kind.UNKNOWN_LABEL))
-        else:
+        values = found.colours if data.layout == COLOURS else found.labels
+        if values <= allowed:
             split = split_of(posixpath.dirname(picture)) or split_of(posixpath.dirname(label)) or 'train'
             splits[split].append((folder.root / picture, folder.root / label))
-    return replace(data, splits=named_splits(folder, splits or {'train': []}), problems=problems)
+            counts[split].update(values)
+        else:
+            problems.append(Problem(folder.shown(label), _strange(data, values - allowed), Kind.UNKNOWN_LABEL))
+    class_counts = {split: [found[value] for value in classes] for split, found in counts.items()}
+    return replace(
+        data,
+        splits=named_splits(folder, splits or {'train': []}),
+        class_counts=named_splits(folder, class_counts or {'train': [0] * len(classes)}),
+        problems=problems,
+    )
 
 
 def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
@@ -317,12 +325,6 @@ def _palette(folder: DataFolder, maps: dict[tuple[str, str], _Map]) -> dict[int,
                     'as in "road 128 64 128"'
                 )
     return palette
-
-
-def _allowed(data: LabelMaps) -> set:
-    if data.layout == COLOURS:
-        return {*data.palette, *data.ignored_colours}
-    return {*range(len(data.classes)), data.ignored}
 
 
 def _strange(data: LabelMaps, strange: set) -> str:

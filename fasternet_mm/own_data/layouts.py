@@ -30,12 +30,12 @@ LAYOUTS = {
 PAGE = 'docs/your-own-data.md shows all layouts'
 
 
-def read_own_data(folder: str, instances: bool) -> Instances | LabelMaps:
+def read_own_data(folder: str, instances: bool | None = None) -> Instances | LabelMaps:
     """Recognise the layout of a folder's data and read them.
 
     Args:
         folder: has pictures and annotations, in one of the layouts of docs/your-own-data.md.
-        instances: whether objects are needed, else label maps.
+        instances: True where objects are needed, False where label maps are. Default: what there is, objects first.
 
     Returns:
         What was read, with the problems that were found. What is wrong is left out.
@@ -44,23 +44,17 @@ def read_own_data(folder: str, instances: bool) -> Instances | LabelMaps:
         UserError: no layout is recognised, or more than one.
     """
     files = DataFolder(folder)
-    if instances:
-        readers, problems = _instance_readers(files)
-        if len(readers) > 1:
-            raise UserError(f'{folder} has annotations in {len(readers)} layouts ({", ".join(readers)}): leave one')
-        for read in readers.values():
-            data = read()
-            data.problems[:0] = problems
-            return data
+    readers, problems = _instance_readers(files) if instances is not False else ({}, [])
+    if len(readers) > 1:
+        raise UserError(f'{folder} has annotations in {len(readers)} layouts ({", ".join(readers)}): leave one')
+    for read in readers.values():
+        data = read()
+        data.problems[:0] = problems
+        return data
     pairs, problems = find_label_maps(files)
-    if not instances and pairs:
+    if pairs and not instances:
         return read_label_maps(files, pairs, problems)
-    raise UserError(_not_recognised(files, instances, bool(pairs)))
-
-
-def holds_instances(folder: str) -> bool:
-    """Whether a folder's data are objects, as far as their files say; else they may be label maps."""
-    return bool(_instance_readers(DataFolder(folder))[0])
+    raise UserError(_not_recognised(files, instances is not False, bool(pairs)))
 
 
 @dataclass
