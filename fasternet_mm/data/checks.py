@@ -50,10 +50,11 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
                 f'{path} does not exist, which {key} reads: put or link the data at {root}, or name its folder with '
                 f'--cfg-options {key}.data_root=FOLDER (configs/shapes need no data: they make their own)'
             )
-    if annotations and annotations.endswith('.json'):
-        _check_classes(cfg, key, dataset, root / annotations)
     kind = _scoped_type(cfg, dataset)
-    if isinstance(DATASETS.get(kind), type) and issubclass(DATASETS.get(kind), BaseSegDataset):
+    segmentation = isinstance(DATASETS.get(kind), type) and issubclass(DATASETS.get(kind), BaseSegDataset)
+    if not segmentation and annotations and annotations.endswith('.json'):
+        _check_classes(cfg, key, dataset, root / annotations)
+    if segmentation:
         data = build_seg_dataset(key, kind, dataset)
         if data is not None:
             check_heads(cfg, key, data.metainfo['classes'])

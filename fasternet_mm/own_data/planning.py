@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from terminaltables import AsciiTable
 
 from ..engine.storage import write_atomically
 from ..errors import UserError
@@ -21,11 +20,13 @@ from .pictures import Picture, describe_pictures
 from .recipe import Recipe, choose_recipe
 from .splitting import ensure_validation
 from .start_weights import choose_start
+from .summary import problem_list, summary_table
 
 CONFIG = 'config.py'
 """The complete config in a work directory: training, tests and predictions need nothing else."""
 
-SHOWN_CLASSES = 30
+SHOWN_PROBLEMS = 3
+"""Of each kind, before training."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
     Attributes:
         data: with a validation part.
         pictures: of each split.
+        problems: that need not be mended.
         split: how the validation part came about, for people.
         recipe: sizes and schedule.
         start: the weights that training starts from, for people.
@@ -42,6 +44,7 @@ class Plan:
 
     data: Instances | LabelMaps
     pictures: dict[str, list[Picture]]
+    problems: list[Problem]
     split: str
     recipe: Recipe
     start: str
@@ -73,13 +76,16 @@ def use_own_data(
     data = read_own_data(folder, instances='decode_head' not in cfg.model)
     if ignored is not None:
         _ignore(data, ignored)
-    _refuse_problems(folder, check_own_data(data, thorough=False))
+    problems = check_own_data(data, thorough=False)
+    _refuse_severe(folder, problems)
     _check_masks(cfg, folder, data)
     written = Path(cfg.work_dir, 'data').absolute()
     if isinstance(data, LabelMaps):
         data = write_label_maps(data, written)
     split = ensure_validation(data, seed)
     pictures = {name: describe_pictures(data, name) for name in data.splits}
+    if isinstance(data, LabelMaps):
+        data.class_counts = {name: _counts(data, part) for name, part in pictures.items()}
     recipe = choose_recipe(
         'detection' if isinstance(data, Instances) else 'segmentation',
         pictures['train'],
@@ -92,7 +98,7 @@ def use_own_data(
     )
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe)
-    return Plan(data, pictures, split, recipe, choose_start(cfg))
+    return Plan(data, pictures, problems, split, recipe, choose_start(cfg))
 
 
 def write_config(cfg: Config) -> Path:
@@ -100,6 +106,11 @@ def write_config(cfg: Config) -> Path:
     path = Path(cfg.work_dir, CONFIG)
     write_atomically(path, cfg.pretty_text.encode())
     return path
+
+
+def _counts(data: LabelMaps, pictures: Sequence[Picture]) -> list[int]:
+    found = Counter(label for picture in pictures for label in picture.labels)
+    return [found[label] for label in range(len(data.classes))]
 
 
 def _ignore(data: Instances | LabelMaps, ignored: int) -> None:
@@ -110,7 +121,7 @@ def _ignore(data: Instances | LabelMaps, ignored: int) -> None:
         data.classes, data.palette = data.classes[:-1], data.palette[:-1]
 
 
-def _refuse_problems(folder: str, problems: Sequence[Problem]) -> None:
+def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
     severe = [problem for problem in problems if problem.severe]
     if severe:
         shown = '; '.join(map(str, severe[:3]))
@@ -149,17 +160,5 @@ def plan_text(plan: Plan) -> str:
         'schedule': f'{length} of {recipe.pictures_per_step} pictures, evaluated every {recipe.interval_text}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
     }
-    return '\n'.join([_table(plan), *(f'{what + ":":15}{value}' for what, value in lines.items())])
-
-
-def _table(plan: Plan) -> str:
-    """Pictures, and of each class the objects, or the pictures that have it, in each split."""
-    splits = [name for name in ('train', 'val', 'test') if name in plan.pictures]
-    counts = {name: Counter(label for picture in plan.pictures[name] for label in picture.labels) for name in splits}
-    what = 'objects' if isinstance(plan.data, Instances) else 'pictures with'
-    rows = [['', *splits], ['pictures', *(f'{len(plan.pictures[name]):,}' for name in splits)]]
-    for number, label in enumerate(plan.data.classes[:SHOWN_CLASSES]):
-        rows.append([f'{what}: {label}', *(f'{counts[name][number]:,}' for name in splits)])
-    if len(plan.data.classes) > SHOWN_CLASSES:
-        rows.append([f'and {len(plan.data.classes) - SHOWN_CLASSES} more classes', *('' for _ in splits)])
-    return AsciiTable(rows).table
+    warnings = [problem_list(plan.problems, SHOWN_PROBLEMS)] if plan.problems else []
+    return '\n'.join([summary_table(data), *warnings, *(f'{what + ":":15}{value}' for what, value in lines.items())])

@@ -91,7 +91,8 @@ def choose_recipe(
     if epochs is None:
         usual = EPOCHS[task] * max(1.0, math.sqrt(ENOUGH_PICTURES / count))
         epochs = math.ceil(max(usual, MIN_STEPS / steps_per_epoch))
-    steps = epochs * steps_per_epoch
+    # Detectors are trained by the epoch, whose last step may have fewer pictures; segmenters by the step.
+    steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * count / together)
     if scale:
         scale, reason = (max(scale), min(scale)), 'as you say'
     else:

@@ -10,6 +10,9 @@ from ..weights.catalog import CATALOG
 from ..weights.loading import fit_weights
 from ..weights.sources import read_checkpoint
 
+HEADS = 'roi_head.bbox_head.fc_cls.', 'roi_head.bbox_head.fc_reg.', 'roi_head.mask_head.'
+"""What depends on the classes, and what a detector without masks has not."""
+
 
 def choose_start(cfg: Config) -> str:
     """The best weights to start from that can be had here; what they are, for people."""
@@ -23,13 +26,15 @@ def choose_start(cfg: Config) -> str:
             return f'{coco}, heads of its own classes left out ({_start_from_coco(cfg, coco)} tensors)'
         except UserError as error:
             notes.append(str(error))
-    pretrained = backbone.get('init_cfg') or {}
-    if pretrained.get('type') == 'Pretrained':
+    initial = backbone.get('init_cfg') or {}
+    if initial.get('type') == 'Pretrained':
         try:
-            read_checkpoint(pretrained.checkpoint, mmap=True)
-            return '; '.join([f'{pretrained.checkpoint}, in the backbone', *notes])
+            read_checkpoint(initial.checkpoint, mmap=True)
+            return '; '.join([f'{initial.checkpoint}, in the backbone', *notes])
         except UserError as error:
             notes.append(str(error))
+            initial = {}
+    if not initial:
         # As the small configs of configs/shapes: the authors' own initialisation is made for hundreds of epochs.
         backbone.init_cfg = ConfigDict(type='Kaiming', layer='Conv2d', nonlinearity='relu')
     return '; '.join(['random weights, which need much more data and time', *notes])
@@ -41,7 +46,7 @@ def _start_from_coco(cfg: Config, source: str) -> int:
     if not cfg.model.roi_head.get('mask_head'):
         options['allow_mismatch'] = True
     fit = fit_weights(build_model(cfg), read_checkpoint(source, mmap=True), source, **options)
-    if not all(name.startswith('roi_head.mask_head.') for name in fit.left_out):
+    if not all(name.startswith(HEADS) for name in (*fit.initialised, *fit.left_out)):
         raise UserError(f'{source} does not fit this model')
     cfg.load_from, cfg.load_options = source, ConfigDict(options)
     return len(fit.pairs)

@@ -1,0 +1,176 @@
+import json
+import shutil
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from own_layouts import CLASSES, made, write_coco, write_yolo
+
+from fasternet_mm.data.checks import check_data
+from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.engine.config import load_config
+from fasternet_mm.engine.runner import build_model
+from fasternet_mm.errors import UserError
+from fasternet_mm.own_data import start_weights
+from fasternet_mm.own_data.pictures import Picture
+from fasternet_mm.own_data.planning import plan_text, use_own_data, write_config
+from fasternet_mm.own_data.sheet import choose_samples
+
+MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
+UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
+
+
+def planned(config, data, work_dir, options=(), **settings):
+    cfg = load_config(config, options)
+    cfg.work_dir = str(work_dir)
+    return cfg, use_own_data(cfg, str(data), **settings)
+
+
+@pytest.fixture(scope='module')
+def shapes(root):
+    return ensure_shapes(root / 'data' / 'shapes')
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    write_coco(tmp_path / 'data', made(train=8, val=3))
+    return tmp_path / 'data'
+
+
+def test_classes_and_files_are_set_everywhere_and_pass_the_usual_checks(coco, tmp_path):
+    cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out')
+    assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 3
+    for split in ('train', 'val', 'test'):
+        assert list(cfg[f'{split}_dataloader'].dataset.metainfo['classes']) == CLASSES
+    assert cfg.test_evaluator.ann_file == cfg.test_dataloader.dataset.ann_file == str(tmp_path / 'out/data/val.json')
+    assert cfg.val_evaluator.metric == ['bbox', 'segm']
+    assert cfg.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
+    check_data(cfg, ('train', 'val', 'test'))
+    text = plan_text(plan)
+    assert 'COCO' in text
+    assert 'as the data has it' in text
+    assert f'{plan.recipe.epochs} epochs' in text
+
+
+def test_the_written_config_is_complete_and_the_annotations_are_cocos(coco, tmp_path):
+    cfg, _ = planned(MASK_RCNN, coco, tmp_path / 'out')
+    again = Config.fromfile(write_config(cfg))
+    assert again.model == cfg.model
+    assert again.train_dataloader == cfg.train_dataloader
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(again.train_dataloader.dataset)
+    assert len(dataset) == 8  # pictures without objects, too
+    assert {**dataset[0]['data_samples'].gt_instances}.keys() >= {'bboxes', 'labels', 'masks'}
+    assert json.loads((tmp_path / 'out/data/train.json').read_text()).keys() == {'images', 'annotations', 'categories'}
+
+
+def test_the_schedule_is_the_recipes(coco, tmp_path):
+    cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out', epochs=20, scale=(96, 64))
+    recipe = plan.recipe
+    assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=2)
+    warmup, cosine = cfg.param_scheduler
+    assert warmup.end == cosine.begin == recipe.warmup
+    assert cosine.end == recipe.steps == 20 * 2
+    assert cfg.optim_wrapper.optimizer.lr == recipe.lr
+    sizes = [step.scale for step in cfg.train_dataloader.dataset.pipeline if 'scale' in step]
+    assert [tuple(size) for size in sizes] == [(96, 64)]
+
+
+def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):
+    write_yolo(tmp_path / 'data', made(train=8, masks=False))
+    with pytest.raises(UserError, match=r'have a box and no mask.*train configs/faster_rcnn_fasternet_t0.py'):
+        planned('configs/mask_rcnn_fasternet_t0.py', tmp_path / 'data', tmp_path / 'out')
+    options = ['model.backbone.init_cfg=None']
+    cfg, _ = planned('configs/faster_rcnn_fasternet_t0.py', tmp_path / 'data', tmp_path / 'out', options)
+    assert cfg.val_evaluator.metric == ['bbox']
+    assert cfg.model.roi_head.bbox_head.num_classes == 3
+    assert not cfg.train_dataloader.dataset.pipeline[1].with_mask
+
+
+def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
+    path = coco / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['image_id'] = 999
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r'has 1 mistakes .*999.*tools/check_data.py'):
+        planned(MASK_RCNN, coco, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.fixture
+def label_maps(shapes, tmp_path):
+    for split, count in (('train', 12), ('val', 3)):
+        for kind in ('images', 'labels'):
+            (tmp_path / 'data' / kind / split).mkdir(parents=True)
+            for picture in sorted((shapes / kind / split).iterdir())[:count]:
+                shutil.copy(picture, tmp_path / 'data' / kind / split)
+    return tmp_path / 'data'
+
+
+def test_label_maps_set_heads_crops_and_the_ignored_label(label_maps, tmp_path):
+    cfg, plan = planned(UPERNET, label_maps, tmp_path / 'out', ignored=6)
+    assert plan.data.classes == [f'class {number}' for number in range(6)]
+    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 6
+    assert cfg.model.decode_head.ignore_index == cfg.model.data_preprocessor.seg_pad_val == 6
+    assert cfg.train_cfg == dict(
+        type='IterBasedTrainLoop', max_iters=plan.recipe.steps, val_interval=plan.recipe.interval
+    )
+    check_data(cfg, ('train', 'val', 'test'))
+    init_default_scope('mmseg')
+    sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
+    assert sample['inputs'].shape[-1] <= 160
+    assert sample['data_samples'].gt_sem_seg.data.unique().numel() > 1
+
+
+def test_a_detectors_data_has_no_ignored_label(coco, tmp_path):
+    with pytest.raises(UserError, match='--ignore-label 3 is for label maps'):
+        planned(MASK_RCNN, coco, tmp_path / 'out', ignored=3)
+
+
+def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_they_are_random(monkeypatch):
+    cfg = load_config('configs/mask_rcnn_fasternet_s.py')
+    state = build_model(cfg).state_dict()
+    available = {'mask_rcnn_fasternet_s_coco': dict(state_dict=state), 'fasternet_s_in1k': dict(state_dict={})}
+
+    def read(source, mmap):
+        if source not in available:
+            raise UserError(f'{source} is out of reach')
+        return available[source]
+
+    monkeypatch.setattr(start_weights, 'read_checkpoint', read)
+    ours = load_config('configs/mask_rcnn_fasternet_s.py', ['model.roi_head.bbox_head.num_classes=3'])
+    ours.model.roi_head.mask_head.num_classes = 3
+    assert start_weights.choose_start(ours).startswith('mask_rcnn_fasternet_s_coco, heads')
+    assert ours.load_from == 'mask_rcnn_fasternet_s_coco'
+    boxes = load_config('configs/faster_rcnn_fasternet_s.py', ['model.roi_head.bbox_head.num_classes=3'])
+    assert start_weights.choose_start(boxes).startswith('mask_rcnn_fasternet_s_coco, heads')
+    assert boxes.load_options == dict(new_heads=True, allow_mismatch=True)
+    del available['mask_rcnn_fasternet_s_coco']
+    cfg = load_config('configs/mask_rcnn_fasternet_s.py')
+    assert start_weights.choose_start(cfg).startswith('fasternet_s_in1k, in the backbone')
+    del available['fasternet_s_in1k']
+    assert start_weights.choose_start(cfg).startswith('random weights')
+    assert cfg.model.backbone.init_cfg.type == 'Kaiming'
+    cfg.load_from = 'mine.pth'
+    assert start_weights.choose_start(cfg) == 'mine.pth'
+
+
+def test_a_sheet_shows_every_class_that_it_has_room_for():
+    pictures = [Picture((64, 64), (0,))] * 50 + [Picture((64, 64), (label,)) for label in range(1, 12)]
+    shown = choose_samples(pictures)
+    assert len(shown) == len(set(shown)) == 12
+    assert {label for number in shown for label in pictures[number].labels} == set(range(12))
+
+
+def test_a_reader_of_random_weights_is_not_left_with_the_authors_small_ones():
+    cfg = load_config('configs/mask_rcnn_fasternet_t0.py', ['model.backbone.init_cfg=None'])
+    assert start_weights.choose_start(cfg).startswith('random weights')
+    backbone = build_model(cfg).backbone
+    backbone.init_weights()
+    assert torch.std(backbone.stages[0].blocks[0].mlp[0].weight) > 0.05
