@@ -151,11 +151,9 @@ def use_data(cfg, args: argparse.Namespace) -> bool:
     import sys
 
     from fasternet_mm.engine.config import merge_options
-    from fasternet_mm.engine.storage import check_writable
     from fasternet_mm.own_data.planning import plan_text, use_own_data, write_config
     from fasternet_mm.own_data.sheet import draw_samples
 
-    check_writable(cfg.work_dir)
     processes = (
         int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1) if args.launcher != 'none' else 1
     )

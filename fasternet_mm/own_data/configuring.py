@@ -29,17 +29,16 @@ def use_schedule(cfg: Config, recipe: Recipe) -> None:
     """Batch, learning rate, length and evaluations: a warm-up, then half a cosine."""
     cfg.train_dataloader.batch_size = recipe.batch
     cfg.optim_wrapper.optimizer.lr = recipe.lr
-    cfg.param_scheduler = [
-        dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=recipe.warmup),
-        dict(
-            type='CosineAnnealingLR',
-            by_epoch=False,
-            begin=recipe.warmup,
-            end=recipe.steps,
-            T_max=recipe.steps - recipe.warmup,
-            eta_min=recipe.lr / 100,
-        ),
-    ]
+    warmup = dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=recipe.warmup)
+    cosine = dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=recipe.warmup,
+        end=recipe.steps,
+        T_max=recipe.steps - recipe.warmup,
+        eta_min=recipe.lr / 100,
+    )
+    cfg.param_scheduler = [warmup, cosine] if recipe.warmup else [cosine]
     cfg.auto_scale_lr = dict(enable=False, base_batch_size=recipe.pictures_per_step)
     if recipe.task == 'detection':
         cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=recipe.epochs, val_interval=recipe.interval)

@@ -34,7 +34,7 @@ def draw_samples(cfg: Config, pictures: Sequence[Picture], out_file: Path) -> No
     config = {**cfg.train_dataloader.dataset, 'pipeline': [*cfg.train_dataloader.dataset.pipeline[:2], pack]}
     with redirect_stdout(io.StringIO()):  # pycocotools tells of each step
         dataset = DATASETS.build(config)
-    visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'save_dir': None})
+    visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'save_dir': None, 'name': 'samples'})
     visualizer.dataset_meta = dataset.metainfo
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         drawings = []

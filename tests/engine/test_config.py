@@ -10,11 +10,12 @@ def config(root, name):
     return str(root / 'configs' / f'mask_rcnn_fasternet_{name}.py')
 
 
+@pytest.mark.parametrize('kind', ['mask_rcnn', 'faster_rcnn'])
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_published_configs_fit_their_variant(root, variant):
+def test_configs_fit_their_variant(root, variant, kind):
     from fasternet_mm.engine.runner import build_model
 
-    cfg = load_config(config(root, variant))
+    cfg = load_config(config(root, variant).replace('mask_rcnn', kind))
     model = build_model(cfg)
     assert cfg.model.backbone.arch == variant
     assert cfg.model.neck.in_channels == model.backbone.channels

@@ -277,6 +277,10 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(
 
 
 WRONG = [
+    ('train', [CONFIG, '--dry-run'], '--ignore-label are for --data DIR: name the folder'),
+    ('train', [CONFIG, '--data', 'nowhere', '--work-dir', '{work}'], 'nowhere'),
+    ('train', [CONFIG, '--data', 'docs', '--work-dir', '{work}'], 'docs'),
+    ('train', [CONFIG, '--data', 'docs', '--size', '20'], '20: give two numbers of pixels, at least 32'),
     ('train', ['configs/mask_rcn_fasternet_s.py'], 'did you mean configs/mask_rcnn_fasternet_s.py'),
     ('train', ['configs/mask_rcnn_fasternet_s.py'], 'data/coco/train2017 does not exist'),
     ('train', [CONFIG, '--cfg-options', 'model.backbone.arch=t9'], "'t9' is unknown: use one of t0, t1, t2, s, m, l"),
