@@ -144,6 +144,8 @@ def main(args: argparse.Namespace) -> None:
         if metrics:
             print(metric_table(metrics))
         print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
+        if args.data:
+            print(f'try it:      python tools/predict.py {cfg.work_dir} PICTURES')
 
 
 def use_data(cfg, args: argparse.Namespace) -> bool:

@@ -157,7 +157,7 @@ def plan_text(plan: Plan) -> str:
         'data': f'{data.root}: {data.layout}',
         'split': plan.split,
         'picture size': size,
-        'start': plan.start,
+        'start': plan.start.replace('\n', '\n' + ' ' * 15),
         'schedule': f'{length} of {recipe.pictures_per_step} pictures, evaluated every {recipe.interval_text}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
     }

@@ -15,7 +15,11 @@ HEADS = 'roi_head.bbox_head.fc_cls.', 'roi_head.bbox_head.fc_reg.', 'roi_head.ma
 
 
 def choose_start(cfg: Config) -> str:
-    """The best weights to start from that can be had here; what they are, for people."""
+    """Let a config start from the best weights that can be had here.
+
+    Returns:
+        What they are, for people; in lines after that, why better ones could not be had.
+    """
     if cfg.get('load_from'):
         return cfg.load_from
     backbone = cfg.model.backbone
@@ -30,14 +34,14 @@ def choose_start(cfg: Config) -> str:
     if initial.get('type') == 'Pretrained':
         try:
             read_checkpoint(initial.checkpoint, mmap=True)
-            return '; '.join([f'{initial.checkpoint}, in the backbone', *notes])
+            return '\n'.join([f'{initial.checkpoint}, in the backbone', *notes])
         except UserError as error:
             notes.append(str(error))
             initial = {}
     if not initial:
         # As the small configs of configs/shapes: the authors' own initialisation is made for hundreds of epochs.
         backbone.init_cfg = ConfigDict(type='Kaiming', layer='Conv2d', nonlinearity='relu')
-    return '; '.join(['random weights, which need much more data and time', *notes])
+    return '\n'.join(['random weights, which need much more data and time', *notes])
 
 
 def _start_from_coco(cfg: Config, source: str) -> int:
