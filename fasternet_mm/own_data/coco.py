@@ -125,6 +125,7 @@ def _images(
         place = f'image {number} ({name})'
         if image['id'] in images:
             report(f'{place} has the id {image["id"]} of one before', Kind.DUPLICATE)
+            images[image['id']] = None
             continue
         images[image['id']] = None
         path, size = folder.inside(base, name), (image.get('width'), image.get('height'))

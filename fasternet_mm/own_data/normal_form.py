@@ -156,15 +156,16 @@ def in_threads(function: Callable, items: Sequence, title: str) -> Iterable:
 def _once_each(
     folder: DataFolder, pictures: Iterable[AnnotatedPicture], problems: list[Problem]
 ) -> list[AnnotatedPicture]:
-    """Pictures sorted by their file names; of those named twice the first."""
-    kept: dict[str, AnnotatedPicture] = {}
+    """Pictures sorted by their file names; none of those named twice, of which nobody knows which is right."""
+    found: dict[str, list[AnnotatedPicture]] = defaultdict(list)
     for picture in pictures:
-        if picture.file in kept:
-            what = f'{folder.shown(picture.source)} has it twice'
-            problems.append(Problem(folder.shown(picture.file), what, Kind.DUPLICATE))
-        else:
-            kept[picture.file] = picture
-    return [kept[file] for file in sorted(kept)]
+        found[picture.file].append(picture)
+    for file, same in found.items():
+        if len(same) > 1:
+            sources = ' and '.join(dict.fromkeys(folder.shown(picture.source) for picture in same))
+            what = f'is named {len(same)} times in {sources}'
+            problems.append(Problem(folder.shown(file), what, Kind.DUPLICATE))
+    return [found[file][0] for file in sorted(found) if len(found[file]) == 1]
 
 
 def _sizes(folder: DataFolder, pictures: Sequence[AnnotatedPicture]) -> Iterable[tuple[int, int] | Problem]:

@@ -95,7 +95,7 @@ RECORDS = {
     'file name': (
         coco(lambda content: content['images'][0].update(file_name=content['images'][1]['file_name'])),
         Kind.DUPLICATE,
-        'p00002.png: .*train2017.json has it twice',
+        'p00002.png: is named 2 times in .*train2017.json',
     ),
     'unknown image': (annotation(image_id=77), Kind.UNKNOWN_ID, 'annotation 100 has the image_id 77'),
     'unknown class': (annotation(category_id=77), Kind.UNKNOWN_ID, 'annotation 100 .* has the category_id 77'),
