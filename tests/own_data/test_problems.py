@@ -97,7 +97,7 @@ RECORDS = {
         Kind.DUPLICATE,
         'p00002.png: is named 2 times in .*train2017.json',
     ),
-    'unknown image': (annotation(image_id=77), Kind.UNKNOWN_ID, 'annotation 100 has the image_id 77'),
+    'unknown image': (annotation(image_id=7777), Kind.UNKNOWN_ID, 'annotation 100 has the image_id 7777'),
     'unknown class': (annotation(category_id=77), Kind.UNKNOWN_ID, 'annotation 100 .* has the category_id 77'),
     'no image': (annotation(image_id=None), Kind.MALFORMED, r'annotations\[0\] has no image_id'),
     'above': (image(file_name='../../../p00001.png'), Kind.OUTSIDE_FOLDER, 'p00001.png. is not in the folder'),
