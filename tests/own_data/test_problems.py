@@ -108,7 +108,7 @@ WHOLE = {
     'no samples': (
         keep_annotations(lambda record: record['category_id'] != 12),
         Kind.NO_SAMPLES,
-        'the class traffic light has no samples in train',
+        "the class 'traffic light' has no samples in train",
     ),
     'unlabelled': (
         keep_annotations(lambda record: record['id'] < 102),
