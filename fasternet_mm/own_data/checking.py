@@ -45,7 +45,7 @@ def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
         return
     for name, count in zip(data.classes, counts):
         if not count:
-            yield Problem(str(data.root), f'the class {name} has no samples in train', Kind.NO_SAMPLES)
+            yield Problem(str(data.root), f'the class {name!r} has no samples in train', Kind.NO_SAMPLES)
 
 
 def _check_background(data: Instances) -> Iterable[Problem]:

@@ -108,7 +108,10 @@ def read_label_maps(folder: DataFolder, pairs: dict[str, str], problems: list[Pr
     names = read_class_file(folder)
     lossy = [label for label in pairs.values() if not label.lower().endswith('.png')]
     if lossy:
-        raise UserError(f'{folder.shown(lossy[0])} and {len(lossy) - 1} more label maps are no PNG files: save them so')
+        raise UserError(
+            f'{folder.shown(lossy[0])} is not PNG ({len(lossy)} of {len(pairs)} label maps are not): save label maps '
+            'as PNG, which keeps each pixel'
+        )
     items = sorted(pairs.items())
     maps = dict(zip(items, in_threads(lambda pair: _read(folder, *pair), items, 'reading label maps')))
     problems = problems + [found.problem for found in maps.values() if found.problem]

@@ -63,7 +63,7 @@ def _object(shape: Any, place: str, report: Callable[..., None]) -> AnnotatedObj
     points = shape.get('points') if isinstance(shape, dict) else None
     try:
         corners = [[float(x), float(y)] for x, y in points]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return report(f'{place} has points that are not pairs of numbers ({str(points)[:60]})', Kind.NOT_A_NUMBER)
     name, kind = shape.get('label'), shape.get('shape_type') or 'polygon'
     if not isinstance(name, str) or not name:

@@ -23,6 +23,9 @@ from .folder import DataFolder, named_splits, split_of
 EDGE = 1.0
 """Pixels by which a box may reach over the picture's edge without a word: rounding does that."""
 
+LARGEST = 1e6
+"""No coordinate is larger; what is, is no number that can be meant."""
+
 Report = Callable[[str, Kind], None]
 
 
@@ -77,8 +80,8 @@ def to_instances(
     ``height``) numbered from 1 in the order of their file names; ``annotations`` (``id``, ``image_id``,
     ``category_id``, ``bbox``, ``area``, ``iscrowd`` and, where there is one, ``segmentation``) numbered from 1 in the
     order of images and then of the file; and ``categories`` (``id``, ``name``) numbered from 1, the same in all splits.
-    Sizes are those that OpenCV reads. Coordinates are pixels, rounded to hundredths as in COCO's own files. Boxes are
-    cut at the picture's edges. The area is the polygons', the mask's, or else the box's.
+    Sizes are those that OpenCV reads. Coordinates are pixels, rounded to hundredths as in COCO's own files. Boxes and
+    polygons are cut at the picture's edges. The area is the polygons', the mask's, or else the box's.
 
     Args:
         layout: its name for people.
@@ -153,15 +156,16 @@ def in_threads(function: Callable, items: Sequence, title: str) -> Iterable:
 def _once_each(
     folder: DataFolder, pictures: Iterable[AnnotatedPicture], problems: list[Problem]
 ) -> list[AnnotatedPicture]:
-    """Pictures sorted by their file names; of those named twice the first."""
-    kept: dict[str, AnnotatedPicture] = {}
+    """Pictures sorted by their file names; none of those named twice, of which nobody knows which is right."""
+    found: dict[str, list[AnnotatedPicture]] = defaultdict(list)
     for picture in pictures:
-        if picture.file in kept:
-            what = f'{folder.shown(picture.source)} has it twice'
-            problems.append(Problem(folder.shown(picture.file), what, Kind.DUPLICATE))
-        else:
-            kept[picture.file] = picture
-    return [kept[file] for file in sorted(kept)]
+        found[picture.file].append(picture)
+    for file, same in found.items():
+        if len(same) > 1:
+            sources = ' and '.join(dict.fromkeys(folder.shown(picture.source) for picture in same))
+            what = f'is named {len(same)} times in {sources}'
+            problems.append(Problem(folder.shown(file), what, Kind.DUPLICATE))
+    return [found[file][0] for file in sorted(found) if len(found[file]) == 1]
 
 
 def _sizes(folder: DataFolder, pictures: Sequence[AnnotatedPicture]) -> Iterable[tuple[int, int] | Problem]:
@@ -203,11 +207,13 @@ def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, rep
         segmentation = _polygons(segmentation, scale, report)
         if not segmentation:
             return None
-        area, own_box = sum(map(_area, segmentation)), _extent(segmentation)
+        own_box = _extent(segmentation)
+        segmentation = [part for polygon in segmentation if (part := _inside(polygon, size))]
+        area = sum(map(_area, segmentation))
     if box is None:
         box = own_box
     elif not _are_numbers(box) or len(box) != 4:
-        return report(f'has the box {_few(box)}: four numbers are needed', Kind.NOT_A_NUMBER)
+        return report(f'has the box {_few(box)}: four numbers are needed, up to a million', Kind.NOT_A_NUMBER)
     else:
         box = [box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]]
     box = _box(box, size, report)
@@ -215,8 +221,8 @@ def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, rep
         return None
     if segmentation is None:
         return dict(bbox=box, area=round(box[2] * box[3], 2), iscrowd=int(obj.crowd))
-    if not area > 0:
-        return report('has no area: all of its points are on one line', Kind.EMPTY)
+    if not round(area, 2) > 0:
+        return report('has no area in the picture: all of its points are on one line', Kind.EMPTY)
     return dict(bbox=box, area=round(area, 2), iscrowd=int(obj.crowd), segmentation=segmentation)
 
 
@@ -225,7 +231,7 @@ def _polygons(polygons: Any, scale: tuple[int, int], report: Report) -> list[lis
     kept = []
     for polygon in polygons:
         if not _are_numbers(polygon):
-            return report(f'has a polygon with something else than numbers ({_few(polygon)})', Kind.NOT_A_NUMBER)
+            return report(f'has the polygon {_few(polygon)}: numbers are needed, up to a million', Kind.NOT_A_NUMBER)
         if len(polygon) % 2:
             return report(f'has a polygon of {len(polygon)} numbers: x and y of each point', Kind.MALFORMED)
         if len(polygon) < 6:
@@ -257,9 +263,32 @@ def _box(box: Sequence[float], size: tuple[int, int], report: Report) -> list[fl
 
 def _are_numbers(values: Any) -> bool:
     try:
-        return isinstance(values, list) and math.isfinite(sum(values))
+        finite = isinstance(values, list) and math.isfinite(sum(values))
+        return finite and (not values or (max(values) <= LARGEST and min(values) >= -LARGEST))
     except (TypeError, OverflowError):
         return False
+
+
+def _inside(polygon: list[float], size: tuple[int, int]) -> list[float]:
+    """What of a polygon is in the picture: it is cut at one edge after the other (Sutherland and Hodgman, 1974).
+
+    One that reaches over an edge by no more than `EDGE` stays as it is.
+    """
+    points = list(zip(polygon[::2], polygon[1::2]))
+    for axis in (0, 1):
+        for limit, side in ((0, 1), (size[axis], -1)):
+            if all(side * (point[axis] - limit) >= -EDGE for point in points):
+                continue
+            kept = []
+            for start, end in zip(points, points[1:] + points[:1]):
+                before, after = (side * (point[axis] - limit) for point in (start, end))
+                if before >= 0:
+                    kept.append(start)
+                if before * after < 0:
+                    part = before / (before - after)
+                    kept.append(tuple(round(a + part * (b - a), 2) for a, b in zip(start, end)))
+            points = kept
+    return [value for point in points for value in point] if len(points) > 2 else []
 
 
 def _area(polygon: Sequence[float]) -> float:

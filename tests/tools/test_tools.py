@@ -63,6 +63,7 @@ def trained(root, shapes, tmp_path_factory):
         'export',
         'benchmark',
         'complexity',
+        'check_data',
     ],
 )
 def test_help_shows_an_example_and_imports_nothing_heavy(tool):
@@ -316,6 +317,10 @@ WRONG = [
     ('test', [CONFIG, 'nowhere.onnx', '--work-dir', '{work}'], 'nowhere.onnx does not exist'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', '{work}/m.onnx'], 'is broken, or no checkpoint'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', 'm.pt'], '--format onnx writes .onnx files'),
+    ('check_data', ['nowhere'], 'nowhere does not exist: name the folder'),
+    ('check_data', ['tests/fixtures'], 'but no COCO, VIA or LabelMe JSON, Pascal VOC XML'),
+    ('check_data', ['tests/fixtures', '--kind', 'label-maps'], 'but no PNG label maps in a folder'),
+    ('check_data', ['tests/fixtures', '--json', '{file}/a.json'], 'cannot be written'),
 ]
 
 

@@ -1,0 +1,73 @@
+"""tools/check_data.py as a person runs it."""
+
+import json
+import runpy
+import sys
+
+import pytest
+from own_layouts import made, write_coco, write_pictures
+
+
+@pytest.fixture
+def check(root, monkeypatch, capsys):
+    def check(*args):
+        """The status and what was printed."""
+        monkeypatch.setattr(sys, 'argv', ['check_data.py', *map(str, args)])
+        monkeypatch.syspath_prepend(str(root / 'tools'))
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(root / 'tools/check_data.py'), run_name='__main__')
+        return end.value.code, capsys.readouterr().out
+
+    return check
+
+
+def test_sound_data_are_counted(check, tmp_path):
+    write_coco(tmp_path, made())
+    status, printed = check(tmp_path)
+    assert status == 0
+    assert [line.split('|')[1:-1] for line in printed.splitlines() if line.startswith('| ')] == [
+        [' COCO                  ', ' train ', ' val '],
+        [' pictures              ', ' 3     ', ' 2   '],
+        [' objects with outlines ', ' 4     ', ' 4   '],
+        [' class bird            ', ' 1     ', ' 1   '],
+        [' class cat             ', ' 2     ', ' 2   '],
+        [' class traffic light   ', ' 1     ', ' 1   '],
+    ]
+    assert printed.endswith('no problems\n')
+
+
+def test_a_warning_is_shown_but_is_no_failure(check, tmp_path):
+    write_coco(tmp_path, {'train': made()['train']})
+    path = tmp_path / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['bbox'][2] = 0
+    path.write_text(json.dumps(content))
+    status, printed = check(tmp_path)
+    assert status == 0
+    assert 'empty object (1, a warning)\n  ' in printed
+
+
+def test_of_many_problems_20_are_shown_and_all_are_written(check, tmp_path):
+    write_coco(tmp_path, made(train=40))
+    broken = sorted((tmp_path / 'images/train').iterdir())[:25]
+    for picture in broken:
+        picture.write_bytes(picture.read_bytes()[:-60])
+    status, printed = check(tmp_path, '--json', tmp_path / 'found.json')
+    assert status == 1
+    assert 'unreadable picture (25, to be mended)' in printed
+    assert printed.count('is cut off or broken') == 20
+    assert '… and 5 more' in printed
+    records = json.loads((tmp_path / 'found.json').read_text())
+    assert [record['file'] for record in records] == [str(picture) for picture in broken]
+    assert {(record['kind'], record['severe']) for record in records} == {('unreadable picture', True)}
+    assert check(tmp_path, '--quick')[0] == 0
+
+
+def test_label_maps_are_checked_where_there_are_no_objects_or_when_asked_for(check, tmp_path):
+    write_coco(tmp_path, {'train': made()['train']})
+    write_pictures(tmp_path / 'masks/train', made()['train'])
+    (tmp_path / 'classes.txt').write_text('black 0 0 0\nother 100 0 0\n')
+    assert '| COCO ' in check(tmp_path)[1]
+    status, printed = check(tmp_path, '--kind', 'label-maps')
+    assert status == 1
+    assert 'unknown label (2, to be mended)' in printed

@@ -1,0 +1,341 @@
+"""What only one layout has, and how layouts are recognised."""
+
+import json
+import math
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from own_layouts import (
+    coco_content,
+    made,
+    voc_xml,
+    write_coco,
+    write_json,
+    write_labelme,
+    write_pictures,
+    write_via,
+    write_voc,
+    write_voc_beside,
+    write_yolo,
+)
+from PIL import Image
+
+from fasternet_mm.errors import UserError
+from fasternet_mm.own_data.layouts import read_own_data
+
+ONE = {'train': {'p00000.png': [('bird', [10, 20, 30, 15], None)]}}
+
+
+def objects(root, instances=True):
+    data = read_own_data(str(root), instances)
+    assert [str(problem) for problem in data.problems if problem.severe] == []
+    return data.splits['train']['annotations']
+
+
+def boxes(root):
+    return [record['bbox'] for record in objects(root)]
+
+
+def refusal(root, instances=True):
+    with pytest.raises(UserError) as error:
+        read_own_data(str(root), instances)
+    return str(error.value)
+
+
+# COCO
+
+
+@pytest.mark.parametrize('places', [('a.json', 'pictures'), ('a.json', '.'), ('ann/test_coco.json', 'ann')])
+def test_one_json_and_one_folder_of_pictures_are_all_to_train_on(places, tmp_path):
+    write_pictures(tmp_path / places[1], ['p00000.png'])
+    write_json(tmp_path / places[0], coco_content(ONE['train']))
+    data = read_own_data(str(tmp_path), True)
+    assert list(data.splits) == ['train']
+    assert (tmp_path / data.splits['train']['images'][0]['file_name']).is_file()
+
+
+def test_pictures_of_the_same_names_are_taken_from_the_folder_of_their_split(tmp_path):
+    for split, number in (('train', 0), ('val', 1)):
+        write_json(tmp_path / f'annotations/{split}.json', coco_content(ONE['train']))
+        write_pictures(tmp_path / f'{split}2017', [f'p0000{number}.png'])
+        (tmp_path / f'{split}2017/p0000{number}.png').rename(tmp_path / f'{split}2017/p00000.png')
+    data = read_own_data(str(tmp_path), True)
+    for split in ('train', 'val'):
+        assert data.splits[split]['images'][0]['file_name'] == f'{split}2017/p00000.png'
+
+
+def test_captions_and_keypoints_beside_instances_are_left_alone(tmp_path):
+    write_coco(tmp_path, made())
+    shutil.copy(
+        tmp_path / 'annotations/instances_train2017.json', tmp_path / 'annotations/person_keypoints_train2017.json'
+    )
+    assert objects(tmp_path)
+
+
+def test_rle_is_kept_and_gives_box_and_area_where_they_lack(tmp_path):
+    write_pictures(tmp_path, ['p00000.png'])
+    content = coco_content(ONE['train'])
+    counts = [48 * 10 + 20, 5, 43, 5, 48 * 54 - 73]  # two columns of five pixels from x=10, y=20
+    content['annotations'][0].update(segmentation=dict(size=[48, 64], counts=counts), iscrowd=1)
+    del content['annotations'][0]['bbox']
+    write_json(tmp_path / 'a.json', content)
+    (found,) = objects(tmp_path)
+    assert found['segmentation'] == dict(size=[48, 64], counts=counts)
+    assert (found['bbox'], found['area'], found['iscrowd']) == ([10, 20, 2, 5], 10, 1)
+
+
+def test_a_size_that_is_not_stated_is_read_as_opencv_reads_it(tmp_path):
+    write_json(tmp_path / 'a.json', coco_content({'p.jpg': []}))
+    content = json.loads((tmp_path / 'a.json').read_text())
+    del content['images'][0]['width'], content['images'][0]['height']
+    write_json(tmp_path / 'a.json', content)
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    Image.new('RGB', (64, 48)).save(tmp_path / 'p.jpg', exif=exif)
+    (image,) = read_own_data(str(tmp_path), True).splits['train']['images']
+    assert (image['height'], image['width']) == cv2.imread(str(tmp_path / 'p.jpg')).shape[:2] == (64, 48)
+
+
+def test_objects_over_the_edge_are_cut_there(tmp_path):
+    write_pictures(tmp_path, ['p00000.png'])
+    content = coco_content({'p00000.png': [('bird', [50, 30, 20, 20], [50, 30, 70, 30, 70, 50, 50, 50])]})
+    write_json(tmp_path / 'a.json', content)
+    (found,) = objects(tmp_path)
+    assert found['bbox'] == [50, 30, 14, 18]
+    assert found['area'] == 14 * 18
+    assert sorted(zip(*[iter(found['segmentation'][0])] * 2)) == [(50, 30), (50, 48), (64, 30), (64, 48)]
+
+
+def test_two_files_for_one_split_and_files_of_no_split_are_refused_by_name(tmp_path):
+    write_pictures(tmp_path, ['p00000.png'])
+    for name in ('a.json', 'b.json'):
+        write_json(tmp_path / name, coco_content(ONE['train']))
+    assert 'has 2 COCO annotation files (a.json, b.json): leave one, or one each with train' in refusal(tmp_path)
+    for old, new in (('a.json', 'val.json'), ('b.json', 'test.json')):
+        (tmp_path / old).rename(tmp_path / new)
+    assert 'has test and val data, but none to train' in refusal(tmp_path).replace('val and test', 'test and val')
+
+
+# Pascal VOC
+
+
+def test_the_challenges_own_files_count_pixels_from_1(tmp_path):
+    write_voc_beside(tmp_path, ONE)
+    (xml,) = tmp_path.rglob('*.xml')
+    assert boxes(tmp_path) == [[10, 20, 30, 15]]
+    challenge = '<source><database>The VOC2007 Database</database><annotation>PASCAL VOC2007</annotation></source>'
+    whole = voc_xml('p00000.png', [('bird', [1, 1, 63, 47], None)])  # xmin=1, xmax=64
+    xml.write_text(whole.replace('<source><database>Unknown</database></source>', challenge))
+    assert boxes(tmp_path) == [[0, 0, 64, 48]]
+
+
+def test_difficult_objects_are_neither_trained_nor_scored(tmp_path):
+    write_voc_beside(tmp_path, ONE)
+    (xml,) = tmp_path.rglob('*.xml')
+    xml.write_text(xml.read_text().replace('<difficult>0', '<difficult>1'))
+    assert objects(tmp_path)[0]['iscrowd'] == 1
+
+
+def test_trainval_and_sizes_of_zero_are_what_the_challenge_has(tmp_path):
+    write_voc(tmp_path, ONE)
+    sets = tmp_path / 'ImageSets/Main'
+    (sets / 'train.txt').rename(sets / 'trainval.txt')
+    (sets / 'bird_trainval.txt').write_text('p00000 1\n')
+    (xml,) = tmp_path.rglob('*.xml')
+    xml.write_text(xml.read_text().replace('64', '0', 1).replace('48', '0', 1))
+    assert boxes(tmp_path) == [[10, 20, 30, 15]]
+
+
+def test_the_picture_is_the_filename_where_none_has_the_xml_files_name(tmp_path):
+    write_voc_beside(tmp_path, ONE)
+    (xml,) = tmp_path.rglob('*.xml')
+    xml.rename(xml.with_name('other.xml'))
+    assert boxes(tmp_path) == [[10, 20, 30, 15]]
+
+
+# YOLO
+
+
+@pytest.mark.parametrize(
+    ('yaml', 'message'),
+    [
+        ('train: images/train\nnames: [yes, no, x]', 'quotes around names such as yes'),
+        ('train: images/train\nnames: [a, a, b]', 'a name twice'),
+        ('train: images/train\nnames: {0: a, 2: b}', 'a number from 0'),
+        ('train: images/nowhere\nnames: [a]', 'has train: images/nowhere, which is not in'),
+        ('train: ../../nowhere\nnames: [a]', 'has train: ../../nowhere, which is not in'),
+        ('train: /etc\nnames: [a]', 'has train: /etc, which is not in'),
+        ('train: images/train\nnames: [a]\nkpt_shape: [17, 3]', 'keypoints'),
+        ('train: images/train\nnames: [a', 'is not YAML'),
+        ('train: !!python/object/apply:os.system [touch made]\nnames: [a]', 'is not YAML'),
+    ],
+)
+def test_a_data_yaml_that_cannot_be_used_is_refused(yaml, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_yolo(tmp_path, ONE, yaml)
+    assert message in refusal(tmp_path)
+    assert not (tmp_path / 'made').exists()
+
+
+def test_an_absolute_path_into_the_folder_is_taken(tmp_path):
+    write_yolo(tmp_path, ONE, f'path: {tmp_path}\ntrain: images/train\nnames: [bird]\n')
+    assert boxes(tmp_path) == [[10, 20, 30, 15]]
+
+
+def test_boxes_and_polygons_in_one_file_are_both_read(tmp_path):
+    write_yolo(tmp_path, ONE)
+    with open(tmp_path / 'labels/train/p00000.txt', 'a') as file:
+        file.write('1 0.25 0.25 0.5 0.25 0.5 0.5\n')
+    assert boxes(tmp_path) == [[10, 20, 30, 15], [16, 12, 16, 12]]
+    assert not read_own_data(str(tmp_path), True).with_masks
+
+
+# LabelMe and VIA
+
+
+def labelme(root, *shapes):
+    write_labelme(root, ONE)
+    (file,) = root.rglob('*.json')
+    content = json.loads(file.read_text())
+    content['shapes'] = [dict(label='bird', group_id=None, flags={}) | shape for shape in shapes]
+    file.write_text(json.dumps(content))
+
+
+def test_shapes_of_one_group_are_parts_of_one_object(tmp_path):
+    parts = ([[1, 1], [5, 1], [5, 5]], [[10, 10], [20, 10], [20, 20]])
+    shapes = [dict(points=part, shape_type='polygon', group_id=3) for part in parts]
+    labelme(tmp_path, *shapes, dict(points=parts[0], shape_type='polygon', group_id=3, label='cat'))
+    first, second = objects(tmp_path)
+    assert first['segmentation'] == [[1, 1, 5, 1, 5, 5], [10, 10, 20, 10, 20, 20]]
+    assert (first['bbox'], first['area']) == ([1, 1, 19, 19], 8 + 50)
+    assert second['segmentation'] == [[1, 1, 5, 1, 5, 5]]
+
+
+def test_a_circle_becomes_a_polygon(tmp_path):
+    labelme(tmp_path, dict(points=[[30, 20], [30, 30]], shape_type='circle'))
+    (found,) = objects(tmp_path)
+    assert found['bbox'] == [20, 10, 20, 20]
+    assert found['area'] == pytest.approx(math.pi * 100, rel=0.003)
+
+
+def test_rectangles_are_outlines_only_among_other_shapes(tmp_path):
+    rectangle = dict(points=[[1, 2], [9, 8]], shape_type='rectangle')
+    labelme(tmp_path / 'a', rectangle)
+    assert 'segmentation' not in objects(tmp_path / 'a')[0]
+    labelme(tmp_path / 'b', rectangle, dict(points=[[1, 1], [5, 1], [5, 5]], shape_type='polygon'))
+    assert objects(tmp_path / 'b')[0]['segmentation'] == [[1, 2, 9, 2, 9, 8, 1, 8]]
+
+
+def test_json_files_may_be_in_a_folder_of_their_own(tmp_path):
+    labelme(tmp_path, dict(points=[[1, 2], [9, 8]], shape_type='rectangle'))
+    (file,) = tmp_path.rglob('*.json')
+    (tmp_path / 'json').mkdir()
+    file.rename(tmp_path / 'json/p00000.json')
+    assert boxes(tmp_path) == [[1, 2, 8, 6]]
+
+
+def test_an_ellipse_is_turned_as_via_draws_it(tmp_path):
+    write_via(tmp_path, ONE)
+    file = tmp_path / 'via_train.json'
+    content = json.loads(file.read_text())
+    (record,) = content['_via_img_metadata'].values()
+    shape = dict(name='ellipse', cx=32, cy=24, rx=16, ry=4, theta=math.pi / 2)
+    record['regions'][0]['shape_attributes'] = shape
+    file.write_text(json.dumps(content))
+    (found,) = objects(tmp_path)
+    assert found['bbox'] == [28, 8, 8, 32]
+
+
+def via(root, *attributes):
+    write_via(root, {'train': {'p00000.png': [('bird', [1, 2, 10, 10], None)] * len(attributes)}})
+    file = root / 'via_train.json'
+    content = json.loads(file.read_text())
+    (record,) = content['_via_img_metadata'].values()
+    for region, values in zip(record['regions'], attributes):
+        region['region_attributes'] = values
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ('attributes', 'classes'),
+    [
+        ([{}, {}], ['object']),
+        ([dict(x='cat'), dict(x='dog')], ['cat', 'dog']),
+        ([dict(x={'cat': True, 'dog': False}), dict(x={'dog': True})], ['cat', 'dog']),
+        ([dict(kind='cat', note=''), dict(kind='cat', note='blurred')], ['cat']),
+        ([dict(label='cat', id=str(n)) for n in range(4)], ['cat']),
+        ([dict(label='cat', colour='red') for n in range(4)], ['cat']),
+    ],
+)
+def test_the_attribute_with_the_class_is_found(attributes, classes, tmp_path):
+    via(tmp_path, *attributes)
+    objects(tmp_path)
+    assert read_own_data(str(tmp_path), True).classes == classes
+
+
+def test_several_attributes_that_may_be_the_class_are_named(tmp_path):
+    via(tmp_path, *[dict(colour='red', shape='round')] * 4)
+    assert 'with the attributes colour, shape, several of which may be the class' in refusal(tmp_path)
+
+
+# Recognition
+
+
+def test_links_to_pictures_are_followed_and_hidden_files_are_not_data(tmp_path):
+    data, elsewhere = tmp_path / 'data', tmp_path / 'elsewhere'
+    write_coco(data, made())
+    shutil.move(data / 'images', elsewhere)
+    (data / 'images').symlink_to(elsewhere)
+    (data / 'again').symlink_to(data)
+    (data / 'annotations/.hidden.json').write_text('{')
+    (data / '__MACOSX').mkdir()
+    (data / '__MACOSX/instances_train2017.json').write_text('{')
+    assert objects(data)
+
+
+def test_a_folder_that_does_not_exist_or_is_a_file_or_is_empty_is_refused(tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'empty').mkdir()
+    assert 'nowhere does not exist: name the folder' in refusal(tmp_path / 'nowhere')
+    assert 'file is a file: name the folder' in refusal(tmp_path / 'file')
+    assert 'empty has no files' in refusal(tmp_path / 'empty')
+
+
+def test_two_layouts_in_one_folder_are_refused(tmp_path):
+    write_coco(tmp_path, ONE)
+    write_yolo(tmp_path, ONE)
+    assert 'has annotations in 2 layouts (COCO, YOLO): leave one' in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('file', 'content', 'message'),
+    [
+        ('labels/p00000.txt', '0 0.5 0.5 0.1 0.1', 'look like YOLO labels, so write a data.yaml with "train:'),
+        ('all.json', '{"pictures": []}', 'all.json is JSON, to which COCO is nearest'),
+        ('all.json', '{"images": [', 'all.json is not JSON'),
+        ('all.xml', '<annotations/>', 'all.xml is XML, to which Pascal VOC is nearest'),
+        ('all.csv', 'a,b', 'export the annotations from your labelling tool as COCO'),
+    ],
+)
+def test_a_layout_that_is_not_recognised_is_told_with_the_nearest(file, content, message, tmp_path):
+    write_pictures(tmp_path / 'images', ['p00000.png', 'p00001.png'])
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    said = refusal(tmp_path)
+    assert said.startswith(
+        f'{tmp_path} has 3 files (2 .png, 1 {(tmp_path / file).suffix}), but no COCO, VIA or LabelMe'
+    )
+    assert message in said
+
+
+def test_objects_for_a_segmenter_and_label_maps_for_a_detector_are_told_apart(tmp_path):
+    write_coco(tmp_path / 'objects', ONE)
+    assert 'has COCO annotations of objects, for which there are the R-CNN configs' in refusal(
+        tmp_path / 'objects', False
+    )
+    write_pictures(tmp_path / 'maps/images', ['p00000.png'])
+    (tmp_path / 'maps/masks').mkdir()
+    cv2.imwrite(str(tmp_path / 'maps/masks/p00000.png'), np.zeros((48, 64), np.uint8))
+    assert 'has label maps, for which there are the UPerNet and Semantic FPN configs' in refusal(tmp_path / 'maps')

@@ -1,0 +1,283 @@
+"""What is wrong in data is named with its file, and the rest is read."""
+
+import json
+import re
+import shutil
+
+import pytest
+from own_layouts import made, write_coco, write_labelme, write_via, write_voc, write_yolo
+
+from fasternet_mm.own_data.checking import check_own_data
+from fasternet_mm.own_data.content import Kind
+from fasternet_mm.own_data.layouts import read_own_data
+
+NAN = float('nan')
+
+
+def check(root, thorough=True):
+    data = read_own_data(str(root))
+    return data, check_own_data(data, thorough)
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_text(path, *changes):
+    text = path.read_text()
+    for old, new in zip(changes[::2], changes[1::2]):
+        assert old in text
+        text = text.replace(old, new, 1)
+    path.write_text(text)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def coco(change):
+    return lambda root: edit(root / 'annotations/instances_train2017.json', change)
+
+
+def annotation(**values):
+    return coco(lambda content: content['annotations'][0].update(values))
+
+
+def image(**values):
+    return coco(lambda content: content['images'][0].update(values))
+
+
+def keep_annotations(those):
+    return coco(lambda content: content.update(annotations=[*filter(those, content['annotations'])]))
+
+
+FILES = {
+    'cut': (lambda r: cut(r / 'images/train/p00000.png'), Kind.UNREADABLE, 'p00000.png: is cut off or broken'),
+    'text': (
+        lambda r: (r / 'images/train/p00001.png').write_text('x'),
+        Kind.UNREADABLE,
+        'p00001.png: is not a picture',
+    ),
+    'missing': (lambda r: (r / 'images/train/p00002.png').unlink(), Kind.MISSING_PICTURE, 'p00002.png: does not exist'),
+    'in both': (
+        lambda r: shutil.copy(r / 'images/train/p00003.png', next((r / 'images/val').iterdir())),
+        Kind.IN_TWO_SPLITS,
+        r'val/p0000.+png: is in val, and in train as .*train/p00003.png',
+    ),
+}
+RECORDS = {
+    'size': (image(width=65), Kind.WRONG_SIZE, r'p00003.png: has 64x48 pixels, but .*train2017.json says 65x48'),
+    'turned': (image(width=48, height=64), Kind.WRONG_SIZE, 'EXIF orientation'),
+    'no size': (image(width='x'), Kind.MALFORMED, r'image 0 \(p00003.png\) has the width x'),
+    'outside': (annotation(bbox=[64, 0, 5, 5]), Kind.OUTSIDE_PICTURE, r'annotation 100 \(images/train/p00003.png\)'),
+    'over the edge': (annotation(bbox=[60, 0, 5.5, 5]), Kind.OVER_EDGE, 'annotation 100 .* over the edge of .*64x48'),
+    'empty': (annotation(bbox=[3, 3, 0, 5]), Kind.EMPTY, 'annotation 100 .* has no area: its box x=3 y=3 width=0'),
+    'nan': (annotation(bbox=[3, 3, NAN, 5]), Kind.NOT_A_NUMBER, 'annotation 100 .* the box'),
+    'text box': (annotation(bbox='3 3 4 5'), Kind.NOT_A_NUMBER, "the box '3 3 4 5'"),
+    'huge': (annotation(segmentation=[[0, 0, 1e300, 0, 5, 5]]), Kind.NOT_A_NUMBER, '1e[+]300'),
+    'two points': (annotation(segmentation=[[1, 1, 5, 5]]), Kind.FEW_POINTS, 'annotation 100 .* polygon of 2 points'),
+    'line': (annotation(segmentation=[[1, 1, 5, 5, 3, 3]]), Kind.EMPTY, 'annotation 100 .* on one line'),
+    'odd': (annotation(segmentation=[[1, 1, 5, 5, 3, 3, 4]]), Kind.MALFORMED, 'polygon of 7 numbers'),
+    'flat': (annotation(segmentation=[1, 1, 5, 5, 3, 9]), Kind.MALFORMED, 'neither a list of polygons nor RLE'),
+    'rle': (annotation(segmentation=dict(size=[48, 64], counts=[5])), Kind.MALFORMED, 'counts end before the picture'),
+    'image id': (
+        coco(lambda content: content['images'][0].update(id=content['images'][1]['id'])),
+        Kind.DUPLICATE,
+        r'image 1 \(p00002.png\) has the id 8 of one before',
+    ),
+    'annotation id': (
+        coco(lambda content: content['annotations'][0].update(id=content['annotations'][1]['id'])),
+        Kind.DUPLICATE_OBJECT_ID,
+        'annotation 101 .* has the id of one before',
+    ),
+    'file name': (
+        coco(lambda content: content['images'][0].update(file_name=content['images'][1]['file_name'])),
+        Kind.DUPLICATE,
+        'p00002.png: is named 2 times in .*train2017.json',
+    ),
+    'unknown image': (annotation(image_id=7777), Kind.UNKNOWN_ID, 'annotation 100 has the image_id 7777'),
+    'unknown class': (annotation(category_id=77), Kind.UNKNOWN_ID, 'annotation 100 .* has the category_id 77'),
+    'no image': (annotation(image_id=None), Kind.MALFORMED, r'annotations\[0\] has no image_id'),
+    'above': (image(file_name='../../../p00001.png'), Kind.OUTSIDE_FOLDER, 'p00001.png. is not in the folder'),
+    'absolute': (image(file_name='/etc/passwd'), Kind.OUTSIDE_FOLDER, '/etc/passwd. is not in the folder'),
+}
+WHOLE = {
+    'category': (coco(lambda c: c['categories'][1].update(id=10)), Kind.DUPLICATE, 'category 1 has the id or name'),
+    'no samples': (
+        keep_annotations(lambda record: record['category_id'] != 12),
+        Kind.NO_SAMPLES,
+        "the class 'traffic light' has no samples in train",
+    ),
+    'unlabelled': (
+        keep_annotations(lambda record: record['id'] < 102),
+        Kind.MOSTLY_EMPTY,
+        '3 of the 4 pictures of train have no annotations',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', [*FILES, *RECORDS, *WHOLE])
+def test_each_problem_is_named_with_its_file_and_the_rest_is_read(case, tmp_path):
+    break_it, kind, message = (FILES | RECORDS | WHOLE)[case]
+    write_coco(tmp_path, made(train=4))
+    assert check(tmp_path)[1] == []
+    break_it(tmp_path)
+    data, problems = check(tmp_path)
+    (named,) = [str(problem) for problem in problems if problem.kind == kind]
+    assert named.startswith(str(tmp_path))
+    assert re.search(message, named), named
+    assert data.splits['train']['annotations']
+
+
+def test_problems_together_are_all_named_and_all_that_is_sound_stays(tmp_path):
+    write_coco(tmp_path, made(train=90, val=3))
+    path = tmp_path / 'annotations/instances_train2017.json'
+    for break_it, _, _ in RECORDS.values():
+        break_it(tmp_path)
+        # The next one breaks records that this one left alone.
+        edit(path, lambda content: [[part.append(part.pop(0)) for _ in '123'] for part in content.values()])
+    for break_it, _, _ in FILES.values():
+        break_it(tmp_path)
+    data, problems = check(tmp_path)
+    assert {problem.kind for problem in problems} >= {kind for _, kind, _ in (FILES | RECORDS).values()}
+    sound = made(train=90, val=3)['train']
+    for image in data.splits['train']['images']:
+        found = [r['bbox'] for r in data.splits['train']['annotations'] if r['image_id'] == image['id']]
+        boxes = [box for _, box, _ in sound[image['file_name'].rpartition('/')[2]]]
+        assert all(box in [*boxes, [60, 0, 4, 5]] for box in found)
+    assert len(data.splits['train']['annotations']) > 40
+
+
+def test_without_decoding_a_picture_that_is_cut_off_passes(tmp_path):
+    write_coco(tmp_path, made(train=4))
+    cut(tmp_path / 'images/train/p00000.png')
+    assert check(tmp_path, thorough=False)[1] == []
+
+
+LABEL, SHAPES = 'labels/train/p00000.txt', 'images/train/p00000.json'
+OTHERS = {
+    'yolo words': (write_yolo, lambda r: (r / LABEL).write_text('0 a b c d'), Kind.MALFORMED, 'line 1 has something'),
+    'yolo scores': (write_yolo, lambda r: (r / LABEL).write_text('0 .5 .5 .1 .1 .9'), Kind.MALFORMED, 'has 6 values'),
+    'yolo class': (
+        write_yolo,
+        lambda r: (r / LABEL).write_text('\n3 .5 .5 .1 .1'),
+        Kind.UNKNOWN_ID,
+        'line 2 .* class 3',
+    ),
+    'yolo pixels': (write_yolo, lambda r: (r / LABEL).write_text('0 30 20 5 5'), Kind.OUTSIDE_PICTURE, 'line 1 is out'),
+    'yolo nan': (
+        write_yolo,
+        lambda r: (r / LABEL).write_text('0 .5 nan .1 .1'),
+        Kind.NOT_A_NUMBER,
+        'line 1 has the box',
+    ),
+    'yolo bytes': (write_yolo, lambda r: (r / LABEL).write_bytes(b'\xff\xfe0 1'), Kind.MALFORMED, 'not a text file'),
+    'yolo alone': (
+        write_yolo,
+        lambda r: (r / 'labels/train/q.txt').write_text(''),
+        Kind.MISSING_PICTURE,
+        'q.txt: has the labels of no picture',
+    ),
+    'yolo no test': (
+        write_yolo,
+        lambda r: edit_text(r / 'data.yaml', 'names', 'test: images/test\nnames'),
+        Kind.MISSING_SPLIT,
+        'data.yaml: its test: images/test is not in',
+    ),
+    'voc number': (
+        write_voc,
+        lambda r: edit_text(r / 'Annotations/p00000.xml', '<xmin>', '<xmin>x'),
+        Kind.NOT_A_NUMBER,
+        r'p00000.xml: object 1 \(bird\) has the box',
+    ),
+    'voc box': (
+        write_voc,
+        lambda r: edit_text(r / 'Annotations/p00000.xml', '<bndbox>', '<box>', '</bndbox>', '</box>'),
+        Kind.MALFORMED,
+        'has no bndbox',
+    ),
+    'voc name': (
+        write_voc,
+        lambda r: edit_text(r / 'Annotations/p00000.xml', 'bird', ' '),
+        Kind.MALFORMED,
+        'object 1 has no name',
+    ),
+    'voc cut': (
+        write_voc,
+        lambda r: (r / 'Annotations/p00000.xml').write_text('<annotation><obj'),
+        Kind.MALFORMED,
+        'is not XML',
+    ),
+    'voc entities': (
+        write_voc,
+        lambda r: (r / 'Annotations/p00000.xml').write_text(
+            '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation><object>&x;</object></annotation>'
+        ),
+        Kind.MALFORMED,
+        'declares entities',
+    ),
+    'voc list': (
+        write_voc,
+        lambda r: edit_text(r / 'ImageSets/Main/train.txt', 'p00000', 'p0'),
+        Kind.MISSING_PICTURE,
+        'train.txt: names p0, of which there is no XML',
+    ),
+    'voc size': (
+        write_voc,
+        lambda r: edit_text(r / 'Annotations/p00000.xml', '<width>64', '<width>63'),
+        Kind.WRONG_SIZE,
+        'p00000.png: has 64x48 pixels, but .*p00000.xml says 63x48',
+    ),
+    'labelme json': (write_labelme, lambda r: cut(r / SHAPES), Kind.MALFORMED, 'p00000.json: is not JSON'),
+    'labelme line': (
+        write_labelme,
+        lambda r: edit(r / SHAPES, lambda c: c['shapes'][0].update(shape_type='line')),
+        Kind.MALFORMED,
+        r'shape 0 \(bird\) is a line',
+    ),
+    'labelme points': (
+        write_labelme,
+        lambda r: edit(r / SHAPES, lambda c: c['shapes'][0].update(points=[[1, None]])),
+        Kind.NOT_A_NUMBER,
+        'shape 0 has points',
+    ),
+    'labelme path': (
+        write_labelme,
+        lambda r: edit(r / SHAPES, lambda c: c.update(imagePath='C:\\pictures\\a.png')),
+        Kind.OUTSIDE_FOLDER,
+        'which is not in the folder',
+    ),
+    'via class': (
+        write_via,
+        lambda r: edit_text(r / 'via_train.json', '"kind": "bird"', '"kind": ""'),
+        Kind.MALFORMED,
+        'region 0 of p00000.png has no kind',
+    ),
+    'via point': (
+        write_via,
+        lambda r: edit_text(r / 'via_train.json', '"name": "polygon"', '"name": "point"'),
+        Kind.MALFORMED,
+        'is a point: polygons',
+    ),
+    'via numbers': (
+        write_via,
+        lambda r: edit_text(r / 'via_train.json', 'all_points_x', 'all_points'),
+        Kind.MALFORMED,
+        'polygon without sound numbers',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', OTHERS)
+def test_problems_of_other_layouts_are_named_with_their_file_too(case, tmp_path):
+    write, break_it, kind, message = OTHERS[case]
+    write(tmp_path, made(train=4))
+    assert not check(tmp_path)[1]
+    break_it(tmp_path)
+    data, problems = check(tmp_path)
+    assert [problem for problem in problems if problem.kind == kind], problems
+    named = next(str(problem) for problem in problems if problem.kind == kind)
+    assert re.search(message, named), named
+    assert data.splits['train']['annotations']
