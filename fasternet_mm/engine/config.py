@@ -33,10 +33,19 @@ def load_config(path: str, options: Sequence[str] = ()) -> Config:
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     cfg.setdefault('load_options', {})
+    merge_options(cfg, options)
+    return cfg
+
+
+def merge_options(cfg: Config, options: Sequence[str]) -> None:
+    """Change settings of ``cfg``: 'key=value', as MMDetection's ``--cfg-options``.
+
+    Raises:
+        UserError: an option names a key that nothing would read.
+    """
     for key, value in _parse(options).items():
         _check_key(cfg, key)
         cfg.merge_from_dict({key: value})
-    return cfg
 
 
 def _parse(options: Sequence[str]) -> dict[str, Any]:
