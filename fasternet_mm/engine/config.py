@@ -38,7 +38,7 @@ def load_config(path: str, options: Sequence[str] = ()) -> Config:
 
 
 def merge_options(cfg: Config, options: Sequence[str]) -> None:
-    """Merge options, as for `load_config`, into a config.
+    """Change settings of ``cfg``: 'key=value', as MMDetection's ``--cfg-options``.
 
     Raises:
         UserError: an option names a key that nothing would read.

@@ -57,6 +57,13 @@ class StrictRunner(Runner):
         super()._init_model_weights()
 
 
+class EvaluationRunner(StrictRunner):
+    """Leaves the work directory the config that it was trained with; the visualizer puts its own beside the log."""
+
+    def dump_config(self) -> None:
+        pass
+
+
 def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) -> Runner:
     """Check everything that can be checked, then build the runner for the ``splits`` ('train', 'val', 'test') used.
 
@@ -92,7 +99,7 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         cfg.setdefault('model_wrapper_cfg', wrapper)
         if cfg.get('launcher') == 'pytorch' and not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
-    return StrictRunner.from_cfg(cfg)
+    return (StrictRunner if 'train' in splits else EvaluationRunner).from_cfg(cfg)
 
 
 def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:

@@ -7,9 +7,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
+from types import MappingProxyType
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urldefrag, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -28,6 +29,9 @@ PAUSE = 1.0
 
 TIMEOUT = 30.0
 """Seconds to wait for the server's next bytes."""
+
+PATIENCE = 120.0
+"""Seconds that a file which is not kept may take in all."""
 
 CHUNK = 1 << 16
 
@@ -84,6 +88,40 @@ def download(url: str, target: Path, check: Callable[[Path], None], sha256: str 
     return target
 
 
+def fetch(url: str, limit: int) -> bytes:
+    """The content of a small file, which is not kept.
+
+    Args:
+        url: an http or https address.
+        limit: bytes that it may have.
+
+    Raises:
+        UserError: it cannot be had, is larger, or takes more than `PATIENCE`.
+    """
+    if urlsplit(url).scheme.lower() not in ('http', 'https'):
+        raise UserError(f'{url} is no http or https address: download the file, and give that')
+    content, deadline = bytearray(), time.monotonic() + PATIENCE
+    try:
+        with _ask(url) as answer:
+            total = answer.length
+            while total is None or len(content) < total:
+                piece = answer.read1(CHUNK)  # what has come, so that a slow server does not outwait the deadline
+                if not piece:
+                    break
+                content += piece
+                if len(content) > limit or time.monotonic() > deadline:
+                    raise UserError(
+                        f'{url} has more than {limit:,} bytes, or takes more than {PATIENCE:.0f} s: download the file, '
+                        'and give that'
+                    )
+        if total is not None and len(content) < total:
+            raise _Failure(f'cannot be downloaded (it ends after {len(content)} of {total} bytes)', may_pass=True)
+    except (_Failure, OSError, HTTPException) as error:
+        reason = error if isinstance(error, _Failure) else f'cannot be downloaded ({error})'
+        raise UserError(f'{url} {reason}: check the address, or download the file and give that') from error
+    return bytes(content)
+
+
 def file_sha256(path: str | os.PathLike) -> str:
     """The SHA-256 of a file's content, in lowercase hexadecimal."""
     digest = hashlib.sha256()
@@ -122,9 +160,9 @@ class _Partial:
 class _Failure(Exception):
     """Of one attempt; one that may pass is worth another attempt."""
 
-    def __init__(self, message: str, may_pass: bool):
+    def __init__(self, message: str, may_pass: bool, code: int | None = None):
         super().__init__(message)
-        self.may_pass = may_pass
+        self.may_pass, self.code = may_pass, code
 
 
 class _SafeRedirects(HTTPRedirectHandler):
@@ -159,6 +197,8 @@ def _fetch(partial: _Partial, target: Path) -> None:
         try:
             return _attempt(partial, target.name)
         except _Failure as failure:
+            if failure.code == 416:  # nothing is left from there on: what is kept begins another file
+                partial.discard()
             kept, _ = partial.kept()
             failures = 1 if kept > furthest else failures + 1
             furthest = max(kept, furthest)
@@ -173,7 +213,7 @@ def _fetch(partial: _Partial, target: Path) -> None:
 
 def _attempt(partial: _Partial, name: str) -> None:
     start, validator = partial.kept()
-    with _ask(partial, {'Range': f'bytes={start}-', 'If-Range': validator} if start else {}) as answer:
+    with _ask(partial.url, {'Range': f'bytes={start}-', 'If-Range': validator} if start else {}) as answer:
         if start and answer.status == 206:
             total = _resumed_total(answer, start, validator)
             if total is None:
@@ -193,17 +233,16 @@ def _attempt(partial: _Partial, name: str) -> None:
                 raise _Failure(f'cannot be downloaded (it ends after {file.tell()} of {total} bytes)', may_pass=True)
 
 
-def _ask(partial: _Partial, headers: dict[str, str]) -> HTTPResponse:
+def _ask(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> HTTPResponse:
     try:
         # Some hosts refuse urllib's own name.
-        request = Request(partial.url, headers={'User-Agent': 'fasternet-mm', **headers})
+        request = Request(url, headers={'User-Agent': 'fasternet-mm', **headers})
         return build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
-        if error.code == 416:
-            partial.discard()
         may_pass = error.code >= 500 or error.code in (416, 429)
-        raise _Failure(f'cannot be downloaded (the server answers {error.code} {error.reason})', may_pass) from error
+        message = f'cannot be downloaded (the server answers {error.code} {error.reason})'
+        raise _Failure(message, may_pass, error.code) from error
     except URLError as error:
         may_pass = isinstance(error.reason, TimeoutError | ConnectionResetError | BrokenPipeError)
         raise _Failure(f'cannot be reached ({error.reason})', may_pass) from error

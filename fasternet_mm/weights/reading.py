@@ -62,6 +62,27 @@ def read_file(path: Path, name: str, map_location: Any = 'cpu', mmap: bool = Fal
     Raises:
         UserError: the file is broken, or holds objects of types that a checkpoint does not need.
     """
+    checkpoint = _read(path, name, map_location, mmap)
+    if isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('cfg', None)
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def read_meta(path: Path, name: str) -> dict[str, Any]:
+    """What a checkpoint file says besides its tensors, with its config as text, which nobody must execute.
+
+    Args:
+        path, name: see `read_file`.
+
+    Raises:
+        UserError: see `read_file`.
+    """
+    meta = _read(path, name, 'cpu', mmap=True).get('meta')
+    return meta if isinstance(meta, dict) else {}
+
+
+def _read(path: Path, name: str, map_location: Any, mmap: bool) -> dict[str, Any]:
     kind = check_file(path, name)
     try:
         if kind == 'safetensors':
@@ -82,9 +103,6 @@ def read_file(path: Path, name: str, map_location: Any = 'cpu', mmap: bool = Fal
         raise UserError(f'checkpoint {name} is broken, or not a PyTorch checkpoint: fetch or train it again') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'checkpoint {name} holds a {type(checkpoint).__name__}: a dict of tensors is needed')
-    if isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('cfg', None)
-        checkpoint['meta'].pop('config', None)
     return checkpoint
 
 

@@ -1,0 +1,46 @@
+"""What a training left behind: its config and its weights, found by the name of its work directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UserError
+from .runner import latest_checkpoint
+
+
+def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[str, str]:
+    """The config file and the checkpoint that a user means.
+
+    Args:
+        source: a config file, or a work directory: its ``config.py``, else the newest config at its top.
+        checkpoint: the weights. Default: the work directory's own: its ``best_*.pth`` where there is exactly one, else
+            its newest ``epoch_*.pth`` or ``iter_*.pth``.
+
+    Raises:
+        UserError: the work directory lacks one of them, or the config came alone or does not exist.
+    """
+    if Path(source).is_dir():
+        return _config_of(Path(source)), checkpoint or _checkpoint_of(Path(source))
+    if not Path(source).exists():
+        raise UserError(f'{source} does not exist: give a work directory, or a config and a checkpoint')
+    if checkpoint is None:
+        raise UserError(f'{source} alone is not enough: add a checkpoint to a config, or give a work directory')
+    return source, checkpoint
+
+
+def _config_of(work_dir: Path) -> str:
+    config = work_dir / 'config.py'
+    if config.is_file():
+        return str(config)
+    found = list(work_dir.glob('*.py'))
+    if not found:
+        raise UserError(f'{work_dir} has no config (*.py): give the work directory of a training, or CONFIG CHECKPOINT')
+    return str(max(found, key=lambda path: path.stat().st_mtime))
+
+
+def _checkpoint_of(work_dir: Path) -> str:
+    best = list(work_dir.glob('best_*.pth'))
+    found = str(best[0]) if len(best) == 1 else latest_checkpoint(str(work_dir))
+    if found is None:
+        raise UserError(f'{work_dir} has no checkpoint (best_*.pth, epoch_*.pth, iter_*.pth): train first, or name one')
+    return found

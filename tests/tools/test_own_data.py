@@ -1,0 +1,86 @@
+"""People's own data, from their folder to a model that is trained, tested and applied, by the tools alone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from own_layouts import CLASSES, made, write_coco, write_yolo
+
+from fasternet_mm.data.shapes import ensure_shapes
+
+MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
+UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
+SHORT = ('--epochs', '1', '--size', '96x64')
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def run(tool, *args):
+    done = subprocess.run([sys.executable, f'tools/{tool}.py', *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_path):
+    write_coco(tmp_path / 'data', made(train=8, val=2))
+    said = run('train', MASK_RCNN, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *SHORT)
+    assert re.search(r'class traffic light +\| \d', said)
+    assert 'evaluated every epoch' in said
+    assert '| segm |' in said
+    assert cv2.imread(str(tmp_path / 'out/samples.png')) is not None
+    assert '| segm |' in run('test', tmp_path / 'out')
+    run('predict', tmp_path / 'out', tmp_path / 'data/images/val', '--out-dir', tmp_path / 'found')
+    assert (tmp_path / 'found/results.json').is_file()
+    assert len([*(tmp_path / 'found').rglob('*.png')]) == 2
+
+
+def test_boxes_train_in_two_processes(tmp_path):
+    write_yolo(tmp_path / 'data', made(train=8, val=2, masks=False))
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PORT': '29618'}
+    config = 'configs/faster_rcnn_fasternet_t0.py'
+    own = ('--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *SHORT)
+    options = ('--cfg-options', 'model.backbone.init_cfg=None')
+    command = ['bash', 'tools/dist_train.sh', config, '2', *map(str, own), *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('of 4 pictures') == 1  # two each
+    assert '| bbox |' in done.stdout
+    assert 'segm' not in done.stdout.split('| bbox |')[1]
+    content = json.loads((tmp_path / 'out/data/train.json').read_text())
+    assert [category['name'] for category in content['categories']] == CLASSES
+
+
+def test_label_maps_train_a_segmenter(root, tmp_path):
+    shapes = ensure_shapes(root / 'data/shapes')
+    for kind in ('images', 'labels'):
+        for split, count in (('train', 8), ('val', 2)):
+            (tmp_path / 'data' / kind / split).mkdir(parents=True)
+            for picture in sorted((shapes / kind / split).iterdir())[:count]:
+                shutil.copy(picture, tmp_path / 'data' / kind / split)
+    said = run('train', UPERNET, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *SHORT)
+    assert 'index PNGs' in said
+    assert 'mIoU' in said
+    assert 'mIoU' in run('test', tmp_path / 'out')
+
+
+def test_a_dry_run_shows_what_would_be_done_and_trains_nothing(tmp_path):
+    write_coco(tmp_path / 'data', made(train=20, val=0))
+    said = run('train', MASK_RCNN, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', '--dry-run')
+    for line in (
+        'schedule: ',
+        'split:         20%',
+        'start:         random weights',
+        'picture size:',
+        'learning rate:',
+    ):
+        assert line in said
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'config.py', 'data', 'samples.png'}
