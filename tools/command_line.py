@@ -21,9 +21,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USER_ERROR, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
 
 
-def parser(description: str, epilog: str) -> Parser:
-    """A parser with what every tool takes: ``--debug``."""
-    result = Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description: str, epilog: str, **options: str) -> Parser:
+    """A parser with what every tool takes: ``--debug``; ``options`` are argparse's."""
+    layout = argparse.RawDescriptionHelpFormatter
+    result = Parser(description=description, epilog=epilog, formatter_class=layout, **options)
     result.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return result
 
@@ -32,6 +33,27 @@ def config_parser(description: str, epilog: str) -> Parser:
     """A parser with what every tool takes that works with a config: CONFIG and ``--cfg-options``."""
     result = parser(description, epilog)
     result.add_argument('config', type=existing_file, help='config file, one of configs/ or your own')
+    _add_cfg_options(result)
+    return result
+
+
+def model_parser(description: str, epilog: str, **options: str) -> Parser:
+    """A parser with what every tool takes that runs a trained model: where it is, and how strictly it is loaded."""
+    result = parser(description, epilog, **options)
+    result.add_argument(
+        'source',
+        metavar='MODEL',
+        type=existing_path,
+        help='work directory of a training, which needs nothing else; or a config file, followed by its CHECKPOINT',
+    )
+    _add_cfg_options(result)
+    result.add_argument(
+        '--allow-mismatch', action='store_true', help='take from the checkpoint what fits, and list what does not'
+    )
+    return result
+
+
+def _add_cfg_options(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--cfg-options',
         nargs='+',
@@ -40,16 +62,16 @@ def config_parser(description: str, epilog: str) -> Parser:
         help='change settings of the config, as in train_dataloader.batch_size=4 model.backbone.with_cp=True; '
         'lists as "[a,b]" in quotes',
     )
-    return result
 
 
 def add_checkpoint(result: argparse.ArgumentParser) -> None:
-    """CHECKPOINT of a tool that runs a trained model, and ``--allow-mismatch``."""
+    """CHECKPOINT after a config."""
     result.add_argument(
-        'checkpoint', help='weights of exactly this model: a file, a URL, or a published name (tools/weights.py list)'
-    )
-    result.add_argument(
-        '--allow-mismatch', action='store_true', help='take from the checkpoint what fits, and list what does not'
+        'checkpoint',
+        metavar='CHECKPOINT',
+        nargs='?',
+        help='weights of exactly this model: a file, a URL, or a published name (tools/weights.py list); '
+        "default: the work directory's best, else its newest",
     )
 
 
@@ -79,11 +101,18 @@ def existing_file(path: str) -> str:
     return path
 
 
-def _nearest(path: str) -> str:
+def existing_path(path: str) -> str:
+    if not Path(path).exists():
+        raise argparse.ArgumentTypeError(f'{path} does not exist{_nearest(path, folders=True)}')
+    return path
+
+
+def _nearest(path: str, folders: bool = False) -> str:
     import difflib
 
     folder = Path(path).parent
-    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+    entries = folder.iterdir() if folder.is_dir() else []
+    names = [entry.name for entry in entries if folders or entry.is_file()]
     near = difflib.get_close_matches(Path(path).name, names, n=1)
     return f'; did you mean {folder / near[0]}?' if near else ''
 

@@ -2,9 +2,10 @@
 
 import argparse
 
-from command_line import add_checkpoint, config_parser, run
+from command_line import add_checkpoint, model_parser, run
 
 EPILOG = """examples:
+  python tools/export.py WORK_DIR --format onnx --out model.onnx
   python tools/export.py CONFIG CHECKPOINT --format onnx --out model.onnx
   python tools/export.py CONFIG CHECKPOINT --format openvino --out model.xml --int8 holiday/
   python tools/test.py CONFIG model.onnx                       the exported file in the checkpoint's place
@@ -20,7 +21,7 @@ ONNX and OpenVINO files may come from anybody. PyTorch's formats are programs: t
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = config_parser('Export a model, from picture to boxes, masks or label maps, to one file.', EPILOG)
+    result = model_parser('Export a model, from picture to boxes, masks or label maps, to one file.', EPILOG)
     add_checkpoint(result)
     result.add_argument('--format', required=True, choices=['onnx', 'openvino', 'torch-export', 'torchscript'])
     result.add_argument('--out', required=True, metavar='FILE', help='.onnx, .xml (with .bin), .pt2, .torchscript')
@@ -49,11 +50,13 @@ def main(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from fasternet_mm.engine.config import load_config
+    from fasternet_mm.engine.work_dir import config_and_checkpoint
     from fasternet_mm.inference.export import export
 
+    config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
     description = export(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
+        load_config(config, args.cfg_options),
+        checkpoint,
         args.format,
         args.out,
         backbone_alone=args.backbone,

@@ -1,43 +1,70 @@
-"""Find objects in pictures."""
+"""Find objects, or label pixels, in pictures and videos."""
 
 import argparse
 
-from command_line import add_checkpoint, add_engine, config_parser, run
+from command_line import add_engine, model_parser, run
 
 EPILOG = """examples:
-  python tools/predict.py CONFIG CHECKPOINT street.jpg holiday/ --out-dir found
-      found/street.jpg and found/holiday/*.jpg are drawings; found/results.json has the detections in COCO's format
-  python tools/predict.py CONFIG model.onnx street.jpg --out-dir found      what tools/export.py wrote
+  python tools/predict.py WORK_DIR street.jpg holiday/              what tools/train.py left in its work directory
+  python tools/predict.py CONFIG CHECKPOINT "holiday/**/*.jpg" --classes person dog --save-crops
+  python tools/predict.py model.onnx https://example.org/street.jpg what tools/export.py wrote
+  python tools/predict.py WORK_DIR drive.mp4 --out-dir found        found/drive.mp4 is the video with drawings
+  python tools/predict.py WORK_DIR camera                           until Ctrl-C; camera:1 is the second one
+
+The folder of the results gets a drawing of each picture and video. A detector adds results.json, all detections in
+COCO's results format, whatever is drawn; a segmenter adds labels/*.png, each pixel the number of its class.
 """
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = config_parser('Find objects in pictures with a trained model.', EPILOG)
-    add_checkpoint(result)
+    result = model_parser(
+        'Find objects, or label pixels, in pictures and videos with a trained model.',
+        EPILOG,
+        usage='predict.py [options] (WORK_DIR | CONFIG CHECKPOINT | EXPORTED_FILE) PICTURES [PICTURES ...]',
+    )
+    result.add_argument(
+        'pictures',
+        metavar='PICTURES',
+        nargs='+',
+        help='picture files, videos, folders of them, patterns in quotes, URLs of pictures, camera',
+    )
     add_engine(result)
-    result.add_argument('pictures', nargs='+', help='picture files, and folders of them')
-    result.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the drawings and of results.json')
+    result.add_argument('--out-dir', default='predictions', metavar='DIR', help='of the results; default: predictions')
     result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
+    result.add_argument('--classes', nargs='+', default=[], metavar='NAME', help='only these classes; default: all')
+    result.add_argument(
+        '--save-crops', action='store_true', help='also write each object that is drawn to crops/CLASS/NAME-N.jpg'
+    )
+    result.add_argument('--json', metavar='FILE', help='detections; default: results.json in the folder of the results')
+    result.add_argument('--batch-size', type=int, default=1, metavar='N', help='pictures at a time; default: 1')
     result.add_argument('--device', help="'cuda', 'cuda:1', 'cpu'; default: a GPU when there is one")
     return result
 
 
 def main(args: argparse.Namespace) -> None:
-    from fasternet_mm.engine.config import load_config
-    from fasternet_mm.inference.pictures import find_pictures, predict_pictures
+    from fasternet_mm.errors import UserError
+    from fasternet_mm.inference.folder import predict_to_folder
+    from fasternet_mm.inference.inputs import find_inputs
     from fasternet_mm.inference.predictor import Predictor
 
-    pictures = find_pictures(args.pictures)
+    checkpoint, pictures = None, args.pictures
+    if args.source.endswith('.py'):
+        checkpoint, *pictures = args.pictures
+        if not pictures:
+            raise UserError(f'after a config come its checkpoint and then pictures, but only {checkpoint} came')
+    sources = find_inputs(pictures, args.out_dir)
     predictor = Predictor(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
+        args.source,
+        checkpoint,
         args.device,
-        args.allow_mismatch,
+        batch_size=args.batch_size,
+        allow_mismatch=args.allow_mismatch,
         optimized=not args.no_optimize,
         bf16=args.bf16,
         trusted=args.trust_program,
+        options=args.cfg_options,
     )
-    predict_pictures(predictor, pictures, args.out_dir, args.score_thr)
+    predict_to_folder(predictor, sources, args.out_dir, args.score_thr, args.classes, args.save_crops, args.json)
 
 
 if __name__ == '__main__':

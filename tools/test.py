@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from command_line import add_checkpoint, add_engine, config_parser, run
+from command_line import add_checkpoint, add_engine, model_parser, run
 
 EPILOG = """examples:
+  python tools/test.py work_dirs/mask_rcnn_fasternet_s           its config and its best checkpoint, else its newest
   python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
   python tools/test.py CONFIG CHECKPOINT --out results.json      also the detections, in COCO's results format
   python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every picture: truth left, prediction right
@@ -16,10 +17,10 @@ EPILOG = """examples:
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = config_parser('Evaluate a trained model on the test set of its config.', EPILOG)
+    result = model_parser('Evaluate a trained model on the test set of its config.', EPILOG)
     add_checkpoint(result)
     add_engine(result)
-    result.add_argument('--work-dir', help="folder of the log; default: work_dirs/ and the config's name")
+    result.add_argument('--work-dir', help="folder of the log; default: MODEL's, or work_dirs/ and the config's name")
     result.add_argument(
         '--out', metavar='FILE', help='detections as COCO results JSON; of a segmenter: a folder of label PNGs'
     )
@@ -42,19 +43,22 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from fasternet_mm.engine.config import default_work_dir, load_config
     from fasternet_mm.engine.runner import build_runner
+    from fasternet_mm.engine.work_dir import config_and_checkpoint
     from fasternet_mm.evaluation.table import metric_table
     from fasternet_mm.evaluation.test_report import check_reportable, write_test_report
     from fasternet_mm.inference.engines import is_exported
 
-    cfg = load_config(args.config, args.cfg_options)
+    config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
+    cfg = load_config(config, args.cfg_options)
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    own = args.source if Path(args.source).is_dir() else cfg.get('work_dir') or default_work_dir(config)
+    cfg.work_dir = args.work_dir or own
+    cfg.load_from, cfg.resume = checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
-    if is_exported(args.checkpoint):
+    if is_exported(checkpoint):
         from fasternet_mm.inference.exported import use_exported
 
-        use_exported(cfg, args.checkpoint, 'bfloat16' if args.bf16 else 'float32', args.trust_program)
+        use_exported(cfg, checkpoint, 'bfloat16' if args.bf16 else 'float32', args.trust_program)
     elif not args.no_optimize:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', bf16=args.bf16)]
     if args.show_dir:

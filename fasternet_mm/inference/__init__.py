@@ -2,6 +2,7 @@
 
 from .drawing import DrawPredictionsHook
 from .optimization import OptimizeHook, optimize
+from .prediction import Prediction
 from .predictor import Predictor
 
-__all__ = ['DrawPredictionsHook', 'OptimizeHook', 'Predictor', 'optimize']
+__all__ = ['DrawPredictionsHook', 'OptimizeHook', 'Prediction', 'Predictor', 'optimize']

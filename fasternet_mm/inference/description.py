@@ -31,6 +31,8 @@ class Description:
         weights: 'float32', 'float16' or 'int8'.
         test_cfg: of a detector, the settings that are fixed in the file.
         align_corners: of a segmenter, how logits are scaled.
+        resize: how the config of the export resizes pictures, which the file leaves to the caller: arguments of
+            ``Resize``, {} where it does not; None where it does more than that.
     """
 
     task: str
@@ -44,6 +46,7 @@ class Description:
     weights: str
     test_cfg: Mapping[str, Any]
     align_corners: bool
+    resize: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         return json.dumps(dict(format_version=FORMAT_VERSION, **asdict(self)))
@@ -88,12 +91,16 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     preparation = content['preparation']
     numbers = [*preparation['mean'], *preparation['std'], preparation['pad_size_divisor'], preparation['pad_value']]
     numbers += [content['min_size'], *(content['size'] or [0, 0])]
+    resize = content.get('resize')
+    if resize:
+        numbers += resize['scale']
     names = [content['task'], content['weights'], *content['outputs'], *content['classes']]
     if not (
         all(type(number) in (int, float) for number in numbers)
         and all(type(name) is str for name in names)
         and all(type(channel) is int for colour in content['palette'] for channel in colour)
         and (len(preparation['mean']), len(preparation['std'])) == (3, 3)
+        and (not resize or (len(resize['scale']), type(resize['keep_ratio'])) == (2, bool))
     ):
         raise ValueError('a value of another type')
     return content

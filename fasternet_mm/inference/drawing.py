@@ -1,72 +1,146 @@
-"""Pictures with predictions drawn in, by the config's own visualizer."""
+"""Pictures with objects and label maps drawn in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import mmcv
+import matplotlib
 import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from mmengine.visualization import Visualizer
+from PIL import Image, ImageDraw, ImageFont
 
 from ..engine.storage import write_atomically
+from ..errors import UserError
 from ..registry import HOOKS
+from .pictures import read_picture
+
+Colour = Sequence[int]
+
+OPACITY = 0.5
+"""Of masks and labels over the picture."""
 
 
-def draw_prediction(
-    visualizer: Visualizer, sample: BaseDataElement, out_file: str, score_thr: float, beside_truth: bool = False
-) -> None:
-    """Draw a prediction into its picture and write it to ``out_file``; label maps get a legend.
+def palette_of(meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+    """A colour, RGB, for each class of a data set; where it has none, those that MMSegmentation would give it."""
+    classes, palette = meta['classes'], meta.get('palette')
+    if not palette or isinstance(palette, str) or len(palette) < len(classes):
+        palette = np.random.RandomState(42).randint(0, 255, (len(classes), 3)).tolist()
+    return [tuple(colour) for colour in palette]
+
+
+def draw_objects(
+    picture: np.ndarray,
+    boxes: np.ndarray,
+    colours: Sequence[Colour],
+    texts: Sequence[str],
+    masks: np.ndarray | None = None,
+) -> np.ndarray:
+    """The picture with boxes, masks and a text at each box; the first objects come on top.
 
     Args:
-        visualizer: MMDetection's or MMSegmentation's local visualizer, with ``dataset_meta`` set.
-        sample: a data sample with ``img_path`` and predictions.
-        out_file: the drawing; the suffix chooses the format.
-        score_thr: detections below it are not drawn.
-        beside_truth: put the ground truth on the left.
+        picture: uint8 ``(H, W, 3)``, RGB; it stays as it is.
+        boxes: ``(n, 4)``, xyxy in pixels.
+        colours: RGB, one per object.
+        texts: one per object.
+        masks: bool ``(n, H, W)``.
     """
-    image = mmcv.imread(sample.img_path, channel_order='rgb')
-    if 'pred_sem_seg' not in sample:
-        options = dict(draw_gt=beside_truth, pred_score_thr=score_thr)
-        visualizer.add_datasample('prediction', image, sample, out_file=out_file, **options)
-        return
-    drawings = []
-    for truth in (True, False) if beside_truth else (False,):
-        visualizer.add_datasample('labels', image, sample, draw_gt=truth, draw_pred=not truth, with_labels=False)
-        drawings.append(visualizer.get_image())
-    maps = [sample.pred_sem_seg.data, *([sample.gt_sem_seg.data] if beside_truth else [])]
-    counts = np.bincount(np.concatenate([labels.numpy().ravel() for labels in maps]))
-    classes, palette = visualizer.dataset_meta['classes'], visualizer.dataset_meta['palette']
-    shown = [label for label in np.argsort(-counts) if counts[label] and label < len(classes)]
-    entries = [(classes[label], palette[label]) for label in shown]
-    drawing = _with_legend(np.concatenate(drawings, axis=1), entries)
-    suffix = Path(out_file).suffix
-    write_atomically(out_file, cv2.imencode(suffix, cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR))[1].tobytes())
+    drawing = picture.copy()
+    order = range(len(boxes))[::-1]
+    for number in order if masks is not None else ():
+        inside = drawing[masks[number]]
+        drawing[masks[number]] = inside * (1 - OPACITY) + np.array(colours[number]) * OPACITY
+    image = Image.fromarray(drawing)
+    draw = ImageDraw.Draw(image)
+    smaller_side = min(image.size)
+    font, line = _font(min(max(smaller_side // 30, 10), 40)), max(round(smaller_side / 200), 1)
+    for number in order:
+        left, top, right, bottom = boxes[number].round().tolist()
+        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tuple(colours[number]), width=line)
+    for number in order:
+        _write(draw, image.size, boxes[number], texts[number], tuple(colours[number]), font)
+    return np.array(image)
 
 
-def _with_legend(image: np.ndarray, entries: Sequence[tuple[str, Sequence[int]]]) -> np.ndarray:
-    """The picture with names and colours of classes in rows under it; widened where a name is wider."""
-    font, row, swatch, gap = (cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1), 18, 12, 6
-    widths = [swatch + 3 * gap + cv2.getTextSize(name, *font)[0][0] for name, _ in entries]
-    width = max([image.shape[1], *widths])
-    places, left, top = [], 0, 0
+def _write(draw: ImageDraw.ImageDraw, size: Colour, box: np.ndarray, text: str, colour: Colour, font: Any) -> None:
+    """A text on its colour above the box, or inside where there is no room; never beyond the picture's edges."""
+    width, height = draw.textlength(text, font) + 4, sum(font.getmetrics())
+    top = box[1] - height if box[1] >= height else box[1]
+    left, top = (
+        min(max(round(place), 0), max(room - extent, 0))
+        for place, room, extent in zip((box[0], top), size, (width, height))
+    )
+    draw.rectangle((left, top, left + width, top + height), fill=colour)
+    draw.text((left + 2, top), text, _readable_on(colour), font)
+
+
+def _readable_on(colour: Colour) -> str:
+    return 'black' if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else 'white'
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib brings a font with Latin, Greek and Cyrillic letters."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)
+
+
+def draw_labels(picture: np.ndarray, label_map: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
+    """The picture under the colours of its labels; what the palette lacks, as the ignored label, stays as it is.
+
+    Args:
+        picture: uint8 ``(H, W, 3)``, RGB; it stays as it is.
+        label_map: integers ``(H, W)``.
+        palette: a colour, RGB, per label.
+    """
+    drawing, known = picture.copy(), label_map < len(palette)
+    colours = np.array(palette)[label_map[known]]
+    drawing[known] = drawing[known] * (1 - OPACITY) + colours * OPACITY
+    return drawing
+
+
+def with_legend(
+    drawing: np.ndarray, label_maps: Sequence[np.ndarray], classes: Sequence[str], palette: Sequence[Colour]
+) -> np.ndarray:
+    """Names and colours of the classes in the label maps in rows under a drawing, the most frequent first.
+
+    A drawing is widened where a name is wider.
+    """
+    counts = np.bincount(np.concatenate([labels.ravel() for labels in label_maps]))
+    shown = [label for label in np.argsort(-counts, kind='stable') if counts[label] and label < len(classes)]
+    font, row, swatch, gap = _font(11), 18, 12, 6
+    widths = [swatch + 3 * gap + round(font.getlength(classes[label])) for label in shown]
+    width = max([drawing.shape[1], *widths])
+    places, left, top = [], 0, drawing.shape[0]
     for wide in widths:
         if left and left + wide > width:
             left, top = 0, top + row
         places.append((left + gap, top + (row - swatch) // 2))
         left += wide
-    result = np.full((image.shape[0] + top + row, width, 3), 255, np.uint8)
-    result[: image.shape[0], : image.shape[1]] = image
-    for (name, colour), (x, y) in zip(entries, places):
-        y += image.shape[0]
-        result[y : y + swatch, x : x + swatch] = colour
-        cv2.putText(result, name, (x + swatch + gap, y + swatch - 1), *font[:2], (0, 0, 0), font[2], cv2.LINE_AA)
-    return result
+    image = Image.new('RGB', (width, top + row), 'white')
+    image.paste(Image.fromarray(drawing))
+    draw = ImageDraw.Draw(image)
+    for label, (x, y) in zip(shown, places):
+        draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=tuple(palette[label]))
+        draw.text((x + swatch + gap, y + swatch / 2), classes[label], 'black', font, anchor='lm')
+    return np.array(image)
+
+
+def write_drawing(path: str | Path, drawing: np.ndarray) -> None:
+    """Write an RGB drawing, whole or not at all; the suffix chooses the format.
+
+    Raises:
+        UserError: OpenCV writes no such format.
+    """
+    try:
+        content = cv2.imencode(Path(path).suffix, drawing[..., ::-1])[1].tobytes()
+    except cv2.error as error:
+        raise UserError(f'{path}: a drawing can be .png, .jpg, .webp, .bmp or .tif, name it so') from error
+    write_atomically(path, content)
 
 
 @HOOKS.register_module()
@@ -88,12 +162,48 @@ class DrawPredictionsHook(Hook):
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         for sample in outputs:
             out_file = self.out_dir / Path(sample.img_path).with_suffix('.png').name
-            draw_prediction(runner.visualizer, sample.cpu(), str(out_file), self.score_thr, beside_truth=True)
+            write_drawing(out_file, draw_beside_truth(sample.cpu(), runner.visualizer.dataset_meta, self.score_thr))
             self.drawings.append(out_file)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if runner.rank == 0 and self.drawings:
             write_sheet(self.drawings[: self.sheet], self.out_dir / 'sheet.png')
+
+
+def draw_beside_truth(sample: BaseDataElement, meta: Mapping[str, Any], score_thr: float) -> np.ndarray:
+    """The picture of a tested sample twice, RGB: with the ground truth, and with the prediction.
+
+    Args:
+        sample: MMDetection's or MMSegmentation's, on the CPU, with ``img_path``, ground truth and predictions.
+        meta: the data set's, with ``classes``.
+        score_thr: detections below it are not drawn.
+    """
+    picture, palette = read_picture(sample.img_path)[..., ::-1], palette_of(meta)
+    if 'pred_sem_seg' in sample:
+        maps = [labels.data[0].numpy() for labels in (sample.gt_sem_seg, sample.pred_sem_seg)]
+        drawings = [draw_labels(picture, labels, palette) for labels in maps]
+        return with_legend(np.concatenate(drawings, axis=1), maps, meta['classes'], palette)
+    found = sample.pred_instances
+    instances = sample.gt_instances, found[found.scores >= score_thr]
+    drawings = [_draw_instances(picture, one, meta['classes'], palette) for one in instances]
+    return np.concatenate(drawings, axis=1)
+
+
+def _draw_instances(
+    picture: np.ndarray, instances: BaseDataElement, classes: Sequence[str], palette: Sequence[Colour]
+) -> np.ndarray:
+    boxes, masks = instances.bboxes, instances.get('masks')
+    boxes = getattr(boxes, 'tensor', boxes).numpy()  # of MMDetection's box types, as of tensors
+    if masks is not None:
+        masks = masks.to_ndarray().astype(bool) if hasattr(masks, 'to_ndarray') else masks.numpy()
+    labels = instances.labels.tolist()
+    scores = instances.scores.tolist() if 'scores' in instances else [None] * len(labels)
+    texts = [object_text(classes[label], score) for label, score in zip(labels, scores)]
+    return draw_objects(picture, boxes, [palette[label] for label in labels], texts, masks)
+
+
+def object_text(name: str, score: float | None) -> str:
+    return name if score is None else f'{name} {score:.2f}'
 
 
 def write_sheet(drawings: Sequence[Path], out_file: Path, columns: int = 3, width: int = 640) -> None:
@@ -105,4 +215,4 @@ def write_sheet(drawings: Sequence[Path], out_file: Path, columns: int = 3, widt
     for number, tile in enumerate(tiles):
         top, left = number // columns * (height + 8) + 4, number % columns * (width + 8) + 4
         sheet[top : top + len(tile), left : left + width] = tile
-    write_atomically(out_file, cv2.imencode('.png', sheet)[1].tobytes())
+    write_drawing(out_file, sheet[..., ::-1])

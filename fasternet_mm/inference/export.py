@@ -41,8 +41,9 @@ from .graphs import (
     check_types,
     preparation_settings,
 )
-from .pictures import find_pictures
-from .predictor import picture_reader
+from .inputs import find_pictures
+from .pictures import read_picture
+from .pipeline import PicturePipeline, resizing
 
 OPSET = 17
 """ONNX's: that of 2022, which runtimes of all ages read; RoIAlign as ours is in ONNX from 16 on."""
@@ -106,6 +107,7 @@ def export(
         weights='int8' if calibration else 'float16' if half else 'float32',
         test_cfg=fixed_settings(cfg) if graph.task == 'detection' else {},
         align_corners=graph.task == 'segmentation' and model.decode_head.align_corners,
+        resize=None if backbone_alone else resizing(cfg.test_dataloader.dataset.pipeline),
     )
     inputs = _calibration_inputs(model, cfg, pictures, description)
     with appearing(out) as path, _quiet(), _told(file_format):
@@ -265,9 +267,10 @@ def _calibration_inputs(model: nn.Module, cfg: Config, pictures: Sequence[Path],
     Raises:
         UserError: a file is not a picture, or has a size that the exported file will not take.
     """
-    read, inputs = picture_reader(cfg), []
+    inputs = []
+    pipeline = PicturePipeline(cfg) if pictures else None
     for picture in pictures:
-        data = pseudo_collate([read(str(picture))])
+        data = pseudo_collate([pipeline(read_picture(picture))])
         given = model.data_preprocessor(data)['inputs'] if description.prepared else data['inputs'][0][None]
         try:
             description.check_size(*given.shape[-2:])

@@ -26,6 +26,9 @@ from .description import Description
 from .engines import open_engine
 from .graphs import preparation_settings
 from .masks import paste_masks
+from .pipeline import config_of_model
+
+MODEL_TYPES = {'detection': 'fasternet_mm.ExportedDetector', 'segmentation': 'fasternet_mm.ExportedSegmenter'}
 
 
 def use_exported(cfg: Config, path: str, precision: str = 'float32', trusted: bool = False) -> None:
@@ -38,14 +41,42 @@ def use_exported(cfg: Config, path: str, precision: str = 'float32', trusted: bo
     Raises:
         UserError: the file cannot be used, or was exported for other classes or with other settings.
     """
-    description = open_engine(path, precision, trusted).description
-    kinds = {'detection': 'fasternet_mm.ExportedDetector', 'segmentation': 'fasternet_mm.ExportedSegmenter'}
-    if description.task not in kinds:
-        raise UserError(f'{path} is a {description.task} alone, which finds nothing: export without --backbone')
+    description = _describe(path, precision, trusted)
     _check_config(cfg, description, path)
     # The rest of the model's config stays, since the checks of data read its heads.
-    cfg.model = {**cfg.model, 'type': kinds[description.task], 'file': path, 'precision': precision, 'trusted': trusted}
+    model = dict(type=MODEL_TYPES[description.task], file=path, precision=precision, trusted=trusted)
+    cfg.model = {**cfg.model, **model}
     cfg.load_from = None
+
+
+def exported_config(path: str, precision: str = 'float32', trusted: bool = False) -> Config:
+    """A config that is enough for predictions of an exported file, from what the file says of itself.
+
+    Pictures are resized as the config of the export did; to its one size, whatever their shape, where the file takes
+    pictures of one size alone. A segmenter looks at whole pictures.
+
+    Args:
+        path, precision, trusted: see `open_engine`.
+
+    Raises:
+        UserError: the file cannot be used, or does not say enough.
+    """
+    description = _describe(path, precision, trusted)
+    scope = {'detection': 'mmdet', 'segmentation': 'mmseg'}[description.task]
+    resize = dict(scale=description.size[::-1], keep_ratio=False) if description.size else description.resize
+    if resize is None:
+        raise UserError(f'{path} does not say how pictures are resized for it: give the config of the export before it')
+    model = dict(type=MODEL_TYPES[description.task], file=path, precision=precision, trusted=trusted)
+    if scope == 'mmseg':
+        model['test_cfg'] = dict(mode='whole')
+    return config_of_model(model, scope, description.classes, description.palette, resize)
+
+
+def _describe(path: str, precision: str, trusted: bool) -> Description:
+    description = open_engine(path, precision, trusted).description
+    if description.task not in MODEL_TYPES:
+        raise UserError(f'{path} is a {description.task} alone, which finds nothing: export without --backbone')
+    return description
 
 
 def _check_config(cfg: Config, description: Description, path: str) -> None:

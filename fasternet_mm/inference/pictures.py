@@ -1,87 +1,109 @@
-"""Predictions of many picture files: drawings, and detections in one file."""
+"""Pictures of every kind that a user may have, as the arrays that networks are trained on."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import cv2
 import numpy as np
-from tqdm import tqdm
+from PIL import Image, ImageOps
 
-from ..engine.storage import check_writable, write_atomically
 from ..errors import UserError
-from ..evaluation.coco_results import to_coco_results
-from .drawing import draw_prediction
-from .predictor import Predictor
+from ..weights.download import fetch
 
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
+Picture: TypeAlias = str | PathLike | bytes | np.ndarray | Image.Image
+"""A file, an http or https URL, an encoded file's bytes, an array, or a picture of Pillow's."""
 
+MAX_BYTES = 100_000_000
+"""Of a picture from a URL."""
 
-def find_pictures(paths: Sequence[str]) -> list[Path]:
-    """Picture files: those named, and those in the folders named, by their suffix, sorted.
-
-    Raises:
-        UserError: a path does not exist, or there is no picture in all of them.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found += sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f'{path} does not exist: name pictures, or folders of pictures')
-    if not found:
-        raise UserError(f'no pictures in {", ".join(map(str, paths))}: looked for {", ".join(sorted(SUFFIXES))}')
-    return found
+MODES_16 = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
+"""Pillow's names for 16 bits of grey; some of its releases open them with 32."""
 
 
-def predict_pictures(predictor: Predictor, pictures: Sequence[Path], out_dir: str, score_thr: float) -> None:
-    """Predict every picture; write a drawing of each and what was found to ``out_dir``.
+def read_picture(given: Picture, channel_order: str = 'bgr') -> np.ndarray:
+    """A picture as training and testing see it, which read files by OpenCV.
 
-    Of a segmenter that is ``labels/NAME.png`` per picture, each pixel the number of its class; of a detector
-    ``results.json``.
+    EXIF orientation is applied, grey becomes three equal channels, transparency is left out, CMYK and palettes become
+    colours, and of 16 bits the upper eight are taken. What OpenCV cannot decode is left to Pillow.
 
-    ``results.json`` is in COCO's results format plus ``file_name``; a picture named by a number alone, as COCO's are,
-    has it as ``image_id``, others their place in the list. Pictures that cannot be read do not stop the rest.
+    Args:
+        given: files, URLs and bytes hold any format of OpenCV's or Pillow's. Arrays are uint8 or uint16, ``(H, W)``,
+            ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``.
+        channel_order: of arrays of three or four channels: 'bgr', as OpenCV reads, or 'rgb', as Pillow and Matplotlib
+            do. Default: 'bgr'.
+
+    Returns:
+        uint8 ``(H, W, 3)``, BGR.
 
     Raises:
-        UserError: ``out_dir`` cannot be written, or some pictures could not be read.
+        UserError: that is no picture.
     """
-    check_writable(out_dir)
-    visualizer = predictor.visualizer()
-    labelled = False
-    records: list[dict[str, Any]] | None = None
-    broken: list[UserError] = []
-    stems: set[str] = set()
-    for number, picture in enumerate(tqdm(pictures, unit='picture'), start=1):
-        try:
-            sample = predictor(str(picture))
-        except UserError as error:
-            broken.append(error)
-            continue
-        # By stem, since label maps of a.jpg and a.png would both be a.png.
-        name = picture.name if picture.stem not in stems else f'{picture.stem}-{number}{picture.suffix}'
-        stems.add(Path(name).stem)
-        draw_prediction(visualizer, sample, str(Path(out_dir) / name), score_thr)
-        if 'pred_sem_seg' in sample:
-            labelled = True
-            labels = sample.pred_sem_seg.data[0].numpy()
-            content = cv2.imencode('.png', labels.astype(np.uint8 if labels.max() < 256 else np.uint16))[1].tobytes()
-            write_atomically(Path(out_dir, 'labels', name).with_suffix('.png'), content)
-        if 'pred_instances' in sample:
-            image_id = int(picture.stem) if picture.stem.isdecimal() else number
-            found = to_coco_results(sample.pred_instances, image_id, predictor.category_ids)
-            records = (records or []) + [{**record, 'file_name': name} for record in found.records()]
-    print(f'drawings:   {out_dir}')
-    if labelled:
-        print(f'label maps: {Path(out_dir, "labels")}')
-    if records is not None:
-        results = Path(out_dir) / 'results.json'
-        write_atomically(results, json.dumps(records).encode())
-        print(f'detections: {results} ({len(records)})')
-    if broken:
-        raise UserError(f'{len(broken)} of {len(pictures)} pictures were left out: {"; ".join(map(str, broken[:3]))}')
+    if isinstance(given, np.ndarray):
+        return _from_array(given, channel_order)
+    if isinstance(given, Image.Image):
+        return _from_pillow(given)
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        return _decode(bytes(given), f'{len(given):,} bytes')
+    if not isinstance(given, (str, PathLike)):
+        raise UserError(f'a {type(given).__name__} is no picture: give a path, a URL, bytes, an array or a PIL image')
+    name = str(given)
+    if is_url(name):
+        return _decode(fetch(name, MAX_BYTES), name)
+    try:
+        return _decode(Path(name).read_bytes(), name)
+    except OSError as error:
+        raise UserError(f'{name} cannot be read ({error.strerror}): give a picture file') from error
+
+
+def is_url(name: str) -> bool:
+    return name.lower().startswith(('http://', 'https://'))
+
+
+def _decode(content: bytes, name: str) -> np.ndarray:
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error:  # too many pixels
+        picture = None
+    return _by_pillow(content, name) if picture is None else picture
+
+
+def _by_pillow(content: bytes, name: str) -> np.ndarray:
+    from io import BytesIO
+
+    try:
+        with Image.open(BytesIO(content)) as image:
+            return _from_pillow(image)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise UserError(
+            f'{name} is not a picture that can be read: use JPEG, PNG, BMP, TIFF, WebP or GIF, of less than '
+            f'{Image.MAX_IMAGE_PIXELS:,} pixels'
+        ) from error
+
+
+def _from_pillow(image: Image.Image) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in MODES_16:
+        return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16), 'rgb')
+    if image.mode == 'F':
+        raise UserError('a PIL image of mode F has no known range: scale it to 0 to 255 and convert it to RGB')
+    return _from_array(np.asarray(image.convert('RGB')), 'rgb')
+
+
+def _from_array(array: np.ndarray, channel_order: str) -> np.ndarray:
+    channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
+    if channels not in (1, 3, 4) or array.size == 0 or array.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f'an array of {array.dtype} {array.shape} is no picture: give uint8 or uint16, (H, W) or (H, W, C) with '
+            '1, 3 or 4 channels'
+        )
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    if channels == 1:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    colours = array[..., :3] if channel_order == 'bgr' else array[..., 2::-1]
+    return np.ascontiguousarray(colours)

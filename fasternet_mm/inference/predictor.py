@@ -1,109 +1,217 @@
-"""A trained model, applied to picture files."""
+"""A trained model, applied to pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import VISUALIZERS
+from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
-from mmengine.visualization import Visualizer
 
 from ..data.checks import meta_of_test_set
+from ..engine.config import load_config, merge_options
 from ..engine.runner import build_model
+from ..engine.work_dir import config_and_checkpoint
 from ..errors import UserError
-from ..evaluation.coco_results import category_ids
+from ..evaluation.coco_results import category_ids, encode_masks
 from ..weights.loading import load_weights
+from .drawing import palette_of
 from .engines import is_exported
 from .optimization import optimize
-
-
-def picture_reader(cfg: Config) -> Callable[[str], dict[str, Any]]:
-    """From a picture file to what the config's test pipeline makes of it.
-
-    It raises `UserError` for a file that is not a picture.
-    """
-    pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations'])
-
-    def read(picture: str) -> dict[str, Any]:
-        if mmcv.imread(picture) is None:
-            raise UserError(f'{picture} is not a picture that can be read: use JPEG, PNG, BMP, TIFF or WebP')
-        return pipeline(dict(img_path=picture, img_id=0))
-
-    return read
+from .pictures import Picture, read_picture
+from .pipeline import PicturePipeline
+from .prediction import Prediction
+from .recorded import recorded_config
 
 
 class Predictor:
-    """Runs a config's model, from a checkpoint, through the config's test pipeline.
+    """Finds objects, or labels pixels, in pictures of any kind.
+
+    ``Predictor('work_dirs/mine')('street.jpg')`` gives a `Prediction`.
 
     Args:
-        cfg: an MMDetection or MMSegmentation config.
-        checkpoint: weights of exactly that model: see `local_file`; or an exported file, which brings its own network.
-        device: as for PyTorch. Default: CUDA when there is one.
+        source: a work directory of a training; or a config file, with ``checkpoint``; or an exported file alone; or a
+            checkpoint of a training alone, of a model like those in ``configs/``. Configs are Python, which runs: take
+            them from people you trust. What checkpoints, ONNX and OpenVINO files hold is never executed.
+        checkpoint: weights of exactly the config's model, see `local_file`; or an exported file, which brings its own
+            network. Default: the work directory's own, see `config_and_checkpoint`.
+        device: as for PyTorch. Default: CUDA when there is one. Exported files run on the CPU, see `open_engine`.
+        batch_size: so many pictures go through the network together, where they follow each other in one size; the
+            results are those of single pictures but for rounding. Default: 1.
+        channel_order: of arrays: 'bgr', as OpenCV reads, or 'rgb', as Pillow does. Default: 'bgr'.
         allow_mismatch: take from the checkpoint what fits. Default: False.
         optimized: run a model of PyTorch as `optimize` makes it. Default: True.
         bf16: compute in bfloat16, not exactly. Default: False.
         trusted: an exported file may be a program: see `open_engine`. Default: False.
+        options: changes of the config: 'key=value', as with ``--cfg-options``.
+
+    Attributes:
+        classes: the names of what the model knows, by label.
+        is_segmenter: whether it labels pixels.
 
     Raises:
         UserError: config and checkpoint do not fit, or one cannot be used.
-        ValueError: the device does not compute in bfloat16.
+        ValueError: the device does not compute in bfloat16, or an argument is unknown.
     """
 
     def __init__(
         self,
-        cfg: Config,
-        checkpoint: str,
+        source: str | PathLike | Config,
+        checkpoint: str | PathLike | None = None,
         device: str | None = None,
+        *,
+        batch_size: int = 1,
+        channel_order: str = 'bgr',
         allow_mismatch: bool = False,
         optimized: bool = True,
         bf16: bool = False,
         trusted: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f'batch_size={batch_size}: at least 1 is needed')
+        if channel_order not in ('bgr', 'rgb'):
+            raise ValueError(f"channel_order={channel_order!r}: use 'bgr' or 'rgb'")
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        self.cfg = cfg
-        if is_exported(checkpoint):
-            from .exported import use_exported  # takes seconds: it brings MMDetection's models
+        self.batch_size, self.channel_order = batch_size, channel_order
+        self.cfg, weights = _find(source, checkpoint, options, 'bfloat16' if bf16 else 'float32', trusted)
+        self.model = build_model(self.cfg)
+        if weights is not None:
+            load_weights(self.model, weights, allow_mismatch=allow_mismatch)
+        self.model.to(self.device).eval()
+        if weights is not None and optimized:
+            self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
+        # By name, since importing MMSegmentation's models takes seconds, and a detector does without.
+        self.is_segmenter = any(kind.__name__ == 'BaseSegmentor' for kind in type(self.model).__mro__)
+        self.pipeline = PicturePipeline(self.cfg)
+        meta = meta_of_test_set(self.cfg)
+        self.classes, self.palette = tuple(meta['classes']), palette_of(meta)
 
-            use_exported(cfg, checkpoint, 'bfloat16' if bf16 else 'float32', trusted)
-            self.model = build_model(cfg).to(self.device).eval()
-        else:
-            self.model = build_model(cfg)
-            load_weights(self.model, checkpoint, allow_mismatch=allow_mismatch)
-            self.model.to(self.device).eval()
-            if optimized:
-                self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
-        self.read = picture_reader(cfg)
-        self.dataset_meta = meta_of_test_set(cfg)
-        # As MMSegmentation's data sets colour classes that come without colours.
-        colours = np.random.RandomState(42).randint(0, 255, (len(self.dataset_meta['classes']), 3)).tolist()
-        self.dataset_meta['palette'] = self.dataset_meta.get('palette') or colours
-
-    @property
+    @cached_property
     def category_ids(self) -> list[int]:
         """The id of each class: the test annotations' where they are at hand, else COCO's own, else 1, 2, 3, …."""
-        return category_ids(self.cfg.test_evaluator.ann_file, self.dataset_meta['classes'])
+        evaluator = self.cfg.get('test_evaluator') or {}
+        annotations = evaluator.get('ann_file') if hasattr(evaluator, 'get') else None
+        return category_ids(annotations or '', self.classes)
 
-    def __call__(self, picture: str) -> BaseDataElement:
-        """The data sample of one picture file, its predictions in the picture's own pixels.
+    def __call__(self, pictures: Picture | Iterable[Picture]) -> Prediction | list[Prediction]:
+        """The prediction of one picture, or the list of those of several.
+
+        Args:
+            pictures: one of what `read_picture` takes, or any iterable of them.
 
         Raises:
-            UserError: the file is not a picture, or the model cannot take its size.
+            UserError: one is not a picture, or of a size that the model cannot take.
         """
-        data = self.read(picture)
+        if isinstance(pictures, Picture | bytearray | memoryview) or not isinstance(pictures, Iterable):
+            return next(self.stream([pictures]))
+        return list(self.stream(pictures))
+
+    def stream(self, pictures: Iterable[Picture], broken: list[UserError] | None = None) -> Iterator[Prediction]:
+        """Predictions one after the other, in order, for videos and more pictures than memory holds.
+
+        Args:
+            pictures: what `read_picture` takes; read when needed, at most ``batch_size`` ahead.
+            broken: takes the errors of pictures that cannot be predicted, which are then left out. Default: None, the
+                first one is raised.
+        """
+        batch: list[dict[str, Any]] = []
+        for number, picture in enumerate(pictures, start=1):
+            try:
+                data = self._prepare(picture, number)
+            except UserError as error:
+                if broken is None:
+                    raise
+                broken.append(error)
+                continue
+            # MMDetection would pad pictures of several sizes to one, which changes what is found near their edges.
+            if batch and data['sizes'] != batch[0]['sizes']:
+                yield from self._predict(batch, broken)
+                batch = []
+            batch.append(data)
+            if len(batch) == self.batch_size:
+                yield from self._predict(batch, broken)
+                batch = []
+        if batch:
+            yield from self._predict(batch, broken)
+
+    def _prepare(self, picture: Picture, number: int) -> dict[str, Any]:
+        pixels = read_picture(picture, self.channel_order)
+        source = str(picture) if isinstance(picture, str | PathLike) else ''
+        packed = self.pipeline(pixels, source)
+        sizes = pixels.shape, packed['inputs'].shape
+        return dict(picture=pixels, source=source, name=source or f'picture {number}', packed=packed, sizes=sizes)
+
+    def _predict(self, batch: list[dict[str, Any]], broken: list[UserError] | None) -> list[Prediction]:
         try:
             with torch.no_grad():
-                return self.model.test_step(pseudo_collate([data]))[0].cpu()
-        except ValueError as error:
-            raise UserError(f'{picture}: {error}') from error
+                samples = self.model.test_step(pseudo_collate([data['packed'] for data in batch]))
+        except ValueError as error:  # of the size, which all have
+            errors = [UserError(f'{data["name"]}: {error}') for data in batch]
+            if broken is None:
+                raise errors[0] from error
+            broken += errors
+            return []
+        return [self._to_prediction(data, sample.cpu()) for data, sample in zip(batch, samples)]
 
-    def visualizer(self) -> Visualizer:
-        """The config's visualizer with this model's classes and colours; it writes nowhere by itself."""
-        visualizer = VISUALIZERS.build({**self.cfg.visualizer, 'vis_backends': None, 'save_dir': None})
-        visualizer.dataset_meta = self.dataset_meta
-        return visualizer
+    def _to_prediction(self, data: dict[str, Any], sample: BaseDataElement) -> Prediction:
+        boxes, scores, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        masks = label_map = None
+        if 'pred_instances' in sample:
+            found = sample.pred_instances
+            boxes, scores, labels = (found[key].numpy() for key in ('bboxes', 'scores', 'labels'))
+            masks = encode_masks(found.masks.numpy()) if 'masks' in found else None
+        if 'pred_sem_seg' in sample:
+            kind = np.uint8 if len(self.classes) < 256 else np.uint16
+            label_map = sample.pred_sem_seg.data[0].numpy().astype(kind)
+        return Prediction(
+            picture=data['picture'][..., ::-1],
+            source=data['source'],
+            classes=self.classes,
+            palette=self.palette,
+            category_ids=[] if self.is_segmenter else self.category_ids,
+            boxes=boxes,
+            scores=scores,
+            labels=labels,
+            encoded_masks=masks,
+            label_map=label_map,
+        )
+
+
+def _find(
+    source: str | PathLike | Config,
+    checkpoint: str | PathLike | None,
+    options: Sequence[str],
+    precision: str,
+    trusted: bool,
+) -> tuple[Config, str | None]:
+    """The config that a user means, and the weights for its model, unless that is an exported file."""
+    if checkpoint is None and not isinstance(source, Config) and is_exported(str(source)):
+        from .exported import exported_config  # takes seconds: it brings MMDetection's models
+
+        cfg = exported_config(str(source), precision, trusted)
+        merge_options(cfg, options)
+        return cfg, None
+    if isinstance(source, Config):
+        cfg = source
+        merge_options(cfg, options)
+    elif checkpoint is None and Path(source).is_file() and Path(source).suffix != '.py':
+        cfg, checkpoint = recorded_config(str(source)), source
+        merge_options(cfg, options)
+    else:
+        config, checkpoint = config_and_checkpoint(str(source), checkpoint and str(checkpoint))
+        cfg = load_config(config, options)
+    if checkpoint is None:
+        raise UserError('a config alone is not enough: add a checkpoint')
+    if not is_exported(str(checkpoint)):
+        return cfg, str(checkpoint)
+    from .exported import use_exported
+
+    use_exported(cfg, str(checkpoint), precision, trusted)
+    return cfg, None

@@ -1,60 +1,108 @@
-import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.structures import PixelData
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
-from mmseg.visualization import SegLocalVisualizer
+from PIL import Image
 
-from fasternet_mm.inference.drawing import draw_prediction
+from fasternet_mm.errors import UserError
+from fasternet_mm.inference import drawing
+from fasternet_mm.inference.drawing import draw_beside_truth, draw_labels, draw_objects, palette_of, with_legend
 
 PALETTE = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+META = dict(classes=('road', 'tree', 'sky'), palette=PALETTE)
+GREY = np.full((60, 200, 3), 90, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _opaque(monkeypatch):
+    monkeypatch.setattr(drawing, 'OPACITY', 1)
 
 
 @pytest.fixture
-def visualizer():
-    visualizer = SegLocalVisualizer(alpha=1.0)
-    visualizer.dataset_meta = dict(classes=('road', 'tree', 'sky'), palette=PALETTE)
-    return visualizer
+def picture(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / 'picture.png')
+    return str(tmp_path / 'picture.png')
 
 
-@pytest.fixture
-def sample(tmp_path):
-    cv2.imwrite(str(tmp_path / 'picture.png'), np.full((60, 200, 3), 90, np.uint8))
-    labels = torch.zeros(1, 60, 200, dtype=torch.long)
-    labels[:, :, 100:] = 2
-    sample = SegDataSample(metainfo=dict(img_path=str(tmp_path / 'picture.png')))
-    sample.pred_sem_seg = PixelData(data=labels)
-    sample.gt_sem_seg = PixelData(data=torch.full_like(labels, 255))
-    return sample
+def labels():
+    result = np.zeros((60, 200), np.uint8)
+    result[:, 100:] = 2
+    return result
 
 
-def read(path):
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+def colours(part):
+    return {tuple(colour) for colour in part.reshape(-1, 3).tolist()}
 
 
-def test_a_label_map_is_drawn_over_the_picture_with_a_legend_of_its_classes(visualizer, sample, tmp_path):
-    draw_prediction(visualizer, sample, str(tmp_path / 'out.png'), 0.3)
-    drawing = read(tmp_path / 'out.png')
-    assert drawing.shape == (60 + 18, 200, 3)
-    assert tuple(drawing[30, 50]) == PALETTE[0]
-    assert tuple(drawing[30, 150]) == PALETTE[2]
-    legend = {tuple(colour) for colour in drawing[60:].reshape(-1, 3)}
-    assert PALETTE[0] in legend
-    assert PALETTE[2] in legend
-    assert PALETTE[1] not in legend  # there is no tree
+def test_a_label_map_is_drawn_over_the_picture_with_a_legend_of_its_classes():
+    drawn = with_legend(draw_labels(GREY, labels(), PALETTE), [labels()], **META)
+    assert drawn.shape == (60 + 18, 200, 3)
+    assert tuple(drawn[30, 50]) == PALETTE[0]
+    assert tuple(drawn[30, 150]) == PALETTE[2]
+    assert colours(drawn[60:]) >= {PALETTE[0], PALETTE[2]}
+    assert PALETTE[1] not in colours(drawn[60:])  # there is no tree
+    assert (GREY == 90).all()
 
 
-def test_truth_stands_on_the_left_and_what_is_ignored_stays_as_it_was(visualizer, sample, tmp_path):
-    draw_prediction(visualizer, sample, str(tmp_path / 'out.png'), 0.3, beside_truth=True)
-    drawing = read(tmp_path / 'out.png')
-    assert drawing.shape[1] == 400
-    assert tuple(drawing[30, 250]) == PALETTE[0]
+def test_truth_stands_on_the_left_and_what_is_ignored_stays_as_it_was(picture):
+    sample = SegDataSample(metainfo=dict(img_path=picture))
+    sample.pred_sem_seg = PixelData(data=torch.from_numpy(labels())[None].long())
+    sample.gt_sem_seg = PixelData(data=torch.full((1, 60, 200), 255))
+    drawn = draw_beside_truth(sample, META, 0.3)
+    assert drawn.shape[1] == 400
+    assert tuple(drawn[30, 50]) == (90, 90, 90)
+    assert tuple(drawn[30, 250]) == PALETTE[0]
 
 
-def test_a_legend_wider_than_the_picture_wraps_and_widens(visualizer, sample, tmp_path):
-    visualizer.dataset_meta['classes'] = ('a rather long name of a class indeed', 'tree', 'sky')
-    draw_prediction(visualizer, sample, str(tmp_path / 'out.png'), 0.3)
-    height, width, _ = read(tmp_path / 'out.png').shape
+def test_a_legend_wider_than_the_picture_wraps_and_widens():
+    classes = ('a rather long name of a class indeed', 'tree', 'sky')
+    height, width, _ = with_legend(GREY, [labels()], classes, PALETTE).shape
     assert height == 60 + 2 * 18
     assert width > 200
+
+
+def test_objects_are_drawn_as_frames_masks_and_text_and_the_first_is_on_top():
+    masks = np.zeros((2, 60, 200), bool)
+    masks[0, 30:50, 50:90] = masks[1, 30:50, 70:120] = True
+    boxes = np.array([[50, 30, 90, 50], [70, 30, 120, 50]], np.float32)
+    drawn = draw_objects(GREY, boxes, PALETTE[:2], ['tree 0.90', 'дерево 0.80'], masks)
+    assert tuple(drawn[40, 80]) == PALETTE[0]  # both masks are here
+    assert tuple(drawn[40, 110]) == PALETTE[1]
+    assert tuple(drawn[50, 60]) == PALETTE[0]  # the frame, beyond the mask
+    assert (drawn[20:28, 50:90] > 240).any()  # text above the box
+    assert (drawn[:15, 150:] == 90).all()
+
+
+@pytest.mark.parametrize('box', [(0, 0, 200, 60), (150, 40, 200, 60), (-20, -9, 4, 3), (199, 59, 199, 59)])
+def test_text_stays_inside_the_picture_wherever_the_box_is(box):
+    drawn = draw_objects(GREY, np.array([box], np.float32), PALETTE[:1], ['a long name 0.90'])
+    assert drawn.shape == GREY.shape
+    assert (drawn == PALETTE[0]).all(2).sum() > 500  # the text's background
+
+
+def test_detections_above_the_threshold_are_drawn_beside_the_truth(picture):
+    sample = DetDataSample(metainfo=dict(img_path=picture))
+    box, mask = torch.tensor([[20.0, 30, 60, 50]]), np.ones((1, 60, 200), np.uint8)
+    sample.gt_instances = InstanceData(bboxes=box, labels=torch.tensor([1]), masks=BitmapMasks(mask, 60, 200))
+    sample.pred_instances = InstanceData(
+        bboxes=box.repeat(2, 1), labels=torch.tensor([0, 2]), scores=torch.tensor([0.9, 0.2])
+    )
+    drawn = draw_beside_truth(sample, META, 0.3)
+    assert tuple(drawn[5, 190]) == PALETTE[1]
+    right = colours(drawn[:, 200:])
+    assert PALETTE[0] in right
+    assert PALETTE[2] not in right
+
+
+@pytest.mark.parametrize('palette', [None, 'random', [(1, 2, 3)]])
+def test_classes_without_colours_get_different_ones(palette):
+    assert len(set(palette_of(dict(classes='abcdef', palette=palette)))) == 6
+
+
+def test_a_format_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r'a.txt: a drawing can be .png'):
+        drawing.write_drawing(tmp_path / 'a.txt', GREY)
+    assert not list(tmp_path.iterdir())

@@ -10,9 +10,9 @@ import pytest
 import torch
 from malicious import Payload
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmseg.structures import SegDataSample
+from small_models import SCALES, SMALL, picture, sample, spread_model
 
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
@@ -25,77 +25,12 @@ from fasternet_mm.inference.masks import paste_masks
 
 PROGRAMS = ('torch-export', 'torchscript')
 FORMATS = tuple(SUFFIXES)
-SMALL = dict(embed_dim=16, depths=(1, 1, 1, 1), act='GELU')
-
-
-@pytest.fixture(scope='module')
-def detector_cfg(root):
-    cfg = Config.fromfile(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py')
-    cfg.model.backbone.arch, cfg.model.neck.in_channels = SMALL, [16, 32, 64, 128]
-    cfg.model.test_cfg.rcnn.score_thr = 0.8  # of the random detector's, some on one picture and none on another
-    return cfg
-
-
-@pytest.fixture(scope='module')
-def segmenter_cfg(root):
-    cfg = Config.fromfile(root / 'configs/shapes/upernet_fasternet_t0_shapes.py')
-    cfg.model.backbone.arch, cfg.model.auxiliary_head.in_channels = SMALL, 64
-    cfg.model.decode_head.update(in_channels=[16, 32, 64, 128], channels=16)
-    return cfg
-
-
-def spread_model(cfg, scales):
-    """A random model whose numbers are spread as a trained one's: norms know their maps, some outputs are scaled."""
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    model.init_weights()
-    for name, scale in scales.items():
-        model.get_parameter(name).data.mul_(scale)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None
-    pictures = [picture(160, 160, seed) for seed in (8, 9)]
-    data = model.data_preprocessor(dict(inputs=pictures, data_samples=[sample(160, 160) for _ in pictures]))
-    with torch.no_grad():
-        model.train()._run_forward(data, mode='tensor')
-    return model.eval()
-
-
-def sample(height, width, ori_shape=None, scale_factor=(1.0, 1.0)):
-    return DetDataSample(
-        metainfo=dict(img_shape=(height, width), ori_shape=ori_shape or (height, width), scale_factor=scale_factor)
-    )
-
-
-def picture(height, width, seed=0):
-    """Coloured patches, uint8 ``(3, H, W)``."""
-    generator = torch.Generator().manual_seed(seed)
-    small = torch.rand(1, 3, 7, 9, generator=generator) * 255
-    return torch.nn.functional.interpolate(small, (height, width), mode='bicubic').clamp(0, 255)[0].byte()
-
-
-SCALES = {
-    'rpn_head.rpn_cls.weight': 20,
-    'rpn_head.rpn_reg.weight': 5,
-    'roi_head.bbox_head.fc_cls.weight': 10,
-    'roi_head.bbox_head.fc_reg.weight': 10,
-}
 PICTURES = {
     'several': picture(160, 160),
     'one': picture(96, 200, 2),
     'none': picture(70, 70, 3),
     'more': picture(100, 150, 1),
 }
-
-
-@pytest.fixture(scope='module')
-def detector(detector_cfg):
-    return spread_model(detector_cfg, SCALES)
-
-
-@pytest.fixture(scope='module')
-def segmenter(segmenter_cfg):
-    return spread_model(segmenter_cfg, {'decode_head.conv_seg.weight': 100})
 
 
 @pytest.fixture(scope='module')
@@ -146,8 +81,8 @@ def test_an_exported_detector_finds_what_mmdet_finds_at_any_size(exported, detec
     found = {name: predict(exported(file_format), picture) for name, picture in PICTURES.items()}
     assert len(found['several']) > 5
     assert len(found['none']) == 0
-    for name, picture in PICTURES.items():
-        assert_same_detections(found[name], predict(detector, picture))
+    for name, one in PICTURES.items():
+        assert_same_detections(found[name], predict(detector, one))
 
 
 def test_boxes_and_masks_are_those_of_the_picture_before_it_was_resized(exported, detector):
@@ -334,6 +269,9 @@ WRONG_DESCRIPTIONS = [
     (dict(min_size='32'), 'damaged description'),
     (dict(preparation=dict(mean='abc')), 'damaged description'),
     (dict(palette=[['red']]), 'damaged description'),
+    (dict(resize=dict(scale=['a', 'b'], keep_ratio=True)), 'damaged description'),
+    (dict(resize=dict(scale=[160], keep_ratio=True)), 'damaged description'),
+    (dict(resize=dict(scale=[160, 160], keep_ratio='yes')), 'damaged description'),
 ]
 
 

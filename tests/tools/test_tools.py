@@ -143,12 +143,10 @@ def test_two_gloo_processes_train_together(shapes, tmp_path):
 
 
 def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes, tmp_path):
-    checkpoint = trained[0] / 'epoch_1.pth'
     out, drawings, page = tmp_path / 'results.json', tmp_path / 'drawings', tmp_path / 'report.html'
     done_test = done = run(
         'test',
-        CONFIG,
-        checkpoint,
+        trained[0],
         '--work-dir',
         tmp_path,
         '--out',
@@ -188,7 +186,7 @@ def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(train
     shutil.copy(fixtures / '000000000785.jpg', folder)
     (folder / 'broken.jpg').write_bytes(b'no picture')
     picture = shapes / 'images/test/0000.png'
-    done = run('predict', CONFIG, trained[0] / 'epoch_1.pth', folder, picture, '--out-dir', tmp_path / 'found')
+    done = run('predict', trained[0], folder, picture, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith('predict.py: error: 1 of 3 pictures were left out')
@@ -263,13 +261,15 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(
     monkeypatch.syspath_prepend('tools')
     (work, stdout), file, found = trained, tmp_path / 'm.onnx', tmp_path / 'found'
     for tool, *args in (
-        ('export', work / 'epoch_1.pth', '--format', 'onnx', '--out', file),
-        ('predict', file, shapes / 'images/test/0003.png', '--out-dir', found),
+        ('export', work, '--format', 'onnx', '--out', file),
+        ('predict', CONFIG, file, shapes / 'images/test/0003.png', '--out-dir', found),
+        ('predict', file, shapes / 'images/test/0003.png', '--out-dir', tmp_path / 'alone'),
     ):
-        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', CONFIG, *map(str, args)])
+        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, args)])
         runpy.run_path(f'tools/{tool}.py', run_name='__main__')
     assert f'exported: {file}' in capsys.readouterr().out
     assert sorted(path.name for path in found.iterdir()) == ['0003.png', 'results.json']
+    assert (tmp_path / 'alone/results.json').read_bytes() == (found / 'results.json').read_bytes()
     done = run('test', CONFIG, file, '--work-dir', tmp_path / 'work', '--cfg-options', *FEW)
     assert done.returncode == 0, done.stderr
     tables = [[line for line in text.splitlines() if line.startswith('|')] for text in (stdout, done.stdout)]
@@ -298,7 +298,15 @@ WRONG = [
     ('report', ['{file}', 'tests'], 'do not belong together'),
     ('report', ['configs', 'tests'], 'configs has no label maps'),
     ('report', ['{file}', '{file}', '--out', '{file}/a.html'], 'cannot be written'),
+    ('test', [CONFIG], 'alone is not enough: add a checkpoint'),
+    ('test', ['docs'], 'docs has no config'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
+    ('predict', [CONFIG, '{file}'], 'after a config come its checkpoint and then pictures'),
+    ('predict', ['nowhere', '{file}'], 'nowhere does not exist'),
+    ('predict', ['{file}', 'tests/fixtures', '--out-dir', '{work}'], 'is broken, or no checkpoint'),
+    ('predict', ['tests', 'tests/fixtures', '--out-dir', '{work}'], 'tests has no checkpoint'),
+    ('predict', [CONFIG, '{file}', 'tests/fixtures', '--out-dir', 'tests'], 'is in the folder of the results'),
+    ('export', [CONFIG, '--format', 'onnx', '--out', '{work}/m.onnx'], 'alone is not enough'),
     ('complexity', ['configs/_base_/runtime.py'], 'cannot be built'),
     ('benchmark', ['networks', '--networks', 'timm/fasternet_z', '--engines', 'eager'], 'did you mean timm/fasternet_'),
     ('benchmark', ['networks', '--engines', 'tensorrt'], 'engine tensorrt is unknown: use eager'),

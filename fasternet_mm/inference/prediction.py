@@ -1,0 +1,161 @@
+"""What a model found in one picture."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from hotcoco import mask as rle
+
+from ..errors import UserError
+from ..evaluation.coco_results import to_coco_results
+from .drawing import draw_labels, draw_objects, object_text, with_legend, write_drawing
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Prediction:
+    """What a model found in one picture: objects by falling score, or the class of each pixel.
+
+    Attributes:
+        picture: uint8 ``(H, W, 3)``, RGB: the picture itself.
+        source: the path or URL that it came from, else ''.
+        classes: the names of all classes that the model knows, by label.
+        palette: a colour, RGB, of each.
+        category_ids: the id of each in COCO's formats.
+        boxes: float32 ``(n, 4)``, xyxy in pixels of the picture; of a segmenter n is 0.
+        scores: float32 ``(n,)``.
+        labels: int64 ``(n,)``.
+        encoded_masks: of each object COCO's RLE; None where the model tells no masks.
+        label_map: of a segmenter uint8 or uint16 ``(H, W)``: the class of each pixel, the type's largest number for
+            none; else None.
+    """
+
+    picture: np.ndarray
+    source: str
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]]
+    category_ids: Sequence[int]
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    encoded_masks: Sequence[dict[str, Any]] | None = None
+    label_map: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __bool__(self) -> bool:
+        return True  # also where nothing was found
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each object."""
+        return [self.classes[label] for label in self.labels]
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """Bool ``(n, H, W)``, or None; decoded at each call, since they take much more memory than the picture."""
+        if self.encoded_masks is None:
+            return None
+        if not self.encoded_masks:
+            return np.zeros((0, *self.picture.shape[:2]), bool)
+        return np.stack([rle.decode(mask) for mask in self.encoded_masks]).astype(bool)
+
+    def above(self, score: float) -> Prediction:
+        """The objects with this score or a higher one."""
+        return self._subset(self.scores >= score)
+
+    def only(self, *classes: str) -> Prediction:
+        """The objects, or the labels, of these classes.
+
+        Raises:
+            UserError: the model does not know a class.
+        """
+        labels = labels_of(classes, self.classes)
+        label_map = self.label_map
+        if label_map is not None:
+            label_map = np.where(np.isin(label_map, labels), label_map, np.iinfo(label_map.dtype).max)
+        return replace(self._subset(np.isin(self.labels, labels)), label_map=label_map)
+
+    def _subset(self, kept: np.ndarray) -> Prediction:
+        columns = {name: getattr(self, name)[kept] for name in ('boxes', 'scores', 'labels')}
+        masks = self.encoded_masks
+        return replace(self, **columns, encoded_masks=masks and [mask for mask, keep in zip(masks, kept) if keep])
+
+    def crops(self) -> list[np.ndarray]:
+        """The part of the picture in each box, uint8 ``(h, w, 3)``, RGB: views, of a pixel at least."""
+        height, width = self.picture.shape[:2]
+        first = np.clip(np.floor(self.boxes[:, :2]).astype(int), 0, (width - 1, height - 1))
+        last = np.clip(np.ceil(self.boxes[:, 2:]).astype(int), first + 1, (width, height))
+        return [self.picture[top:bottom, left:right] for (left, top), (right, bottom) in zip(first, last)]
+
+    def draw(self, path: str | PathLike | None = None, score_thr: float = 0.3, legend: bool = True) -> np.ndarray:
+        """The picture with what was found drawn in, uint8 RGB.
+
+        Args:
+            path: also write it there, whole or not at all; the suffix chooses the format. Default: nowhere.
+            score_thr: objects below it are not drawn. Default: 0.3.
+            legend: of a segmenter, the names of the classes in rows under the picture. Default: True.
+
+        Raises:
+            UserError: the suffix is of no format of pictures.
+        """
+        shown = self.above(score_thr)
+        if self.label_map is None:
+            texts = [object_text(name, score) for name, score in zip(shown.names, shown.scores)]
+            colours = [self.palette[label] for label in shown.labels]
+            drawing = draw_objects(self.picture, shown.boxes, colours, texts, shown.masks)
+        else:
+            drawing = draw_labels(self.picture, self.label_map, self.palette)
+            if legend:
+                drawing = with_legend(drawing, [self.label_map], self.classes, self.palette)
+        if path is not None:
+            write_drawing(path, drawing)
+        return drawing
+
+    def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
+        """The objects in COCO's results format (https://cocodataset.org/#format-results)."""
+        found = dict(
+            bboxes=torch.from_numpy(self.boxes),
+            scores=torch.from_numpy(self.scores),
+            labels=torch.from_numpy(self.labels),
+            masks=None if self.encoded_masks is None else list(self.encoded_masks),
+        )
+        return to_coco_results(found, image_id, self.category_ids).records()
+
+    def __repr__(self) -> str:
+        """'3 objects: 2 person 0.98, 0.91; 1 dog 0.55', or '640x480 labels: 61% road, 39% sky'."""
+        if self.label_map is not None:
+            return self._describe_labels()
+        found = []
+        for label in dict.fromkeys(self.labels.tolist()):
+            scores = self.scores[self.labels == label]
+            some = ', '.join(f'{score:.2f}' for score in scores[:3]) + (', …' if len(scores) > 3 else '')
+            found.append(f'{len(scores)} {self.classes[label]} {some}')
+        return f'{len(self)} object{"" if len(self) == 1 else "s"}' + (f': {"; ".join(found)}' if found else '')
+
+    def _describe_labels(self) -> str:
+        counts = np.bincount(self.label_map.ravel(), minlength=len(self.classes))[: len(self.classes)]
+        order = [label for label in np.argsort(-counts, kind='stable') if counts[label]]
+        some = [f'{counts[label] / self.label_map.size:.0%} {self.classes[label]}' for label in order[:5]]
+        height, width = self.label_map.shape
+        return f'{width}x{height} labels: {", ".join([*some, *(["…"] if len(order) > 5 else [])])}'
+
+
+def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """The labels of classes that a user names.
+
+    Raises:
+        UserError: a name is unknown, with the nearest that is not.
+    """
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=1)
+            known = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(classes[:10])}'
+            raise UserError(f'the model has no class {name!r}; {known}' + ('' if near or len(classes) <= 10 else ', …'))
+    return [list(classes).index(name) for name in names]

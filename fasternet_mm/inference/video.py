@@ -1,0 +1,138 @@
+"""Videos and cameras, frame by frame."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..engine.storage import appearing
+from ..errors import UserError
+from .inputs import is_camera
+
+DEFAULT_FPS = 25.0
+"""Where a camera or file does not say."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """An open video file or camera.
+
+    Attributes:
+        fps: frames per second.
+        length: frames in all, as far as the file says; None of a camera.
+        is_live: whether it is a camera.
+    """
+
+    capture: cv2.VideoCapture
+    fps: float
+    length: int | None
+    is_live: bool
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Each frame, uint8 ``(H, W, 3)``, BGR, turned as the file says; of a camera until Ctrl-C."""
+        while True:
+            there, frame = self.capture.read()
+            if not there:
+                return
+            yield frame
+
+
+@contextmanager
+def open_video(source: str) -> Iterator[Video]:
+    """Open a video file, 'camera' or 'camera:N'.
+
+    Raises:
+        UserError: that cannot be opened.
+    """
+    live = is_camera(source)
+    with _quiet():
+        capture = _open_camera(source) if live else _open_file(source)
+    try:
+        if not capture.isOpened():
+            if live:
+                raise UserError(f'{source} cannot be opened: there is none, or another program has it; connect it')
+            raise UserError(f'{source} is not a video that can be read: use MP4, AVI, MOV, MKV or WebM')
+        fps, length = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        fps = fps if math.isfinite(fps) and 1 <= fps <= 1000 else DEFAULT_FPS
+        yield Video(capture, fps, int(length) if length > 0 and not live else None, live)
+    finally:
+        capture.release()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without OpenCV's own report of every way to open a video that it tried."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _open_camera(source: str) -> cv2.VideoCapture:
+    return cv2.VideoCapture(int(source.partition(':')[2] or 0))
+
+
+def _open_file(source: str) -> cv2.VideoCapture:
+    # FFmpeg follows playlists that only look like videos, to other files and hosts, unless told to stay in files.
+    os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'protocol_whitelist;file')
+    return cv2.VideoCapture(str(Path(source).resolve()), cv2.CAP_FFMPEG)
+
+
+class VideoFile:
+    """Writes an MP4 video of frames of one size; a camera's keep their time, whatever predictions take.
+
+    Args:
+        path: the file to write.
+        fps: frames per second.
+        live: frames come when they come: each is repeated until the next.
+    """
+
+    def __init__(self, path: Path, fps: float, live: bool) -> None:
+        self.path, self.fps, self.live = path, fps, live
+        self.writer: cv2.VideoWriter | None = None
+        self.written = 0
+
+    def write(self, frame: np.ndarray) -> None:
+        """Add a frame, uint8 ``(H, W, 3)``, RGB."""
+        if self.writer is None:
+            self.writer = cv2.VideoWriter(
+                str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.fps, (frame.shape[1], frame.shape[0])
+            )
+            if not self.writer.isOpened():
+                raise UserError(f'{self.path.name}: this OpenCV cannot write MP4; install opencv-python from PyPI')
+            self.start = time.monotonic()
+        due = round((time.monotonic() - self.start) * self.fps) + 1 if self.live else self.written + 1
+        for _ in range(due - self.written):
+            self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
+            self.written += 1
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.release()
+
+
+@contextmanager
+def video_appearing(path: Path, fps: float, live: bool) -> Iterator[VideoFile]:
+    """A `VideoFile` that appears as ``path`` when all is well.
+
+    Raises:
+        UserError: no frame was written.
+    """
+    with appearing(path) as partial:
+        video = VideoFile(partial, fps, live)
+        try:
+            yield video
+        finally:
+            video.close()
+        if not video.written:
+            raise UserError(f'no frame could be read for {path.name}')

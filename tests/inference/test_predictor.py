@@ -1,0 +1,387 @@
+"""Predictions against those of tools/test.py, from every kind of source and picture."""
+
+import ast
+import copy
+import json
+import runpy
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from malicious import Payload
+from mmengine.config import Config
+from PIL import Image
+
+import fasternet_mm
+from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.errors import UserError
+from fasternet_mm.inference import Predictor, recorded
+from fasternet_mm.inference.export import export
+from fasternet_mm.inference.recorded import recorded_config
+
+
+@pytest.fixture(scope='module')
+def shapes(root):
+    return ensure_shapes(root / 'data' / 'shapes')
+
+
+@pytest.fixture(scope='module')
+def pictures(shapes):
+    return [shapes / f'images/val/000{number}.png' for number in range(6)]
+
+
+@pytest.fixture(scope='module')
+def save(tmp_path_factory):
+    """A work directory as training leaves it."""
+
+    def save(cfg, model, classes):
+        folder = tmp_path_factory.mktemp('work')
+        cfg.dump(folder / 'config.py')
+        meta = dict(cfg=cfg.pretty_text, dataset_meta=dict(classes=classes, palette=[(9, 9, 9)] * len(classes)))
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), folder / 'epoch_1.pth')
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope='module')
+def detector_dir(save, detector_cfg, detector):
+    cfg = copy.deepcopy(detector_cfg)
+    cfg.model.test_cfg.rcnn.score_thr = 0.3
+    return save(cfg, detector, fasternet_mm.data.shapes.CLASSES)
+
+
+@pytest.fixture(scope='module')
+def segmenter_dir(save, segmenter_cfg, segmenter):
+    return save(segmenter_cfg, segmenter, ('background', *fasternet_mm.data.shapes.CLASSES))
+
+
+@pytest.fixture(scope='module')
+def predictor(detector_dir):
+    return Predictor(detector_dir, device='cpu')
+
+
+@pytest.fixture
+def run_test(monkeypatch, root):
+    def run_test(*args):
+        options = ('test_dataloader.dataset.indices=6', 'test_dataloader.num_workers=0')
+        options += ('test_dataloader.persistent_workers=False',)
+        monkeypatch.chdir(root)
+        monkeypatch.syspath_prepend('tools')
+        monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, args), '--cfg-options', *options])
+        runpy.run_path('tools/test.py', run_name='__main__')
+
+    return run_test
+
+
+def same(found, wanted, tolerance=0.0):
+    """Whether two lists of predictions are equal, or nearly."""
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted):
+        assert np.array_equal(one.labels, other.labels)
+        np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=100 * tolerance)
+        np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=tolerance)
+        for name in ('masks', 'label_map'):
+            if getattr(other, name) is not None:
+                assert (getattr(one, name) != getattr(other, name)).mean() <= tolerance
+    return True
+
+
+# Against tools/test.py
+
+
+def test_detections_are_those_of_the_test_tool(detector_dir, pictures, run_test, tmp_path, monkeypatch):
+    config = (detector_dir / 'config.py').read_bytes()
+    run_test(detector_dir, '--out', tmp_path / 'results.json')
+    wanted = json.loads((tmp_path / 'results.json').read_text())
+    batch_size = Config.fromfile(detector_dir / 'config.py').test_dataloader.batch_size
+    predictions = Predictor(detector_dir, batch_size=batch_size)(pictures)
+    ids = sorted({record['image_id'] for record in wanted})
+    assert len(wanted) > 100
+    found = [record for number, one in zip(ids, predictions) for record in one.to_coco(number)]
+    assert found == sorted(wanted, key=lambda record: record['image_id'])
+    assert all('segmentation' in record for record in found)
+    # Nor does a test replace what the training left.
+    assert (detector_dir / 'config.py').read_bytes() == config
+    assert [path.name for path in detector_dir.glob('*.py')] == ['config.py']
+
+
+def test_label_maps_are_those_of_the_test_tool(segmenter_dir, pictures, run_test, tmp_path):
+    run_test(segmenter_dir, '--out', tmp_path / 'maps')
+    predictor = Predictor(segmenter_dir)
+    assert predictor.is_segmenter
+    for picture, prediction in zip(pictures, predictor.stream(pictures)):
+        wanted = cv2.imread(str(tmp_path / 'maps' / picture.name), cv2.IMREAD_UNCHANGED)
+        assert prediction.label_map.dtype == np.uint8
+        assert np.array_equal(prediction.label_map, wanted)
+        assert len(prediction) == 0
+
+
+# Pictures
+
+
+def test_one_picture_gives_one_prediction_and_several_give_a_list(predictor, pictures):
+    one = predictor(pictures[0])
+    pixels = cv2.imread(str(pictures[0]))
+    assert len(one) > 10
+    assert one.source == str(pictures[0])
+    assert one.boxes.shape == (len(one), 4)
+    assert one.masks.shape == (len(one), 160, 160)
+    assert (one.boxes.dtype, one.scores.dtype, one.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert set(one.names) <= set(predictor.classes)
+    assert np.array_equal(one.picture, pixels[..., ::-1])
+    for given in (str(pictures[0]), pixels, Image.open(pictures[0]), pictures[0].read_bytes()):
+        assert same([predictor(given)], [one])
+    several = [pixels, pictures[1]]
+    for given in (several, tuple(several), iter(several), (picture for picture in several)):
+        assert same(predictor(given), [one, predictor(pictures[1])])
+    assert predictor([]) == []
+
+
+def test_arrays_are_in_the_order_that_is_named(detector_dir, predictor, pictures):
+    pixels = cv2.imread(str(pictures[0]))
+    reads_rgb = Predictor(detector_dir, device='cpu', channel_order='rgb')
+    assert same([reads_rgb(pixels[..., ::-1])], [predictor(pixels)])
+    assert same([reads_rgb(pictures[0])], [predictor(pictures[0])])
+
+
+def test_pictures_keep_their_pixels_and_their_own_size(predictor, pictures):
+    large = cv2.resize(cv2.imread(str(pictures[0])), (250, 310))
+    kept = large.copy()
+    prediction = predictor(large)
+    assert np.array_equal(large, kept)
+    assert prediction.masks.shape[1:] == prediction.picture.shape[:2] == (310, 250)
+    assert prediction.boxes[:, 3].max() > 160
+
+
+@pytest.mark.parametrize('batch_size', [2, 3])
+def test_batches_of_any_sizes_find_what_single_pictures_have(detector_dir, segmenter_dir, pictures, batch_size):
+    mixed = [cv2.imread(str(picture)) for picture in pictures]
+    mixed[2:4] = (cv2.resize(picture, size) for picture, size in zip(mixed[2:4], [(90, 160), (300, 200)]))
+    mixed[4] = cv2.resize(mixed[4], (320, 320))  # the same size as others once it is scaled
+    for folder in (detector_dir, segmenter_dir):
+        alone, together = (Predictor(folder, device='cpu', batch_size=size) for size in (1, batch_size))
+        assert same(together(mixed), alone(mixed), 1e-3)
+
+
+def test_a_stream_reads_no_further_than_its_batch(detector_dir, pictures):
+    read = []
+    stream = Predictor(detector_dir, device='cpu', batch_size=2).stream(read.append(one) or one for one in pictures)
+    assert not read
+    next(stream)
+    assert len(read) == 2
+
+
+def test_what_cannot_be_predicted_is_named_or_left_out(segmenter_dir, pictures, tmp_path):
+    predictor = Predictor(segmenter_dir, device='cpu')
+    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
+    for wrong, message in (
+        (tmp_path / 'broken.jpg', 'broken.jpg is not a picture'),
+        (np.zeros((9, 300, 3), np.uint8), 'picture 2: a picture of 160x5 pixels is too small'),
+        (pictures, 'a list is no picture'),
+    ):
+        with pytest.raises(UserError, match=message):
+            predictor([pictures[0], wrong, pictures[1]])
+        broken = []
+        found = list(predictor.stream([pictures[0], wrong, pictures[1]], broken))
+        assert [one.source for one in found] == [str(pictures[0]), str(pictures[1])]
+        assert message in str(*broken)
+    with pytest.raises(UserError, match='a int is no picture'):
+        predictor(7)
+
+
+def test_many_predictions_leave_nothing_behind(predictor, pictures):
+    """NumPy's memory by tracemalloc; PyTorch's tensors, which it does not see, by their number."""
+    import gc
+
+    def tensors():
+        gc.collect()
+        return sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+
+    def predict(times):
+        for _ in range(times):
+            predictor(pictures[0])
+
+    predict(2)
+    before = tensors()
+    tracemalloc.start()
+    predict(5)
+    used = tracemalloc.get_traced_memory()[0]
+    predict(20)
+    grown = tracemalloc.get_traced_memory()[0] - used
+    tracemalloc.stop()
+    assert grown < 160 * 160 * 3  # not even one picture
+    assert tensors() == before
+
+
+# Sources
+
+
+def test_a_work_directory_is_its_config_and_checkpoint(detector_dir, predictor, pictures):
+    config, checkpoint = detector_dir / 'config.py', detector_dir / 'epoch_1.pth'
+    cfg = Config.fromfile(config)
+    for source, weights in ((str(config), str(checkpoint)), (cfg, checkpoint), (detector_dir, checkpoint)):
+        assert same([Predictor(source, weights, device='cpu')(pictures[0])], [predictor(pictures[0])])
+
+
+def test_options_change_the_config(detector_dir, pictures):
+    strict = Predictor(detector_dir, device='cpu', options=['model.test_cfg.rcnn.max_per_img=3'])
+    assert len(strict(pictures[0])) == 3
+    with pytest.raises(UserError, match='max_per_imgs'):
+        Predictor(detector_dir, options=['model.test_cfg.rcnn.max_per_imgs=3'])
+
+
+@pytest.mark.parametrize('options', [dict(batch_size=0), dict(channel_order='rbg')])
+def test_arguments_that_make_no_sense_are_refused(detector_dir, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Predictor(detector_dir, **options)
+
+
+def test_a_config_without_weights_is_refused(detector_dir, detector_cfg):
+    for source in (detector_dir / 'config.py', detector_cfg):
+        with pytest.raises(UserError, match='alone is not enough: add a checkpoint'):
+            Predictor(source)
+
+
+@pytest.mark.parametrize('kind', ['detector', 'segmenter'])
+def test_a_checkpoint_alone_is_enough(kind, request, pictures):
+    folder = request.getfixturevalue(f'{kind}_dir')
+    alone, whole = Predictor(folder / 'epoch_1.pth', device='cpu'), Predictor(folder, device='cpu')
+    odd = cv2.resize(cv2.imread(str(pictures[1])), (250, 190))
+    assert alone.classes == whole.classes
+    assert alone.palette == [(9, 9, 9)] * len(alone.classes)
+    assert same(alone([pictures[0], odd]), whole([pictures[0], odd]))
+
+
+@pytest.mark.parametrize('kind', ['detector', 'segmenter'])
+def test_an_exported_file_alone_is_enough(kind, request, pictures, tmp_path):
+    folder = request.getfixturevalue(f'{kind}_dir')
+    file, config = str(tmp_path / 'net.onnx'), folder / 'config.py'
+    export(Config.fromfile(config), str(folder / 'epoch_1.pth'), 'onnx', file)
+    alone, whole = Predictor(file, device='cpu'), Predictor(config, file, device='cpu')
+    odd = cv2.resize(cv2.imread(str(pictures[1])), (250, 190))
+    assert alone.classes == whole.classes
+    assert alone.palette == whole.palette
+    assert same(alone([pictures[0], odd]), whole([pictures[0], odd]))
+
+
+def test_an_exported_file_of_one_size_gets_that_size(detector_dir, pictures, tmp_path):
+    file = str(tmp_path / 'net.onnx')
+    export(Config.fromfile(detector_dir / 'config.py'), str(detector_dir / 'epoch_1.pth'), 'onnx', file, size=(96, 128))
+    prediction = Predictor(file, device='cpu')(cv2.resize(cv2.imread(str(pictures[0])), (300, 200)))
+    assert prediction.masks.shape[1:] == (200, 300)
+    assert 128 < prediction.boxes[:, 2].max() <= 300.01
+
+
+# A config in a checkpoint is a stranger's
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['mask_rcnn_fasternet_s', 'upernet_fasternet_t0', 'fpn_fasternet_t0', 'shapes/mask_rcnn_fasternet_t0_shapes'],
+)
+def test_configs_of_this_project_are_read_from_checkpoints(name, root, tmp_path):
+    cfg = Config.fromfile(root / f'configs/{name}.py')
+    meta = dict(cfg=cfg.pretty_text, dataset_meta=dict(classes=('a', 'b')))
+    torch.save(dict(meta=meta, state_dict={}), tmp_path / 'a.pth')
+    found = recorded_config(str(tmp_path / 'a.pth'))
+    assert without_training(found.model) == without_training(cfg.model)
+    assert found.test_dataloader.dataset.metainfo.classes == ('a', 'b')
+    resize = next(step for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize')
+    assert tuple(found.test_dataloader.dataset.pipeline[1].scale) == tuple(resize.scale)
+
+
+def without_training(value):
+    if isinstance(value, dict):
+        return {key: without_training(part) for key, part in value.items() if key not in recorded.LEFT_OUT}
+    return [without_training(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+EVIL = "__import__('pathlib').Path('executed').touch()"
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        ('default_scope', EVIL),
+        ('default_scope', "'subprocess'"),
+        ('model', f'dict(type={EVIL})'),
+        ('model', "dict(type='pathlib.Path.touch', self='executed')"),
+        ('model', "dict(**dict(type='MaskRCNN'))"),
+        ('model.type', "'os.system'"),
+        ('model._scope_', "'antigravity'"),
+        ('model.test_cfg.rcnn.nms.type', repr(EVIL)),
+        ('model.roi_head.bbox_head.loss_cls.class_weight', "'http://127.0.0.1/weights.pkl'"),
+        ('model.backbone.arch', repr(EVIL)),
+        ('test_dataloader.dataset.pipeline', f'[dict(type={EVIL!r})]'),
+        ('test_dataloader.dataset.pipeline', "[dict(type='LoadImageFromFile'), dict(type='Albu'), dict(type='Pack')]"),
+        ('other', EVIL),
+        ('other', '(lambda: 1)()'),
+        ('model', '['),
+        ('model', '(' * 500 + ')' * 500),
+        ('model', '3'),
+    ],
+)
+def test_nothing_in_a_recorded_config_is_executed(change, detector_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = torch.load(detector_dir / 'epoch_1.pth', weights_only=True)
+    place, text = change
+    checkpoint['meta']['cfg'] = changed(checkpoint['meta']['cfg'], place.split('.'), text)
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='a config that is not read without executing it'):
+        Predictor('a.pth', device='cpu')
+    assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
+
+
+def changed(text, place, value):
+    """A config's text, with the expression at a place of it replaced."""
+    tree = ast.parse(text)
+    for statement in tree.body:
+        if statement.targets[0].id == place[0]:
+            node, field = statement, 'value'
+            for part in place[1:]:
+                node, field = next((k for k in getattr(node, field).keywords if k.arg == part), None), 'value'
+                if node is None:
+                    break
+            if node is not None:
+                setattr(node, field, ast.Name('PLACE'))
+                return ast.unparse(tree).replace('PLACE', value)
+            parent = statement.value
+            for part in place[1:-1]:
+                parent = next(k for k in parent.keywords if k.arg == part).value
+            parent.keywords.append(ast.keyword(place[-1], ast.Name('PLACE')))
+            return ast.unparse(tree).replace('PLACE', value)
+    return f'{text}\n{place[0]} = {value}\n'
+
+
+@pytest.mark.parametrize(
+    'meta', [dict(), dict(cfg='model = dict()'), dict(cfg=3, dataset_meta=dict(classes=('a',))), dict(cfg=Payload())]
+)
+def test_a_checkpoint_that_says_too_little_needs_its_config(meta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(meta=meta, state_dict={}), 'a.pth')
+    with pytest.raises(UserError, match=r'give the config before it|asks to run'):
+        Predictor('a.pth')
+    assert not Path('executed').exists()
+
+
+def test_words_that_are_known_name_no_files_and_no_modules():
+    for word in recorded.WORDS | recorded.TYPES:
+        assert word.isidentifier()
+
+
+# The package
+
+
+def test_importing_the_package_does_not_import_the_predictor():
+    code = """
+import sys, fasternet_mm
+assert not {'mmdet', 'mmseg', 'fasternet_mm.inference'} & set(sys.modules)
+assert fasternet_mm.Predictor.__module__ == 'fasternet_mm.inference.predictor'
+"""
+    subprocess.run([sys.executable, '-c', code], check=True)
