@@ -119,20 +119,25 @@ def read_label_maps(folder: DataFolder, pairs: dict[str, str], problems: list[Pr
     data = _described(folder, names, maps)
     classes = data.palette if data.layout == COLOURS else range(len(data.classes))
     allowed = {*classes, *(data.ignored_colours if data.layout == COLOURS else [data.ignored])}
-    splits, counts = defaultdict(list), defaultdict(Counter)
-    for (picture, label), found in maps.items():
+    split_by_pair = {
+        pair: split_of(posixpath.dirname(pair[0])) or split_of(posixpath.dirname(pair[1])) for pair in items
+    }
+    splits = {split or 'train': [] for split in split_by_pair.values()}
+    counts = {split: Counter() for split in splits}
+    for pair, found in maps.items():
+        split = split_by_pair[pair] or 'train'
         values = found.colours if data.layout == COLOURS else found.labels
         if values <= allowed:
-            split = split_of(posixpath.dirname(picture)) or split_of(posixpath.dirname(label)) or 'train'
-            splits[split].append((folder.root / picture, folder.root / label))
+            splits[split].append(tuple(folder.root / file for file in pair))
             counts[split].update(values)
         else:
-            problems.append(Problem(folder.shown(label), _strange(data, values - allowed), Kind.UNKNOWN_LABEL))
+            what = _strange(data, values - allowed)
+            problems.append(Problem(folder.shown(pair[1]), what, Kind.UNKNOWN_LABEL))
     class_counts = {split: [found[value] for value in classes] for split, found in counts.items()}
     return replace(
         data,
-        splits=named_splits(folder, splits or {'train': []}),
-        class_counts=named_splits(folder, class_counts or {'train': [0] * len(classes)}),
+        splits=named_splits(folder, splits),
+        class_counts=named_splits(folder, class_counts),
         problems=problems,
     )
 

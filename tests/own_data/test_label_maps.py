@@ -148,6 +148,7 @@ def test_palettes_give_colours_and_must_agree(tmp_path):
     [
         ('classes.txt', 'Animal 64 128 64\nArchway 192 0 128\nVoid 0 0 0\n'),
         ('label_colors.txt', CAMVID),
+        ('labelmap.txt', '# label:color_rgb:parts:actions\nAnimal:64,128,64::\nArchway:192,0,128::\nvoid:0,0,0::\n'),
         ('class_dict.csv', 'name,r,g,b\nAnimal,64,128,64\nArchway,192,0,128\nVoid,0,0,0\n'),
     ],
 )

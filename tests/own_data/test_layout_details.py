@@ -275,6 +275,20 @@ def test_the_attribute_with_the_class_is_found(attributes, classes, tmp_path):
     assert read_own_data(str(tmp_path), True).classes == classes
 
 
+def test_a_picture_record_that_is_broken_and_json_of_another_kind_are_named(tmp_path):
+    via(tmp_path, dict(kind='cat'))
+    file = tmp_path / 'via_train.json'
+    content = json.loads(file.read_text())
+    content['_via_img_metadata']['b.png-1'] = dict(filename='b.png')
+    file.write_text(json.dumps(content))
+    (tmp_path / 'info.json').write_text('{}')
+    problems = read_own_data(str(tmp_path), True).problems
+    assert [(problem.severe, str(problem).removeprefix(f'{tmp_path}/')) for problem in problems] == [
+        (False, 'info.json: is JSON of no known layout'),
+        (True, 'via_train.json: has a record b.png-1 without a filename or regions'),
+    ]
+
+
 def test_several_attributes_that_may_be_the_class_are_named(tmp_path):
     via(tmp_path, *[dict(colour='red', shape='round')] * 4)
     assert 'with the attributes colour, shape, several of which may be the class' in refusal(tmp_path)
