@@ -86,7 +86,7 @@ def _classes(folder: DataFolder, file: str, content: dict[str, Any]) -> list[str
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
         raise UserError(
-            f'{folder.shown(file)} has names: {reprlib.repr(names)}; a list is needed, or a number from 0 for each name, '
+            f'{folder.shown(file)} has the names {reprlib.repr(names)}: a list is needed, or a number from 0 for each, '
             'with quotes around names such as yes, no and 1.5'
         )
     names = [str(name) for name in names]

@@ -163,7 +163,7 @@ def test_the_picture_is_the_filename_where_none_has_the_xml_files_name(tmp_path)
     [
         ('train: images/train\nnames: [yes, no, x]', 'quotes around names such as yes'),
         ('train: images/train\nnames: [a, a, b]', 'a name twice'),
-        ('train: images/train\nnames: {0: a, 2: b}', 'a number from 0'),
+        ('train: images/train\nnames: {0: a, 2: b}', 'a number from 0 for each'),
         ('train: images/nowhere\nnames: [a]', 'has train: images/nowhere, which is not in'),
         ('train: ../../nowhere\nnames: [a]', 'has train: ../../nowhere, which is not in'),
         ('train: /etc\nnames: [a]', 'has train: /etc, which is not in'),
