@@ -52,7 +52,7 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
         rows = [row[1:] for row in rows]
     parsed = [_name_and_colour(row) for row in rows]
     names, colours = [name for name, _ in parsed], [colour for _, colour in parsed if colour]
-    if not names or len(colours) not in (0, len(names)):
+    if not {name.lower() for name in names} - IGNORED or len(colours) not in (0, len(names)):
         raise UserError(
             f'{shown} needs a line for each class: a name, or a name and its colour as in "road 128 64 128"'
         )

@@ -247,6 +247,7 @@ def test_a_colour_that_is_no_class_is_named(tmp_path):
         ('road 1 2 3\nsky\n', 'needs a line for each class'),
         ('road 1 2 3\nsky 1 2 3\n', 'has \\(1, 2, 3\\) twice'),
         ('', 'needs a line for each class'),
+        ('void 1 2 3\n', 'needs a line for each class'),
     ],
 )
 def test_colours_without_a_file_that_names_them_are_refused(text, message, tmp_path):
@@ -262,4 +263,13 @@ def test_label_maps_that_lose_are_refused(tmp_path):
     Image.open(tmp_path / 'labels/p00000.png').save(tmp_path / 'labels/p00000.jpg')
     (tmp_path / 'labels/p00000.png').unlink()
     with pytest.raises(UserError, match=r'labels/p00000.jpg is not PNG'):
+        read(tmp_path)
+
+
+def test_two_label_maps_of_one_name_are_asked_about(tmp_path):
+    for folder in ('labels', 'masks'):
+        pair(tmp_path, label=f'{folder}/p00000.png')
+    with pytest.raises(
+        UserError, match=r'two label maps for images/p00000.png, labels/p00000.png and masks/p00000.png'
+    ):
         read(tmp_path)
