@@ -10,8 +10,8 @@ from ..errors import UserError
 from .content import Colour
 from .folder import DataFolder
 
-CLASS_FILES = ('classes.txt', 'label_colors.txt', 'class_dict.csv', '_classes.csv')
-"""Ours, CamVid's, its copies', Roboflow's."""
+CLASS_FILES = ('classes.txt', 'label_colors.txt', 'class_dict.csv', 'labelmap.txt', '_classes.csv')
+"""Ours, CamVid's, its copies', CVAT's, Roboflow's."""
 
 IGNORED = frozenset(('void', 'ignore', 'ignored', 'unlabelled', 'unlabeled'))
 """Names of what is no class: its pixels do not count."""
@@ -31,7 +31,7 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
     """The first of `CLASS_FILES` that is there, the highest up; None where there is none.
 
     A line is a name; a label, counted from 0, and a name; a name and red, green, blue; or these before the name.
-    Spaces, tabs or commas separate. Empty lines, those that begin with # and a heading do not count.
+    Spaces, tabs, commas or colons separate. Empty lines, those that begin with # and a heading do not count.
 
     Raises:
         UserError: lines are not alike, or a name or colour is there twice.
@@ -45,14 +45,14 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
         lines = (folder.root / file).read_text('utf-8-sig').splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f'{shown} is not a text file that can be read ({error})') from error
-    rows = [re.split(r'[,\s]+', line.strip(', \t')) for line in lines if line.strip() and line.strip()[0] != '#']
+    rows = [re.split(r'[,:\s]+', line.strip(',: \t')) for line in lines if line.strip() and line.strip()[0] != '#']
     if rows and ' '.join(rows[0]).lower() in HEADERS:
         del rows[0]
     if rows and all(row[0] == str(number) and len(row) > 1 for number, row in enumerate(rows)):
         rows = [row[1:] for row in rows]
     parsed = [_name_and_colour(row) for row in rows]
     names, colours = [name for name, _ in parsed], [colour for _, colour in parsed if colour]
-    if not names or len(colours) not in (0, len(names)):
+    if not {name.lower() for name in names} - IGNORED or len(colours) not in (0, len(names)):
         raise UserError(
             f'{shown} needs a line for each class: a name, or a name and its colour as in "road 128 64 128"'
         )

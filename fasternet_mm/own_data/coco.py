@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -131,8 +132,8 @@ def _images(
         path, size = folder.inside(base, name), (image.get('width'), image.get('height'))
         if path is None:
             report(f'{place} is not in the folder', Kind.OUTSIDE_FOLDER)
-        elif size != (None, None) and not all(type(side) is int for side in size):
-            report(f'{place} has the width {size[0]} and height {size[1]}')
+        elif size != (None, None) and not all(type(side) in (int, float) and side % 1 == 0 for side in size):
+            report(f'{place} has the width {reprlib.repr(size[0])} and height {reprlib.repr(size[1])}')
         else:
             images[image['id']] = AnnotatedPicture(path, file, size=None if None in size else size)
     return images

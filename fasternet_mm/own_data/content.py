@@ -38,6 +38,7 @@ class Kind(Enum):
     MOSTLY_EMPTY = 'pictures without annotations', False
     MISSING_SPLIT = 'missing split', False
     IN_TWO_SPLITS = 'picture in two splits', False
+    NOT_USED = 'unused file', False
 
     def __init__(self, title: str, severe: bool):
         self.title = title

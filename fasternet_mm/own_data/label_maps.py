@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
 import re
 from collections import Counter, defaultdict
@@ -80,10 +81,14 @@ def find_label_maps(folder: DataFolder) -> tuple[dict[str, str], list[Problem]]:
     for label in labels:
         name, end = _picture_stem(stem(label), by_stem)
         picture = _nearest(label, by_stem.get(name, ()))
-        if picture:
-            found[picture][end] = label
-        else:
+        if picture is None:
             alone.append(label)
+        elif end in found[picture]:
+            raise UserError(
+                f'{folder.root} has two label maps for {picture}, {found[picture][end]} and {label}: leave one'
+            )
+        else:
+            found[picture][end] = label
     end = _one_end(folder, found)
     pairs = {picture: ends[end] for picture, ends in found.items() if end in ends}
     return pairs, _unpaired(folder, pairs, alone) if pairs else []
@@ -119,22 +124,18 @@ def read_label_maps(folder: DataFolder, pairs: dict[str, str], problems: list[Pr
     data = _described(folder, names, maps)
     classes = data.palette if data.layout == COLOURS else range(len(data.classes))
     allowed = {*classes, *(data.ignored_colours if data.layout == COLOURS else [data.ignored])}
-    splits, counts = defaultdict(list), defaultdict(Counter)
-    for (picture, label), found in maps.items():
+    splits = {_split(pair): [] for pair in items}
+    counts = {split: Counter() for split in splits}
+    for pair, found in maps.items():
         values = found.colours if data.layout == COLOURS else found.labels
         if values <= allowed:
-            split = split_of(posixpath.dirname(picture)) or split_of(posixpath.dirname(label)) or 'train'
-            splits[split].append((folder.root / picture, folder.root / label))
-            counts[split].update(values)
+            splits[_split(pair)].append(tuple(folder.root / file for file in pair))
+            counts[_split(pair)].update(values)
         else:
-            problems.append(Problem(folder.shown(label), _strange(data, values - allowed), Kind.UNKNOWN_LABEL))
+            problems.append(Problem(folder.shown(pair[1]), _strange(data, values - allowed), Kind.UNKNOWN_LABEL))
     class_counts = {split: [found[value] for value in classes] for split, found in counts.items()}
-    return replace(
-        data,
-        splits=named_splits(folder, splits or {'train': []}),
-        class_counts=named_splits(folder, class_counts or {'train': [0] * len(classes)}),
-        problems=problems,
-    )
+    splits, class_counts = named_splits(folder, splits), named_splits(folder, class_counts)
+    return replace(data, splits=splits, class_counts=class_counts, problems=problems)
 
 
 def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
@@ -162,13 +163,14 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
         table[red << 16 | green << 8 | blue] = label
 
     def write(source: Path) -> Path:
-        target = folder / source.relative_to(data.root)
-        if not (fresh and target.is_file() and target.stat().st_mtime >= source.stat().st_mtime):
+        target, changed = folder / source.relative_to(data.root), source.stat().st_mtime_ns
+        if not (fresh and target.is_file() and target.stat().st_mtime_ns == changed):
             with Image.open(source) as image:
                 red, green, blue = np.moveaxis(np.asarray(image.convert('RGB')).astype(np.uint32), -1, 0)
             content = BytesIO()
             Image.fromarray(table[red << 16 | green << 8 | blue]).save(content, 'png')
             write_atomically(target, content.getvalue())
+            os.utime(target, ns=(changed, changed))
         return target
 
     splits = {}
@@ -232,6 +234,12 @@ def _one_end(folder: DataFolder, found: dict[str, dict[str, str]]) -> str:
             'leave one for each'
         )
     return max(counts, key=counts.get) if counts else ''
+
+
+def _split(pair: tuple[str, str]) -> str:
+    """The split that the folder of a picture says, or that of its label map."""
+    picture, label = map(posixpath.dirname, pair)
+    return split_of(picture) or split_of(label) or 'train'
 
 
 def _unpaired(folder: DataFolder, pairs: dict[str, str], alone: list[str]) -> list[Problem]:

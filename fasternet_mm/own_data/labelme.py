@@ -15,7 +15,7 @@ from .shapes import ellipse, rectangle, rectangles_are_boxes
 
 def is_labelme(content: Any) -> bool:
     """Whether the content of a JSON file is LabelMe's of one picture."""
-    return isinstance(content, dict) and isinstance(content.get('shapes'), list) and 'imagePath' in content
+    return isinstance(content, dict) and isinstance(content.get('shapes'), list)
 
 
 def labelme_picture(folder: DataFolder, file: str, content: Any, problems: list[Problem]) -> AnnotatedPicture | None:
@@ -32,9 +32,10 @@ def labelme_picture(folder: DataFolder, file: str, content: Any, problems: list[
     def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
         problems.append(Problem(folder.shown(file), what, kind))
 
-    picture = folder.inside(posixpath.dirname(file), str(content['imagePath']))
+    name = str(content.get('imagePath'))
+    picture = folder.inside(posixpath.dirname(file), name)
     if picture is None:
-        return report(f'has the imagePath {content["imagePath"]}, which is not in the folder', Kind.OUTSIDE_FOLDER)
+        return report(f'has the imagePath {name}, which is not in the folder', Kind.OUTSIDE_FOLDER)
     if picture not in folder.all:
         picture = folder.picture_beside(file) or picture
     objects: dict[Any, AnnotatedObject] = {}

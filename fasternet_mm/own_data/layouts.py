@@ -62,7 +62,7 @@ class _JsonFiles:
     """The content of JSON files by their layout, and what is wrong with others."""
 
     coco: dict[str, Any] = field(default_factory=dict)
-    via: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    via: dict[str, dict[str, Any]] = field(default_factory=dict)
     labelme: list[AnnotatedPicture] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -97,6 +97,8 @@ def _json_files(folder: DataFolder) -> _JsonFiles:
         elif is_labelme(content):
             picture = labelme_picture(folder, file, content, found.problems)
             found.labelme += [picture] if picture else []
+        else:
+            found.problems.append(Problem(folder.shown(file), 'is JSON of no known layout', Kind.NOT_USED))
     return found
 
 
@@ -123,8 +125,9 @@ def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool) -> str:
     readers, problems = _instance_readers(folder)
     if readers:
         return f'it has {next(iter(readers))} annotations of objects, for which there are the R-CNN configs'
-    if problems:
-        return f'{problems[0].file} {problems[0].what}'
+    severe = [problem for problem in problems if problem.severe]
+    if severe:
+        return f'{severe[0].file} {severe[0].what}'
     if not instances:
         return 'name the folder of label maps labels, and each of them as its picture'
     if any(map(_is_yolo, [folder.root / file for file in folder.ending('.txt')[:20]])):

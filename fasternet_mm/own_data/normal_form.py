@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import posixpath
+import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -213,7 +214,7 @@ def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, rep
     if box is None:
         box = own_box
     elif not _are_numbers(box) or len(box) != 4:
-        return report(f'has the box {_few(box)}: four numbers are needed, up to a million', Kind.NOT_A_NUMBER)
+        return report(f'has the box {reprlib.repr(box)}: four numbers are needed, up to a million', Kind.NOT_A_NUMBER)
     else:
         box = [box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]]
     box = _box(box, size, report)
@@ -231,7 +232,9 @@ def _polygons(polygons: Any, scale: tuple[int, int], report: Report) -> list[lis
     kept = []
     for polygon in polygons:
         if not _are_numbers(polygon):
-            return report(f'has the polygon {_few(polygon)}: numbers are needed, up to a million', Kind.NOT_A_NUMBER)
+            return report(
+                f'has the polygon {reprlib.repr(polygon)}: numbers are needed, up to a million', Kind.NOT_A_NUMBER
+            )
         if len(polygon) % 2:
             return report(f'has a polygon of {len(polygon)} numbers: x and y of each point', Kind.MALFORMED)
         if len(polygon) < 6:
@@ -301,8 +304,3 @@ def _extent(polygons: Sequence[Sequence[float]]) -> list[float]:
     xs = [x for polygon in polygons for x in polygon[::2]]
     ys = [y for polygon in polygons for y in polygon[1::2]]
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-
-
-def _few(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else f'{text[:77]}…'

@@ -69,7 +69,7 @@ def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> Annotate
     except (ParseError, OSError, ValueError, LookupError) as error:
         return report(f'is not XML ({error})')
     if root.tag != 'annotation':
-        return report(f'is not a Pascal VOC annotation: its root is <{root.tag}>, not <annotation>')
+        return report(f'is no Pascal VOC annotation: its root is <{root.tag}>, not <annotation>', Kind.NOT_USED)
     picture = folder.picture_beside(file)
     if picture is None:  # few tools give the XML file another name than the picture
         name = root.findtext('filename') or stem(file)
@@ -123,11 +123,11 @@ def _by_image_sets(
         splits[split] = []
         for file in lists:
             home = posixpath.dirname(posixpath.dirname(posixpath.dirname(file)))
-            for line in (folder.root / file).read_text('utf-8', 'replace').split('\n'):
-                name = line.split()[0] if line.split() else None
-                if (home, name) in by_place:
-                    splits[split].append(pictures[by_place[home, name]])
-                elif name:
-                    what = f'names {name}, of which there is no XML file that can be read'
+            for line in (folder.root / file).read_text('utf-8', 'replace').splitlines():
+                names = [name for name in (line.strip(), line.split(' ')[0]) if (home, name) in by_place]
+                if names:
+                    splits[split].append(pictures[by_place[home, names[0]]])
+                elif line.strip():
+                    what = f'names {line.strip()}, of which there is no XML file that can be read'
                     problems.append(Problem(folder.shown(file), what, Kind.MISSING_PICTURE))
     return named_splits(folder, {split: found for split, found in splits.items() if found})

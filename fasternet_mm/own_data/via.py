@@ -20,18 +20,21 @@ ONLY_CLASS = 'object'
 """The class where regions have no attribute, as in the balloons."""
 
 
-def via_pictures(content: Any) -> list[dict[str, Any]] | None:
-    """The records of pictures in the content of a JSON file; None where it is not VIA's."""
-    if not isinstance(content, dict) or not content:
-        return None
-    pictures = content.get('_via_img_metadata', content)
-    if not isinstance(pictures, dict):
-        return None
-    records = list(pictures.values())
-    return records if all(isinstance(r, dict) and {'filename', 'regions'} <= r.keys() for r in records) else None
+def via_pictures(content: Any) -> dict[str, Any] | None:
+    """The records of pictures in the content of a JSON file, by their keys; None where it is not VIA's."""
+    pictures = content.get('_via_img_metadata', content) if isinstance(content, dict) else None
+    return pictures if isinstance(pictures, dict) and any(map(_is_picture, pictures.values())) else None
 
 
-def read_via(folder: DataFolder, files: dict[str, list[dict[str, Any]]]) -> Instances:
+def _is_picture(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get('filename'), str)
+        and isinstance(record.get('regions'), (list, dict))
+    )
+
+
+def read_via(folder: DataFolder, files: dict[str, dict[str, Any]]) -> Instances:
     """Read VIA's polygons, rectangles, circles and ellipses.
 
     Args:
@@ -44,10 +47,19 @@ def read_via(folder: DataFolder, files: dict[str, list[dict[str, Any]]]) -> Inst
     """
     problems: list[Problem] = []
     chosen = one_per_split(folder, files, 'VIA annotation')
-    attribute = _class_attribute(folder, [files[file] for file in chosen.values()])
-    splits = {split: _pictures(folder, file, files[file], attribute, problems) for split, file in chosen.items()}
+    records = {split: _sound(folder, file, files[file], problems) for split, file in chosen.items()}
+    attribute = _class_attribute(folder, records.values())
+    splits = {split: _pictures(folder, file, records[split], attribute, problems) for split, file in chosen.items()}
     rectangles_are_boxes([picture for pictures in splits.values() for picture in pictures])
     return to_instances('VIA', folder, splits, None, problems)
+
+
+def _sound(folder: DataFolder, file: str, pictures: dict[str, Any], problems: list[Problem]) -> list[dict[str, Any]]:
+    for key, record in pictures.items():
+        if not _is_picture(record):
+            what = f'has a record {key[:60]} without a filename or regions'
+            problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
+    return [record for record in pictures.values() if _is_picture(record)]
 
 
 def _class_attribute(folder: DataFolder, files: Iterable[list[dict[str, Any]]]) -> str | None:
@@ -58,7 +70,7 @@ def _class_attribute(folder: DataFolder, files: Iterable[list[dict[str, Any]]]) 
         for record in records:
             for region in _regions(record):
                 count += 1
-                for name, value in (_attributes(region)).items():
+                for name, value in _attributes(region).items():
                     values[name].append(_text(value))
     if len(values) < 2:
         return next(iter(values), None)
@@ -85,7 +97,7 @@ def _pictures(
     def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
         problems.append(Problem(folder.shown(file), what, kind))
 
-    names = [str(record['filename']) for record in records]
+    names = [record['filename'] for record in records]
     base = folder.base_of(names, near=file)
     if base is None:
         raise UserError(
@@ -109,7 +121,7 @@ def _pictures(
 def _regions(record: dict[str, Any]) -> list[Any]:
     """A list in version 2, a dict by numbers in version 1."""
     regions = record['regions']
-    return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else []
+    return list(regions.values()) if isinstance(regions, dict) else regions
 
 
 def _attributes(region: Any) -> dict[str, Any]:

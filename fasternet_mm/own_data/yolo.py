@@ -5,7 +5,9 @@ Format: https://docs.ultralytics.com/datasets/detect/ and https://docs.ultralyti
 
 from __future__ import annotations
 
+import os
 import posixpath
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +86,8 @@ def _classes(folder: DataFolder, file: str, content: dict[str, Any]) -> list[str
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
         raise UserError(
-            f'{folder.shown(file)} has names: {names!r}; a list is needed, or a number from 0 for each name, with '
-            'quotes around names such as yes, no and 1.5'
+            f'{folder.shown(file)} has the names {reprlib.repr(names)}: a list is needed, or a number from 0 for each, '
+            'with quotes around names such as yes, no and 1.5'
         )
     names = [str(name) for name in names]
     if len(set(names)) < len(names):
@@ -99,7 +101,11 @@ def _pictures(folder: DataFolder, file: str, content: dict[str, Any], key: str, 
     bases = _bases(folder, file, content)
     found: list[str] = []
     for entry in entries:
-        path = _find(folder, bases, str(entry))
+        if not isinstance(entry, str):
+            raise UserError(
+                f'{folder.shown(file)} has {key}: {reprlib.repr(entry)}: name a folder, or a list of pictures'
+            )
+        path = _find(folder, bases, entry)
         if path in folder.all:
             found += _listed(folder, path, bases, problems)
         elif path is not None:
@@ -117,8 +123,8 @@ def _pictures(folder: DataFolder, file: str, content: dict[str, Any], key: str, 
 
 def _bases(folder: DataFolder, file: str, content: dict[str, Any]) -> list[str]:
     """Folders that the file's paths may be relative to: its ``path``, where that is in the data's folder; its own."""
-    own = posixpath.dirname(file) or '.'
-    named = _inside(folder, own, str(content.get('path') or '.'))
+    own, path = posixpath.dirname(file) or '.', content.get('path')
+    named = _inside(folder, own, path) if isinstance(path, str) else None
     return list(dict.fromkeys(base for base in (named, own) if base in folder.folders))
 
 
@@ -138,11 +144,16 @@ def _find(folder: DataFolder, bases: list[str], entry: str) -> str | None:
 def _inside(folder: DataFolder, base: str, name: str) -> str | None:
     """As `DataFolder.inside`, but absolute paths into the folder count: they are common in these files."""
     if Path(name).is_absolute():
-        try:
-            name, base = Path(posixpath.normpath(name)).relative_to(folder.root.absolute()).as_posix(), '.'
-        except ValueError:
+        roots = [root for root in map(Path, _roots(folder)) if Path(os.path.normpath(name)).is_relative_to(root)]
+        if not roots:
             return None
+        name, base = Path(os.path.normpath(name)).relative_to(roots[0]).as_posix(), '.'
     return folder.inside(base, name)
+
+
+def _roots(folder: DataFolder) -> tuple[str, str]:
+    """The data's folder as it was named, and without links."""
+    return os.path.abspath(folder.root), os.path.realpath(folder.root)
 
 
 def _listed(folder: DataFolder, file: str, bases: list[str], problems: list[Problem]) -> list[str]:

@@ -148,6 +148,7 @@ def test_palettes_give_colours_and_must_agree(tmp_path):
     [
         ('classes.txt', 'Animal 64 128 64\nArchway 192 0 128\nVoid 0 0 0\n'),
         ('label_colors.txt', CAMVID),
+        ('labelmap.txt', '# label:color_rgb:parts:actions\nAnimal:64,128,64::\nArchway:192,0,128::\nvoid:0,0,0::\n'),
         ('class_dict.csv', 'name,r,g,b\nAnimal,64,128,64\nArchway,192,0,128\nVoid,0,0,0\n'),
     ],
 )
@@ -246,6 +247,7 @@ def test_a_colour_that_is_no_class_is_named(tmp_path):
         ('road 1 2 3\nsky\n', 'needs a line for each class'),
         ('road 1 2 3\nsky 1 2 3\n', 'has \\(1, 2, 3\\) twice'),
         ('', 'needs a line for each class'),
+        ('void 1 2 3\n', 'needs a line for each class'),
     ],
 )
 def test_colours_without_a_file_that_names_them_are_refused(text, message, tmp_path):
@@ -261,4 +263,13 @@ def test_label_maps_that_lose_are_refused(tmp_path):
     Image.open(tmp_path / 'labels/p00000.png').save(tmp_path / 'labels/p00000.jpg')
     (tmp_path / 'labels/p00000.png').unlink()
     with pytest.raises(UserError, match=r'labels/p00000.jpg is not PNG'):
+        read(tmp_path)
+
+
+def test_two_label_maps_of_one_name_are_asked_about(tmp_path):
+    for folder in ('labels', 'masks'):
+        pair(tmp_path, label=f'{folder}/p00000.png')
+    with pytest.raises(
+        UserError, match=r'two label maps for images/p00000.png, labels/p00000.png and masks/p00000.png'
+    ):
         read(tmp_path)

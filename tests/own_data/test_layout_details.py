@@ -163,7 +163,7 @@ def test_the_picture_is_the_filename_where_none_has_the_xml_files_name(tmp_path)
     [
         ('train: images/train\nnames: [yes, no, x]', 'quotes around names such as yes'),
         ('train: images/train\nnames: [a, a, b]', 'a name twice'),
-        ('train: images/train\nnames: {0: a, 2: b}', 'a number from 0'),
+        ('train: images/train\nnames: {0: a, 2: b}', 'a number from 0 for each'),
         ('train: images/nowhere\nnames: [a]', 'has train: images/nowhere, which is not in'),
         ('train: ../../nowhere\nnames: [a]', 'has train: ../../nowhere, which is not in'),
         ('train: /etc\nnames: [a]', 'has train: /etc, which is not in'),
@@ -273,6 +273,20 @@ def test_the_attribute_with_the_class_is_found(attributes, classes, tmp_path):
     via(tmp_path, *attributes)
     objects(tmp_path)
     assert read_own_data(str(tmp_path), True).classes == classes
+
+
+def test_a_picture_record_that_is_broken_and_json_of_another_kind_are_named(tmp_path):
+    via(tmp_path, dict(kind='cat'))
+    file = tmp_path / 'via_train.json'
+    content = json.loads(file.read_text())
+    content['_via_img_metadata']['b.png-1'] = dict(filename='b.png')
+    file.write_text(json.dumps(content))
+    (tmp_path / 'info.json').write_text('{}')
+    problems = read_own_data(str(tmp_path), True).problems
+    assert [(problem.severe, str(problem).removeprefix(f'{tmp_path}/')) for problem in problems] == [
+        (False, 'info.json: is JSON of no known layout'),
+        (True, 'via_train.json: has a record b.png-1 without a filename or regions'),
+    ]
 
 
 def test_several_attributes_that_may_be_the_class_are_named(tmp_path):

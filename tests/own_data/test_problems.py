@@ -70,7 +70,7 @@ FILES = {
 RECORDS = {
     'size': (image(width=65), Kind.WRONG_SIZE, r'p00003.png: has 64x48 pixels, but .*train2017.json says 65x48'),
     'turned': (image(width=48, height=64), Kind.WRONG_SIZE, 'EXIF orientation'),
-    'no size': (image(width='x'), Kind.MALFORMED, r'image 0 \(p00003.png\) has the width x'),
+    'no size': (image(width='x'), Kind.MALFORMED, r'image 0 \(p00003.png\) has the width .x'),
     'outside': (annotation(bbox=[64, 0, 5, 5]), Kind.OUTSIDE_PICTURE, r'annotation 100 \(images/train/p00003.png\)'),
     'over the edge': (annotation(bbox=[60, 0, 5.5, 5]), Kind.OVER_EDGE, 'annotation 100 .* over the edge of .*64x48'),
     'empty': (annotation(bbox=[3, 3, 0, 5]), Kind.EMPTY, 'annotation 100 .* has no area: its box x=3 y=3 width=0'),
