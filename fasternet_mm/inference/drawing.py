@@ -189,6 +189,20 @@ def draw_beside_truth(sample: BaseDataElement, meta: Mapping[str, Any], score_th
     return np.concatenate(drawings, axis=1)
 
 
+def draw_truth(sample: BaseDataElement, meta: Mapping[str, Any]) -> np.ndarray:
+    """The picture of a sample with its ground truth, RGB; label maps get a legend.
+
+    Args:
+        sample: MMDetection's or MMSegmentation's, with ``img_path`` and ground truth.
+        meta: the data set's, with ``classes``.
+    """
+    picture, palette = read_picture(sample.img_path)[..., ::-1], palette_of(meta)
+    if 'gt_sem_seg' in sample:
+        labels = sample.gt_sem_seg.data[0].numpy()
+        return with_legend(draw_labels(picture, labels, palette), [labels], meta['classes'], palette)
+    return _draw_instances(picture, sample.gt_instances, meta['classes'], palette)
+
+
 def _draw_instances(
     picture: np.ndarray, instances: BaseDataElement, classes: Sequence[str], palette: Sequence[Colour]
 ) -> np.ndarray:

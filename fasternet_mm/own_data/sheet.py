@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import mmcv
 import numpy as np
-from mmdet.models.utils import samplelist_boxtype2tensor
 from mmengine.config import Config
-from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 
-from ..inference.drawing import write_sheet
+from ..inference.drawing import draw_truth, write_drawing, write_sheet
 from .pictures import Picture
 
 SAMPLES = 12
@@ -29,22 +27,15 @@ def draw_samples(cfg: Config, pictures: Sequence[Picture], out_file: Path) -> No
         out_file: the sheet; the suffix chooses the format.
     """
     init_default_scope(cfg.default_scope)
-    segmentation = 'decode_head' in cfg.model
-    pack = dict(type='PackSegInputs' if segmentation else 'PackDetInputs')
+    pack = dict(type='PackSegInputs' if 'decode_head' in cfg.model else 'PackDetInputs')
     config = {**cfg.train_dataloader.dataset, 'pipeline': [*cfg.train_dataloader.dataset.pipeline[:2], pack]}
     with redirect_stdout(io.StringIO()):  # pycocotools tells of each step
         dataset = DATASETS.build(config)
-    visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'save_dir': None, 'name': 'samples'})
-    visualizer.dataset_meta = dataset.metainfo
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         drawings = []
         for number in choose_samples(pictures):
-            sample = dataset[number]['data_samples']
-            if not segmentation:
-                samplelist_boxtype2tensor([sample])
-            image = mmcv.imread(sample.img_path, channel_order='rgb')
             drawings.append(Path(folder, f'{number}.png'))
-            visualizer.add_datasample('annotations', image, sample, draw_pred=False, out_file=str(drawings[-1]))
+            write_drawing(drawings[-1], draw_truth(dataset[number]['data_samples'], dataset.metainfo))
         write_sheet(drawings, out_file)
 
 
