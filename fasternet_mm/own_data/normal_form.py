@@ -209,7 +209,8 @@ def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, rep
         if not segmentation:
             return None
         own_box = _extent(segmentation)
-        segmentation = [part for polygon in segmentation if (part := _inside(polygon, size))]
+        if _reaches_over(own_box, size):
+            segmentation = [part for polygon in segmentation if (part := _cut(polygon, size))]
         area = sum(map(_area, segmentation))
     if box is None:
         box = own_box
@@ -258,7 +259,7 @@ def _box(box: Sequence[float], size: tuple[int, int], report: Report) -> list[fl
     picture = 'the picture of {}x{} pixels'.format(*size)
     if not (left < right and top < bottom):
         return report(f'is outside of {picture}: its {shown}', Kind.OUTSIDE_PICTURE)
-    if min(x, y) < -EDGE or x + width > size[0] + EDGE or y + height > size[1] + EDGE:
+    if _reaches_over(box, size):
         report(f'reaches over the edge of {picture}: its {shown}', Kind.OVER_EDGE)
     cut = [round(value + 0.0, 2) for value in (left, top, right - left, bottom - top)]
     return cut if min(cut[2:]) > 0 else report(f'has no area: its {shown}', Kind.EMPTY)
@@ -272,16 +273,16 @@ def _are_numbers(values: Any) -> bool:
         return False
 
 
-def _inside(polygon: list[float], size: tuple[int, int]) -> list[float]:
-    """What of a polygon is in the picture: it is cut at one edge after the other (Sutherland and Hodgman, 1974).
+def _reaches_over(box: Sequence[float], size: tuple[int, int]) -> bool:
+    x, y, width, height = box
+    return min(x, y) < -EDGE or x + width > size[0] + EDGE or y + height > size[1] + EDGE
 
-    One that reaches over an edge by no more than `EDGE` stays as it is.
-    """
+
+def _cut(polygon: list[float], size: tuple[int, int]) -> list[float]:
+    """What of a polygon is in the picture: it is cut at one edge after the other (Sutherland and Hodgman, 1974)."""
     points = list(zip(polygon[::2], polygon[1::2]))
     for axis in (0, 1):
         for limit, side in ((0, 1), (size[axis], -1)):
-            if all(side * (point[axis] - limit) >= -EDGE for point in points):
-                continue
             kept = []
             for start, end in zip(points, points[1:] + points[:1]):
                 before, after = (side * (point[axis] - limit) for point in (start, end))
