@@ -19,7 +19,7 @@ SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 .PHONY: demo demo-seg test clean
 .DELETE_ON_ERROR:
 
-REQUIREMENTS := requirements.txt requirements-test.txt requirements-onnx.txt requirements-openvino.txt
+REQUIREMENTS := requirements.txt requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt
 
 # The stamp is written last, so an interrupted installation is taken up again.
 $(VENV)/installed: $(REQUIREMENTS) pyproject.toml setup.py
