@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from command_line import existing_file, parser, run
+from command_line import existing_file, parser, positive, run
 
 EPILOG = """examples:
   python tools/benchmark.py networks --quick                     a minute, to see what it is like
@@ -122,12 +122,6 @@ def add_common(result: argparse.ArgumentParser, do, rounds: int, seconds: float)
     result.add_argument('--out', metavar='FILE', help='results as JSON, with every single time')
     result.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks and layers')
     result.set_defaults(do=do, usual=dict(rounds=rounds, seconds=seconds))
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text}: give a whole number, at least 1')
-    return int(text)
 
 
 def size(text: str) -> tuple[int, int]:

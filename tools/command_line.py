@@ -101,6 +101,12 @@ def existing_file(path: str) -> str:
     return path
 
 
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text}: give a whole number, at least 1')
+    return int(text)
+
+
 def existing_path(path: str) -> str:
     if not Path(path).exists():
         raise argparse.ArgumentTypeError(f'{path} does not exist{_nearest(path, folders=True)}')

@@ -2,7 +2,7 @@
 
 import argparse
 
-from command_line import add_engine, model_parser, run
+from command_line import add_engine, model_parser, positive, run
 
 EPILOG = """examples:
   python tools/predict.py WORK_DIR street.jpg holiday/              what tools/train.py left in its work directory
@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
         '--save-crops', action='store_true', help='also write each object that is drawn to crops/CLASS/NAME-N.jpg'
     )
     result.add_argument('--json', metavar='FILE', help='detections; default: results.json in the folder of the results')
-    result.add_argument('--batch-size', type=int, default=1, metavar='N', help='pictures at a time; default: 1')
+    result.add_argument('--batch-size', type=positive, default=1, metavar='N', help='pictures at a time; default: 1')
     result.add_argument('--device', help="'cuda', 'cuda:1', 'cpu'; default: a GPU when there is one")
     return result
 

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from command_line import config_parser, run
+from command_line import config_parser, positive, run
 
 EPILOG = """examples:
   python tools/train.py configs/shapes/mask_rcnn_fasternet_t0_shapes.py      five minutes on two cores, no data needed
@@ -35,10 +35,16 @@ def arguments() -> argparse.ArgumentParser:
         help='with --data: resize pictures to fit into this size; default: by what is in them',
     )
     result.add_argument(
-        '--epochs', type=int, metavar='N', help='with --data: how often each picture is seen; default: by their number'
+        '--epochs',
+        type=positive,
+        metavar='N',
+        help='with --data: how often each picture is seen; default: by their number',
     )
     result.add_argument(
-        '--ignore-label', type=int, metavar='N', help='with --data: the label of pixels that are no class; default: 255'
+        '--ignore-label',
+        type=label,
+        metavar='N',
+        help='with --data: the label of pixels that are no class; default: 255',
     )
     result.add_argument(
         '--resume',
@@ -84,6 +90,12 @@ def arguments() -> argparse.ArgumentParser:
     # torch.distributed.launch of old hands it over as an option, torchrun in the environment.
     result.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return result
+
+
+def label(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 256):
+        raise argparse.ArgumentTypeError(f'{text}: give a label of PNGs of 8 bits, from 0 to 255')
+    return int(text)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -150,8 +162,6 @@ def main(args: argparse.Namespace) -> None:
 
 def use_data(cfg, args: argparse.Namespace) -> bool:
     """Make the config one for the user's own data, and show what was decided; whether to go on."""
-    import sys
-
     from fasternet_mm.engine.config import merge_options
     from fasternet_mm.own_data.planning import plan_text, use_own_data, write_config
     from fasternet_mm.own_data.sheet import draw_samples
@@ -165,8 +175,7 @@ def use_data(cfg, args: argparse.Namespace) -> bool:
     if int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0:
         sheet = Path(cfg.work_dir, 'samples.png')
         draw_samples(cfg, plan.pictures['train'], sheet)
-        print(f'{plan_text(plan)}\n{"samples:":15}{sheet}\n{"config:":15}{config}')
-        sys.stdout.flush()
+        print(f'{plan_text(plan)}\n{"samples:":15}{sheet}\n{"config:":15}{config}', flush=True)
     if args.dry_run:
         print(f'To train: the same command without --dry-run; nothing has to be edited in {config}')
     return not args.dry_run

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from textwrap import shorten
 from typing import Any
 
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from ..errors import UserError
+from .parallel import in_threads
 from .picture_files import ONE_CHANNEL, labels_in, size_as_read
 
 
@@ -59,10 +57,12 @@ def check_label_maps(key: str, data: BaseSegDataset, ignored: int) -> None:
     """
     allowed, rule = _allowed_labels(data, ignored)
     count = len(data.data_list)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda pair: _problem(pair['img_path'], pair['seg_map_path'], allowed, rule), data.data_list)
-        bar = tqdm(found, 'checking label maps', count, leave=False, disable=None)
-        problems = [problem for problem in bar if problem]
+    found = in_threads(
+        lambda pair: _problem(pair['img_path'], pair['seg_map_path'], allowed, rule),
+        data.data_list,
+        'checking label maps',
+    )
+    problems = [problem for problem in found if problem]
     if problems:
         raise UserError(f'{problems[0]} ({len(problems)} of the {count} label maps of {key} are bad)')
 

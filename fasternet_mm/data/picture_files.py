@@ -1,7 +1,11 @@
 """What picture files say of themselves without being decoded, and the labels in label maps."""
 
+from __future__ import annotations
+
+import os
+
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = frozenset(('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'))
 """Suffixes, in lower case, by which pictures are found in folders."""
@@ -14,6 +18,17 @@ def size_as_read(picture: Image.Image) -> tuple[int, int]:
     """Width and height as OpenCV gives them, which turns a picture as its EXIF says."""
     turned = 'exif' in picture.info and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return picture.size[::-1] if turned else picture.size
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int] | str:
+    """Width and height of a picture file as OpenCV reads them, from its header; or what is wrong with it."""
+    try:
+        with Image.open(path) as image:
+            return size_as_read(image)
+    except UnidentifiedImageError:
+        return 'is not a picture'
+    except Exception as error:  # Pillow raises whatever it stumbles over
+        return f'cannot be read ({error})'
 
 
 def labels_in(label_map: Image.Image) -> set[int]:

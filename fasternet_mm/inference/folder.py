@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from tqdm import tqdm
 
+from ..data.picture_files import SUFFIXES
 from ..engine.storage import appearing, check_writable, write_atomically
 from ..errors import UserError
 from .drawing import write_drawing
@@ -22,9 +23,6 @@ from .pictures import is_url
 from .prediction import Prediction, labels_of
 from .predictor import Predictor
 from .video import open_video, video_appearing
-
-WRITTEN = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
-"""Formats of pictures that drawings are also written in; of others they are PNGs."""
 
 NAMED = 10
 """Pictures that could not be predicted and are named."""
@@ -160,7 +158,7 @@ class _Output:
         """A file name for a source, of which no other has the stem: label maps of a.jpg and a.png would be one file."""
         name = unquote(urlsplit(source).path).rpartition('/')[2] if is_url(source) else Path(source).name
         path = Path(_safe(name) if is_url(source) or is_camera(source) else name)
-        suffix = suffix or (path.suffix if path.suffix.lower() in WRITTEN else '.png')
+        suffix = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else '.png')  # OpenCV writes no GIF
         free = (stem for stem in _candidates(path.stem) if stem.lower() not in self.stems)
         stem = next(free)
         self.stems.add(stem.lower())

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..data.picture_files import SUFFIXES
 from ..errors import UserError
 from .pictures import is_url
 
-PICTURES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif'}
+PICTURES = SUFFIXES | {'.gif'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm'}
 """By these suffixes files in folders are found, and videos are told from pictures."""
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..data.parallel import in_threads
 from ..data.picture_files import size_as_read
 from .content import Instances, Kind, LabelMaps, Problem
-from .normal_form import in_threads
 
 
 def check_own_data(data: Instances | LabelMaps, thorough: bool) -> list[Problem]:

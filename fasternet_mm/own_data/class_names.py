@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import posixpath
 import re
 from dataclasses import dataclass
@@ -63,14 +64,9 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
 
 
 def default_palette(count: int) -> list[Colour]:
-    """Pascal VOC's colours of label maps: the bits of a label, from the lowest, are the colour's, from the highest."""
-    palette = []
-    for label in range(count):
-        colour = [0, 0, 0]
-        for bit in range(8):
-            colour[bit % 3] |= (label >> bit & 1) << 7 - bit // 3
-        palette.append(tuple(colour))
-    return palette
+    """Colours that differ from their neighbours: hues a golden angle apart."""
+    hues = ((number * 0.618034) % 1 for number in range(count))
+    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)) for hue in hues]
 
 
 def _name_and_colour(row: list[str]) -> tuple[str, Colour | None]:

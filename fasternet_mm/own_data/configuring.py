@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..data.checks import set_class_count
 from ..engine.storage import write_atomically
+from .class_names import default_palette
 from .content import Instances, LabelMaps
 from .recipe import Recipe
 
@@ -123,7 +123,7 @@ def _as_list(heads: Any) -> list[Any]:
 
 def _datasets(cfg: Config, data: Instances | LabelMaps, folder: Path) -> list[tuple[str, Any, dict[str, Any]]]:
     """Of each dataloader the part of the data that it reads, itself, and what its data set's config has in any case."""
-    palette = data.palette if isinstance(data, LabelMaps) else colours(len(data.classes))
+    palette = data.palette if isinstance(data, LabelMaps) else default_palette(len(data.classes))
     parts = dict(train='train', val='val', test='test' if 'test' in data.splits else 'val')
     found = []
     for name, split in parts.items():
@@ -135,9 +135,3 @@ def _datasets(cfg: Config, data: Instances | LabelMaps, folder: Path) -> list[tu
             dataset['test_mode'] = True
         found.append((name, cfg[f'{name}_dataloader'], dataset))
     return found
-
-
-def colours(count: int) -> list[tuple[int, int, int]]:
-    """RGB colours that differ from their neighbours: hues a golden angle apart."""
-    hues = ((number * 0.618034) % 1 for number in range(count))
-    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)) for hue in hues]

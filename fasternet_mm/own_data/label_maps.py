@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..data.picture_files import ONE_CHANNEL, labels_in
+from ..data.parallel import in_threads
+from ..data.picture_files import ONE_CHANNEL, labels_in, picture_size
 from ..engine.storage import write_atomically
 from ..errors import UserError
 from .class_names import IGNORED, ClassFile, default_palette, read_class_file
 from .content import Colour, Kind, LabelMaps, Problem
 from .folder import DataFolder, named_splits, split_of, stem
-from .normal_form import in_threads, picture_size
 
 LABEL_WORD = re.compile(
     'label(l?ed|maps?|ids|trainids|edapproved)?s?|masks?|(train|val|test)?annot|ann(otation)?s?|gt(fine)?|groundtruth|'

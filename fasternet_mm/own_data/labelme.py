@@ -10,7 +10,7 @@ from typing import Any
 from .content import Instances, Kind, Problem
 from .folder import DataFolder
 from .normal_form import AnnotatedObject, AnnotatedPicture, split_by_folders, to_instances
-from .shapes import ellipse, rectangle, rectangles_are_boxes
+from .outlines import ellipse, rectangle, rectangles_are_boxes
 
 
 def is_labelme(content: Any) -> bool:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 import posixpath
 import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from hotcoco import mask as rle
-from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from ..data.coco import mask_problem
-from ..data.picture_files import size_as_read
+from ..data.parallel import in_threads
+from ..data.picture_files import picture_size
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, named_splits, split_of
 
@@ -135,23 +132,6 @@ def split_by_folders(folder: DataFolder, pictures: Iterable[AnnotatedPicture]) -
     for picture in [*pictures, *(AnnotatedPicture(file, file) for file in background)]:
         splits[split_of(posixpath.dirname(picture.file)) or 'train'].append(picture)
     return named_splits(folder, splits)
-
-
-def picture_size(path: str | os.PathLike) -> tuple[int, int] | str:
-    """Width and height of a picture file as OpenCV reads them, from its header; or what is wrong with it."""
-    try:
-        with Image.open(path) as image:
-            return size_as_read(image)
-    except UnidentifiedImageError:
-        return 'is not a picture'
-    except Exception as error:  # Pillow raises whatever it stumbles over
-        return f'cannot be read ({error})'
-
-
-def in_threads(function: Callable, items: Sequence, title: str) -> Iterable:
-    """``map`` by all cores, with a progress bar."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from tqdm(pool.map(function, items), title, len(items), leave=False, disable=None)
 
 
 def _once_each(

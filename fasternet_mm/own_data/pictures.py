@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
+from ..data.parallel import in_threads
 from ..data.picture_files import labels_in, size_as_read
 from .content import Instances, LabelMaps
 
@@ -33,10 +31,7 @@ class Picture:
 def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
     """A `Picture` for each of a split, in its order. Label maps are read, which takes a while, by all cores."""
     if isinstance(data, LabelMaps):
-        pairs = data.splits[split]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            read = pool.map(_reader(len(data.classes)), *zip(*pairs)) if pairs else ()
-            return list(tqdm(read, f'reading {split}', len(pairs), leave=False, disable=None))
+        return list(in_threads(_reader(len(data.classes)), data.splits[split], f'reading {split}'))
     content = data.splits[split]
     index = {category['id']: number for number, category in enumerate(content['categories'])}
     objects: dict[int, list[dict]] = {image['id']: [] for image in content['images']}
@@ -52,8 +47,9 @@ def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
     ]
 
 
-def _reader(classes: int) -> Callable[[Path, Path], Picture]:
-    def read(picture: Path, labels: Path) -> Picture:
+def _reader(classes: int) -> Callable[[tuple[Path, Path]], Picture]:
+    def read(pair: tuple[Path, Path]) -> Picture:
+        picture, labels = pair
         with Image.open(picture) as image:
             size = size_as_read(image)
         with Image.open(labels) as image:

@@ -83,8 +83,8 @@ def use_own_data(
     written = Path(cfg.work_dir, 'data').absolute()
     if isinstance(data, LabelMaps):
         data = write_label_maps(data, written)
-    split = ensure_validation(data, seed)
     pictures = {name: describe_pictures(data, name) for name in data.splits}
+    split = ensure_validation(data, pictures, seed)
     if isinstance(data, LabelMaps):
         data.class_counts = {name: _counts(data, part) for name, part in pictures.items()}
     recipe = choose_recipe(

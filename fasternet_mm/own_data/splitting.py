@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
 from .content import Instances, LabelMaps
-from .pictures import describe_pictures
+from .pictures import Picture
 
 TOO_FEW = 10
 """Below so many pictures there is nothing to split: they are trained on and evaluated on."""
@@ -18,36 +17,30 @@ SHARE = 0.2
 """Of the pictures, for validation."""
 
 
-def ensure_validation(data: Instances | LabelMaps, seed: int) -> str:
-    """Give the data a part 'val' where it has none.
+def ensure_validation(data: Instances | LabelMaps, pictures: dict[str, list[Picture]], seed: int) -> str:
+    """Give the data, and what is known of its ``pictures``, a part 'val' where they have none.
 
     Returns:
         How, for people.
-
-    Raises:
-        UserError: there is nothing to train on.
     """
-    if 'train' not in data.splits:
-        raise UserError(f'{data.root} has only {", ".join(data.splits)}: name the pictures to learn from train')
     if 'val' in data.splits:
         return 'as the data has it'
     if 'test' in data.splits:
-        data.splits['val'] = data.splits['test']
+        data.splits['val'], pictures['val'] = data.splits['test'], pictures['test']
         return 'as the data has it; test serves as val, too'
-    labels = [picture.labels for picture in describe_pictures(data, 'train')]
-    if len(labels) < TOO_FEW:
-        data.splits['val'] = data.splits['train']
+    known = pictures['train']
+    if len(known) < TOO_FEW:
+        data.splits['val'], pictures['val'] = data.splits['train'], known
         return f'none: fewer than {TOO_FEW} pictures are evaluated on as well, which says nothing about other pictures'
-    chosen = split_pictures(labels, seed)
-    whole = data.splits['train']
-    data.splits['train'] = _part(whole, [not one for one in chosen])
-    data.splits['val'] = _part(whole, chosen)
+    chosen, whole = split_pictures([picture.labels for picture in known], seed), data.splits['train']
+    for split, part in (('train', [not one for one in chosen]), ('val', chosen)):
+        data.splits[split], pictures[split] = _part(whole, part), _part(known, part)
     return f'{SHARE:.0%} of the pictures for validation, of each class the same share (seed {seed})'
 
 
 def _part(whole: Any, chosen: Sequence[bool]) -> Any:
     if isinstance(whole, list):
-        return [pair for pair, take in zip(whole, chosen) if take]
+        return [one for one, take in zip(whole, chosen) if take]
     images = [image for image, take in zip(whole['images'], chosen) if take]
     ids = {image['id'] for image in images}
     return {**whole, 'images': images, 'annotations': [one for one in whole['annotations'] if one['image_id'] in ids]}

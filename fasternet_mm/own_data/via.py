@@ -13,7 +13,7 @@ from ..errors import UserError
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, one_per_split
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
-from .shapes import ellipse, rectangle, rectangles_are_boxes
+from .outlines import ellipse, rectangle, rectangles_are_boxes
 
 CLASS_WORDS = ('class', 'label', 'category', 'type', 'name', 'object')
 ONLY_CLASS = 'object'

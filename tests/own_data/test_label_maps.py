@@ -103,8 +103,8 @@ def test_indices_without_names_are_classes_up_to_the_largest(tmp_path):
     data = read(tmp_path)
     assert (data.layout, data.ignored) == ('index PNGs', 255)
     assert data.classes == ['class 0', 'class 1', 'class 2', 'class 3', 'class 4']
-    # Pascal VOC's first colours: background, aeroplane, bicycle, bird, boat.
-    assert data.palette == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
+    assert len(set(data.palette)) == 5
+    assert all(0 <= part <= 255 for colour in data.palette for part in colour)
     missing = [problem.what for problem in check_own_data(data, False)]
     assert missing == [f"the class 'class {n}' has no samples in train" for n in (1, 2, 3)]
 

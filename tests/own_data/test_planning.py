@@ -80,6 +80,9 @@ def test_the_schedule_is_the_recipes(coco, tmp_path):
     assert cfg.optim_wrapper.optimizer.lr == recipe.lr
     sizes = [step.scale for step in cfg.train_dataloader.dataset.pipeline if 'scale' in step]
     assert [tuple(size) for size in sizes] == [(96, 64)]
+    for split in ('train', 'val'):
+        pipeline = cfg[f'{split}_dataloader'].dataset.pipeline
+        assert [step.keep_ratio for step in pipeline if 'scale' in step] == [True]
 
 
 def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):
@@ -101,6 +104,12 @@ def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
     with pytest.raises(UserError, match=r'has 1 mistakes .*999.*tools/check_data.py'):
         planned(MASK_RCNN, coco, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_work_directory_that_cannot_be_written_is_named(coco, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/out cannot be written'):
+        planned(MASK_RCNN, coco, tmp_path / 'file' / 'out')
 
 
 @pytest.fixture
@@ -151,6 +160,9 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
     boxes = load_config('configs/faster_rcnn_fasternet_s.py', ['model.roi_head.bbox_head.num_classes=3'])
     assert start_weights.choose_start(boxes).startswith('mask_rcnn_fasternet_s_coco, heads')
     assert boxes.load_options == dict(new_heads=True, allow_mismatch=True)
+    other = load_config('configs/faster_rcnn_fasternet_s.py', ['model.rpn_head.feat_channels=128'])
+    assert start_weights.choose_start(other).startswith('fasternet_s_in1k')
+    assert other.load_from is None
     del available['mask_rcnn_fasternet_s_coco']
     cfg = load_config('configs/mask_rcnn_fasternet_s.py')
     assert start_weights.choose_start(cfg).startswith('fasternet_s_in1k, in the backbone')

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from own_layouts import made, write_coco
 
-from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.pictures import describe_pictures
 from fasternet_mm.own_data.splitting import ensure_validation, split_pictures
 
 
@@ -27,6 +27,11 @@ def test_a_seed_gives_the_same_split_again_and_another_one_another():
     assert split_pictures(labels, 1) != split_pictures(labels, 2)
 
 
+def validated(data):
+    pictures = {split: describe_pictures(data, split) for split in data.splits}
+    return ensure_validation(data, pictures, seed=0), pictures
+
+
 def only_train(tmp_path, count):
     write_coco(tmp_path, made(train=count, val=0))
     return read_own_data(str(tmp_path), True)
@@ -35,7 +40,7 @@ def only_train(tmp_path, count):
 def test_without_a_validation_part_pictures_go_there_with_their_objects(tmp_path):
     data = only_train(tmp_path, 30)
     objects = len(data.splits['train']['annotations'])
-    how = ensure_validation(data, 0)
+    how, pictures = validated(data)
     assert '20% of the pictures' in how
     assert [len(data.splits[split]['images']) for split in ('train', 'val')] == [24, 6]
     assert sum(len(content['annotations']) for content in data.splits.values()) == objects
@@ -44,11 +49,12 @@ def test_without_a_validation_part_pictures_go_there_with_their_objects(tmp_path
         assert {one['image_id'] for one in content['annotations']} <= ids
     names = [{image['file_name'] for image in data.splits[split]['images']} for split in ('train', 'val')]
     assert not names[0] & names[1]
+    assert pictures == {split: describe_pictures(data, split) for split in ('train', 'val')}
 
 
 def test_few_pictures_are_evaluated_on_as_well_and_that_is_said(tmp_path):
     data = only_train(tmp_path, 4)
-    assert 'says nothing about other pictures' in ensure_validation(data, 0)
+    assert 'says nothing about other pictures' in validated(data)[0]
     assert data.splits['val'] == data.splits['train']
 
 
@@ -56,16 +62,8 @@ def test_a_validation_part_is_kept_and_a_test_part_serves_as_one(tmp_path):
     write_coco(tmp_path, made())
     data = read_own_data(str(tmp_path), True)
     kept = dict(data.splits)
-    assert ensure_validation(data, 0) == 'as the data has it'
+    assert validated(data)[0] == 'as the data has it'
     assert data.splits == kept
     data.splits['test'] = data.splits.pop('val')
-    assert 'test serves as val' in ensure_validation(data, 0)
+    assert 'test serves as val' in validated(data)[0]
     assert data.splits['val'] is data.splits['test']
-
-
-def test_data_without_pictures_to_learn_from_is_refused(tmp_path):
-    write_coco(tmp_path, made())
-    data = read_own_data(str(tmp_path), True)
-    del data.splits['train']
-    with pytest.raises(UserError, match='has only val'):
-        ensure_validation(data, 0)

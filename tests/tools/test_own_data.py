@@ -37,7 +37,9 @@ def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_pa
     assert 'evaluated every epoch' in said
     assert '| segm |' in said
     assert cv2.imread(str(tmp_path / 'out/samples.png')) is not None
+    config = (tmp_path / 'out/config.py').read_text()
     assert '| segm |' in run('test', tmp_path / 'out')
+    assert (tmp_path / 'out/config.py').read_text() == config
     run('predict', tmp_path / 'out', tmp_path / 'data/images/val', '--out-dir', tmp_path / 'found')
     assert (tmp_path / 'found/results.json').is_file()
     assert len([*(tmp_path / 'found').rglob('*.png')]) == 2

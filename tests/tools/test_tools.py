@@ -281,6 +281,8 @@ WRONG = [
     ('train', [CONFIG, '--dry-run'], '--ignore-label are for --data DIR: name the folder'),
     ('train', [CONFIG, '--data', 'nowhere', '--work-dir', '{work}'], 'nowhere'),
     ('train', [CONFIG, '--data', 'docs', '--work-dir', '{work}'], 'docs'),
+    ('train', [CONFIG, '--data', 'docs', '--epochs', '0'], '0: give a whole number, at least 1'),
+    ('train', [CONFIG, '--data', 'docs', '--ignore-label', '256'], '256: give a label'),
     ('train', [CONFIG, '--data', 'docs', '--size', '20'], '20: give two numbers of pixels, at least 32'),
     ('train', ['configs/mask_rcn_fasternet_s.py'], 'did you mean configs/mask_rcnn_fasternet_s.py'),
     ('train', ['configs/mask_rcnn_fasternet_s.py'], 'data/coco/train2017 does not exist'),
