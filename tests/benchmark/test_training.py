@@ -1,10 +1,9 @@
 import pytest
 import torch
+from held_memory import MIB, hold_and_double
 
-from fasternet_mm.benchmark.memory import _measure
+from fasternet_mm.benchmark.memory import peak_memory
 from fasternet_mm.benchmark.training import peak_bytes, training_candidates
-
-MIB = 2**20
 
 
 def test_the_peak_counts_what_is_alive_at_a_time():
@@ -21,14 +20,5 @@ def test_steps_are_those_of_both_backbones_and_checkpointing_keeps_less():
         assert found[name, 'checkpointed'].facts['peak'] < found[name, 'plain'].facts['peak']
 
 
-def allocate():
-    weights = torch.ones(64 * MIB // 4)
-
-    def run():
-        return weights * 2  # as much again, for a while
-
-    return run
-
-
 def test_memory_is_what_is_held_and_what_a_call_takes():
-    assert _measure(allocate, (), 'cpu', torch.get_num_threads()) == pytest.approx(128 * MIB, abs=16 * MIB)
+    assert peak_memory(hold_and_double, ('held_memory',)) == pytest.approx(128 * MIB, abs=16 * MIB)
