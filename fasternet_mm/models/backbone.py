@@ -7,7 +7,7 @@ rest of the package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -98,7 +97,8 @@ class FasterNetBlock(nn.Module):
         layer_scale_init_value: initial value of a learned scale per channel on the branch; 0 means none. Default: 0.
         norm_cfg: norm layer of the pointwise pair. Default: ``dict(type='BN')``.
         act_cfg: activation of the pointwise pair. Default: ``dict(type='ReLU')``.
-        with_cp: recompute the branch in the backward pass instead of storing it. Default: False.
+        with_cp: recompute the whole branch in the backward pass instead of storing it; otherwise only its norm and
+            activation are recomputed. Default: False.
 
     Shape:
         ``(N, dim, H, W)`` to ``(N, dim, H, W)``.
@@ -129,39 +129,26 @@ class FasterNetBlock(nn.Module):
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.with_cp and self.training and torch.is_grad_enabled()):
-            return self._residual(x)
-        if is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
-            return checkpoint(self._residual, x, use_reentrant=False)
-        contexts = nullcontext(), _RunningStatsKept(self)
-        return checkpoint(self._residual, x, use_reentrant=False, context_fn=lambda: contexts)
+        return self._recomputed(self._residual, x) if self.with_cp else self._residual(x)
 
     def _residual(self, x: Tensor) -> Tensor:
-        storing = self.training and torch.is_grad_enabled() and not (self.with_cp or is_compiling())
-        with self._mixed_map_rebuilt(x) if storing else nullcontext():
-            hidden = self.mlp[0](self.spatial_mixing(x))
-        branch = self.mlp[1:](hidden)
+        hidden = self.mlp[0](self.spatial_mixing(x))
+        # Norm and activation cost little to repeat, and what they return is as large as a block's maps get. A compiler
+        # chooses for itself what it repeats.
+        plain = self.with_cp or is_compiling()
+        branch = self.mlp[1:](hidden) if plain else self._recomputed(self.mlp[1:], hidden)
         if self.layer_scale is not None:
             branch = branch * self.layer_scale[:, None, None]
         return x + self.drop_path(branch)
 
-    def _mixed_map_rebuilt(self, x: Tensor) -> saved_tensors_hooks:
-        """Context in which what goes into the first PWConv is stored as PConv's channels alone.
-
-        The others are the block's input, which is stored anyway: the backward pass puts them together again.
-        """
-        dim_conv, untouched = self.spatial_mixing.dim_conv, x.detach()[:, self.spatial_mixing.dim_conv :]
-        is_mixed = x.shape != self.mlp[0].weight.shape
-
-        def pack(saved: Tensor) -> Tensor | tuple[Tensor]:
-            return (saved[:, :dim_conv].clone(),) if is_mixed and saved.shape == x.shape else saved
-
-        def unpack(kept: Tensor | tuple[Tensor]) -> Tensor:
-            if isinstance(kept, Tensor):
-                return kept
-            return torch.cat((kept[0], untouched.to(kept[0].dtype)), dim=1)
-
-        return saved_tensors_hooks(pack, unpack)
+    def _recomputed(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """``layers(x)``; in training only ``x`` is stored, and the backward pass repeats what it needs of them."""
+        if not (self.training and torch.is_grad_enabled()):
+            return layers(x)
+        if is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
+            return checkpoint(layers, x, use_reentrant=False)
+        contexts = nullcontext(), _RunningStatsKept(self)
+        return checkpoint(layers, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 class FasterNetStage(nn.Module):
@@ -404,17 +391,17 @@ def is_compiling() -> bool:
 class _RunningStatsKept:
     """Context in which batch norms normalise as in training but leave their running statistics alone.
 
-    Activation checkpointing runs a block's forward pass twice, or more often where a graph is walked more than once;
-    without this the statistics would move each time. A class, since such a context is entered repeatedly.
+    Activation checkpointing runs layers twice, or more often where a graph is walked more than once; without this the
+    statistics would move each time. A class, since such a context is entered repeatedly.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     def __enter__(self) -> None:
         self.kept = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
 
     def __exit__(self, *error: object) -> None:
         for norm, (momentum, num_batches_tracked) in zip(self.norms, self.kept):
