@@ -108,7 +108,7 @@ def add_engines(result: argparse.ArgumentParser) -> None:
         nargs='+',
         metavar='NAME',
         help='eager, optimised, compiled, each also with -bfloat16 or, on a GPU, -float16; onnxruntime, openvino, '
-        'openvino-bfloat16; default: all that the device can run',
+        'openvino-bfloat16, openvino-int8; default: all that the device can run but int8',
     )
     result.add_argument('--no-memory', action='store_true', help='leave out peak memory, a process for each candidate')
 
@@ -234,7 +234,8 @@ def start(args: argparse.Namespace) -> dict:
 def engines(args: argparse.Namespace) -> list[str]:
     from fasternet_mm.benchmark.engines import ENGINES, check_engines
 
-    usual = [name for name, engine in ENGINES.items() if engine.suits(args.device)]
+    # int8 changes what is computed, and needs an extra of its own: only where it is asked for.
+    usual = [name for name, engine in ENGINES.items() if engine.suits(args.device) and engine.precision != 'int8']
     chosen = list(args.engines or (QUICK_ENGINES if args.quick else usual))
     check_engines(chosen, args.device)
     return chosen
@@ -246,7 +247,7 @@ def measure(args: argparse.Namespace, results: dict, candidates: list) -> None:
     from fasternet_mm.benchmark.results import write_results
     from fasternet_mm.benchmark.timing import compare
 
-    peaks = sorted({one.precision for one in candidates if one.macs})
+    peaks = sorted({one.precision for one in candidates if one.macs} - {'int8'})
     comparison = compare(candidates, args.rounds, args.seconds, peaks, args.device)
     results['comparisons'].append(comparison)
     if args.out:

@@ -206,12 +206,17 @@ def _fold_before(norm: nn.Module, conv: nn.Module) -> None:
 def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str, precision: str) -> nn.Module:
     from ..inference.export import export
     from ..inference.exported import use_exported
+    from ..inference.pipeline import pipeline_that_resizes
 
     file_format, suffix = dict(onnxruntime=('onnx', '.onnx'), openvino=('openvino', '.xml'))[runtime]
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
-        weights, file = str(Path(folder, 'weights.pth')), str(Path(folder, f'detector{suffix}'))
+        weights, file, picture = (str(Path(folder, name)) for name in ('weights.pth', f'detector{suffix}', 'timed.png'))
         torch.save(detector.state_dict(), weights)
-        export(cfg, weights, file_format, file, size=None if task.any_size else (task.height, task.width))
+        cv2.imwrite(picture, task.pixels().numpy().transpose(1, 2, 0))
         cfg = copy.deepcopy(cfg)
-        use_exported(cfg, file, precision)
+        cfg.test_dataloader.dataset.pipeline = pipeline_that_resizes({}, 'mmdet')
+        calibration = [picture] if precision == 'int8' else []
+        size = None if task.any_size else (task.height, task.width)
+        export(cfg, weights, file_format, file, size=size, calibration=calibration)
+        use_exported(cfg, file, 'bfloat16' if precision == 'bfloat16' else 'float32')
         return build_model(cfg).eval()

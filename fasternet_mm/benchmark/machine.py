@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ('torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'mmdet', 'mmcv-lite', 'mmcv')
+PACKAGES = ('torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'nncf', 'mmdet', 'mmcv-lite', 'mmcv')
 
 
 def cores() -> int:

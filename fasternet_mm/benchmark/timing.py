@@ -35,7 +35,7 @@ class Candidate:
         baseline: name and engine of the candidate that it is compared with. Default: none.
         pictures: that one call takes. Default: 1.
         macs: multiply-adds of one call. Default: not known.
-        precision: what it computes in, 'float32', 'bfloat16' or 'float16'. Default: 'float32'.
+        precision: what it computes in, 'float32', 'bfloat16', 'float16' or 'int8'. Default: 'float32'.
         facts: what else is to stand in its row.
         look: what of its result is to stand there as well.
         packages: imported before its memory is measured, so that their code does not count.

@@ -253,12 +253,17 @@ def _write_openvino(graph: Graph, description: Description, path: Path, calibrat
         _write_onnx(graph, replace(description, weights='float32'), onnx_file)
         model = openvino.Core().read_model(onnx_file)  # openvino.convert_model would report to its makers
     if calibration:
-        import nncf
-
-        nncf.set_log_level(logging.ERROR)
-        model = nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
+        model = quantized(model, calibration)
     model.set_rt_info(description.to_json(), KEY)
     openvino.save_model(model, path, compress_to_fp16=description.weights == 'float16')
+
+
+def quantized(model: Any, calibration: Sequence[np.ndarray]) -> Any:
+    """An OpenVINO model with its convolutions and matrix products in int8, on scales measured on these inputs."""
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
 
 
 def _calibration_inputs(model: nn.Module, cfg: Config, pictures: Sequence[Path], description: Description) -> list:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import box_iou
 
 from fasternet_mm.benchmark import detectors
 from fasternet_mm.benchmark.detectors import DetectorTask, detector_candidates, with_timm_backbone
@@ -45,6 +46,17 @@ def test_random_weights_find_as_much_as_is_allowed_and_the_baseline_as_much(task
     boxes = [result[0].pred_instances.bboxes for result in samples]
     torch.testing.assert_close(*boxes, rtol=1e-3, atol=1e-2)
     assert samples[0][0].pred_instances.masks.shape == (100, 96, 128)
+
+
+def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task):
+    for package in detectors.ENGINES['openvino-int8'].packages:
+        pytest.importorskip(package)
+    plain, int8 = (
+        detectors.prepare_detector(engine, task)()[0].pred_instances for engine in ('openvino', 'openvino-int8')
+    )
+    overlaps = box_iou(int8.bboxes, plain.bboxes).amax(1)
+    assert overlaps.median() > 0.8
+    assert not torch.equal(int8.scores, plain.scores)
 
 
 def test_a_picture_is_resized_beforehand(task, fixtures):

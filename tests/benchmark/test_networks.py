@@ -71,6 +71,7 @@ def test_a_network_that_cannot_be_built_is_named(name, form, message):
         ('timm', 'benchmark', lambda: check_networks(['timm/fasternet_s'], 'classifier')),
         ('onnxruntime', 'onnx', lambda: engines.check_engines(['onnxruntime'], 'cpu')),
         ('openvino', 'openvino', lambda: engines.check_engines(['openvino'], 'cpu')),
+        ('nncf', 'int8', lambda: engines.check_engines(['openvino-int8'], 'cpu')),
     ],
 )
 def test_a_missing_package_is_named_with_the_command_that_installs_it(package, extra, check, monkeypatch):
@@ -139,3 +140,13 @@ def test_what_an_engine_computes_is_the_network(engine):
         expected = new_network('fasternet_t0', 'classifier')(task.pictures())
     found = engines.prepare(engine, task)()
     torch.testing.assert_close(torch.as_tensor(found[0]).reshape(1, -1), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_int8_computes_nearly_the_network():
+    for package in engines.ENGINES['openvino-int8'].packages:
+        pytest.importorskip(package)
+    task = Task('fasternet_t0', height=64, width=96)
+    with torch.no_grad():
+        expected = new_network('fasternet_t0', 'classifier')(task.pictures()).flatten()
+    found = torch.as_tensor(engines.prepare('openvino-int8', task)()[0]).flatten()
+    assert 0.98 < torch.cosine_similarity(found, expected, dim=0) < 0.99999
