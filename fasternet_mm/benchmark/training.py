@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from ..errors import UserError
 from ..extras import require
 from ..models import FasterNet
 from .timing import Candidate
@@ -38,7 +39,7 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
         Candidates with the fact ``peak``, bytes in use at the peak of a step beyond those of before: see `peak_bytes`.
 
     Raises:
-        UserError: timm is missing.
+        UserError: timm is missing, or a step does not work, as for pictures that are too small.
     """
     require('timm', 'comparing with timm')
     ours, timms = f'fasternet_{arch}', f'timm/fasternet_{arch}'
@@ -49,7 +50,13 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
             net, pictures = _build(name, mode), torch.randn(batch, 3, side, side)
             net, pictures = net.to(device), pictures.to(device)
             step = partial(_step, net, pictures)
-            step()  # from now on there are gradients, which are no activations
+            try:
+                step()  # from now on there are gradients, which are no activations
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(
+                    f'{name} ({mode}) does not train with --size {side} --batch {batch}, give others: {reason}'
+                ) from error
             candidate = Candidate(
                 name=name,
                 engine=mode,
