@@ -6,7 +6,7 @@ MIB = 2**20
 
 
 def hold_and_double():
-    weights = torch.ones(64 * MIB // 4)
+    weights = torch.ones(256 * MIB // 4)
 
     def run():
         return weights * 2  # as much again, for a while

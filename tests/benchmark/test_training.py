@@ -28,4 +28,4 @@ def test_pictures_that_are_too_small_to_train_on_are_named(batch, side):
 
 
 def test_memory_is_what_is_held_and_what_a_call_takes():
-    assert peak_memory(hold_and_double, ('held_memory',)) == pytest.approx(128 * MIB, abs=16 * MIB)
+    assert peak_memory(hold_and_double, ('held_memory',)) == pytest.approx(512 * MIB, rel=0.15)
