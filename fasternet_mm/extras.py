@@ -18,7 +18,14 @@ EXTRAS = {
 
 
 def require(package: str, purpose: str) -> Any:
-    """An optional package, imported; `UserError` that says how to install it where it is missing."""
+    """An optional package, imported.
+
+    Raises:
+        UserError: it is missing, with how to install it; or it does not work, as with another version of PyTorch.
+    """
     if importlib.util.find_spec(package) is None:
         raise UserError(f"{purpose} needs the package {package}: pip install '.[{EXTRAS[package]}]' in the clone")
-    return importlib.import_module(package)
+    try:
+        return importlib.import_module(package)
+    except Exception as error:
+        raise UserError(f'{purpose} needs the package {package}, which fails where it is imported: {error}') from error

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from torchvision.models import get_model_weights
@@ -79,6 +81,14 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(package, e
     monkeypatch.setattr(extras.importlib, 'import_module', lambda name: None)
     with pytest.raises(UserError, match=rf"needs the package {package}: pip install '\.\[{extra}\]'"):
         check()
+
+
+def test_a_package_that_fails_where_it_is_imported_is_named(monkeypatch, tmp_path):
+    (tmp_path / 'nncf.py').write_text("raise AttributeError('module torch has no attribute uint16')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'nncf', raising=False)
+    with pytest.raises(UserError, match='package nncf, which fails where it is imported: module torch has no'):
+        extras.require('nncf', '--int8')
 
 
 @pytest.mark.parametrize(
