@@ -127,7 +127,7 @@ def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
         return _finder(_exported(cfg, detector, task, runtime, precision), pixels, 'cpu')
     if runtime == 'eager':
         find = _finder(detector.to(task.device), pixels, task.device)
-        return torch.autocast(task.device, dtype or torch.float32, enabled=dtype is not None)(find)
+        return find if dtype is None else torch.autocast(task.device, dtype)(find)
     from ..inference import optimize
 
     compiled = runtime == 'compiled'

@@ -97,7 +97,7 @@ def prepare(engine: str, task: Task) -> Callable[[], Any]:
         # Networks of one class share their code's compilations; beyond a few, PyTorch would give up compiling.
         torch._dynamo.config.recompile_limit = 1000
     if runtime == 'eager':
-        run = torch.autocast(task.device, dtype, enabled=precision != 'float32')(network.forward)
+        run = network if precision == 'float32' else torch.autocast(task.device, dtype)(network.forward)
     elif task.is_ours:
         from ..inference import optimize
 
@@ -115,13 +115,15 @@ def _compiled(network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]
 
 
 def _exported(task: Task, runtime: str, precision: str) -> Callable[[], Any]:
+    from ..inference.export import BY_TRACING
+
     pictures = task.pictures()
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         file = str(Path(folder, 'network.onnx'))
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
             network = shared_network(task.network, task.form, task.device)
-            torch.onnx.export(network, (pictures,), file, dynamo=False, opset_version=17, input_names=['pictures'])
+            torch.onnx.export(network, (pictures,), file, opset_version=17, input_names=['pictures'], **BY_TRACING)
         given = pictures.numpy()
         run = _onnxruntime(file) if runtime == 'onnxruntime' else _openvino(file, precision, given)
     return lambda: run(given)

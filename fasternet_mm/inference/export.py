@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import tempfile
 import warnings
@@ -47,6 +48,9 @@ from .pipeline import PicturePipeline, resizing
 
 OPSET = 17
 """ONNX's: that of 2022, which runtimes of all ages read; RoIAlign as ours is in ONNX from 16 on."""
+
+BY_TRACING = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+"""What has `torch.onnx.export` trace; before PyTorch 2.5 it could do nothing else."""
 
 MIN_SIZE_TORCH_EXPORT = 65
 """torch.export takes a size of one pixel for a constant; from here on a map of stride 64 has two."""
@@ -159,6 +163,10 @@ def _check_request(
         raise UserError('--int8 is for --format openvino: leave it out')
     if size is not None and min(size) < MIN_INPUT_SIZE:
         raise UserError(f'--size {size[0]} {size[1]}: pictures must have at least {MIN_INPUT_SIZE} pixels each way')
+    if file_format == 'torch-export' and not hasattr(torch.export, 'Dim'):
+        raise UserError(
+            f'--format torch-export needs a newer PyTorch than {torch.__version__}: update it, or use --format torchscript'
+        )
     needed = dict(onnx=['onnx'], openvino=['onnx', 'openvino']).get(file_format, [])
     for package in [*needed, *(['nncf'] if calibration else [])]:
         require(package, f'--format {file_format}' + (' --int8' if package == 'nncf' else ''))
@@ -220,7 +228,7 @@ def _write_onnx(graph: Graph, description: Description, path: Path) -> None:
         _trace(graph, description),
         (_pictures(description, 2, 160, 192),),
         str(path),
-        dynamo=False,
+        **BY_TRACING,
         opset_version=OPSET,
         input_names=['pictures'],
         output_names=description.outputs,

@@ -70,12 +70,13 @@ def open_video(source: str) -> Iterator[Video]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without OpenCV's own report of every way to open a video that it tried."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)
+    logging = getattr(cv2.utils, 'logging', cv2)  # OpenCV 4 has these two at the top
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)
 
 
 def _open_camera(source: str) -> cv2.VideoCapture:
