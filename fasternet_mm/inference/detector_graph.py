@@ -144,7 +144,7 @@ def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, owners: Tensor, iou_thre
     # the largest of all coordinates, which no boxes do not have.
     boxes = torch.cat((boxes, boxes.new_tensor([[-2, -2, -1, -1], [-4, -4, -3, -3]])))
     scores, groups, owners = (F.pad(values, (0, 2), value=v) for values, v in ((scores, -1), (groups, 0), (owners, 0)))
-    step = boxes.amax() + 1
+    step = boxes.max() + 1  # amax() without axes becomes no ONNX in PyTorch 2.1
     right, down = groups * step, (groups + owners) * step
     # MMCV compares in float32: 0.6 there is slightly more than here.
     kept = nms(boxes + torch.stack((right, down, right, down), 1), scores, float(np.float32(iou_threshold)))

@@ -165,7 +165,7 @@ def _check_request(
         raise UserError(f'--size {size[0]} {size[1]}: pictures must have at least {MIN_INPUT_SIZE} pixels each way')
     if file_format == 'torch-export' and not hasattr(torch.export, 'Dim'):
         raise UserError(
-            f'--format torch-export needs a newer PyTorch than {torch.__version__}: update it, or use --format torchscript'
+            f'--format torch-export needs a newer PyTorch than {torch.__version__}: update it, or use torchscript'
         )
     needed = dict(onnx=['onnx'], openvino=['onnx', 'openvino']).get(file_format, [])
     for package in [*needed, *(['nncf'] if calibration else [])]:
