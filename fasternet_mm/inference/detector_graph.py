@@ -79,9 +79,9 @@ def _proposals(head: nn.Module, maps: Sequence[Tensor], size: Sequence[int]) -> 
     boxes, scores, levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
     owners = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand_as(levels).flatten()
     # Boxes that are too small are marked by a score below all others, at which they suppress nothing.
-    large = ((boxes[..., 2:] - boxes[..., :2]) > cfg.get('min_bbox_size', -1)).all(-1)
-    scores = torch.where(large, scores, -1).flatten()
-    boxes = torch.where(large[..., None], boxes, 0).flatten(0, 1)
+    small = ~((boxes[..., 2:] - boxes[..., :2]) > cfg.get('min_bbox_size', -1)).all(-1)
+    scores = scores.masked_fill(small, -1).flatten()
+    boxes = boxes.masked_fill(small[..., None], 0).flatten(0, 1)
     kept = _nms(boxes, scores, levels.flatten(), owners, cfg.nms.iou_threshold)
     kept = kept[_first_of_each(owners[kept], cfg.max_per_img, maps[0].shape[0])]
     return torch.cat((owners[kept, None].float(), boxes[kept]), 1)
