@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -271,7 +272,8 @@ def quantized(model: Any, calibration: Sequence[np.ndarray]) -> Any:
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
+    with redirect_stdout(sys.stderr):  # its progress bar
+        return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
 
 
 def _calibration_inputs(model: nn.Module, cfg: Config, pictures: Sequence[Path], description: Description) -> list:
