@@ -115,7 +115,7 @@ def _compiled(network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]
 
 
 def _exported(task: Task, runtime: str, precision: str) -> Callable[[], Any]:
-    from ..inference.export import BY_TRACING
+    from ..inference.export import BY_TRACING, OPSET
 
     pictures = task.pictures()
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
@@ -123,7 +123,7 @@ def _exported(task: Task, runtime: str, precision: str) -> Callable[[], Any]:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
             network = shared_network(task.network, task.form, task.device)
-            torch.onnx.export(network, (pictures,), file, opset_version=17, input_names=['pictures'], **BY_TRACING)
+            torch.onnx.export(network, (pictures,), file, opset_version=OPSET, input_names=['pictures'], **BY_TRACING)
         given = pictures.numpy()
         run = _onnxruntime(file) if runtime == 'onnxruntime' else _openvino(file, precision, given)
     return lambda: run(given)
