@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', scope='fasternet_mm', parent=MMENGINE_MODELS, locations=['fasternet_mm.models'])
@@ -24,4 +25,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='fasternet_mm',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     locations=['fasternet_mm.engine.optimizer'],
+)
+TASK_UTILS = Registry(
+    'task util',
+    scope='fasternet_mm',
+    parent=MMENGINE_TASK_UTILS,
+    locations=['fasternet_mm.models.ignoring_assigner'],
 )

@@ -41,7 +41,13 @@ def check_own_data(data: Instances | LabelMaps, thorough: bool) -> list[Problem]
 def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
     counts = data.class_counts['train']
     if not any(counts):
-        yield Problem(str(data.root), 'has no sound annotation in train', Kind.NOTHING_TO_LEARN)
+        ignored = len(data.ignored['train']) if isinstance(data, Instances) else 0
+        what = (
+            f'all {ignored} objects of train are crowds or difficult, which are not trained'
+            if ignored
+            else 'has no sound annotation in train'
+        )
+        yield Problem(str(data.root), what, Kind.NOTHING_TO_LEARN)
         return
     for name, count in zip(data.classes, counts):
         if not count:
@@ -49,12 +55,12 @@ def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
 
 
 def _check_background(data: Instances) -> Iterable[Problem]:
-    """Many pictures without annotations may be meant, or not be labelled yet."""
-    for split, content in data.splits.items():
-        count = len(content['images'])
-        without = count - len({annotation['image_id'] for annotation in content['annotations']})
+    """Many images without objects may be meant, or not be labelled yet."""
+    for split, objects in data.objects.items():
+        count = len(data.splits[split]['images'])
+        without = count - len({one['image_id'] for one in objects})
         if without > count / 2:
-            what = f'{without} of the {count} pictures of {split} have no annotations and count as background'
+            what = f'{without} of the {count} images of {split} have no objects: they teach what background is'
             yield Problem(str(data.root), what, Kind.MOSTLY_EMPTY)
 
 

@@ -30,8 +30,13 @@ class Kind(Enum):
     MISSING_LABELS = 'missing label map', True
     UNKNOWN_LABEL = 'unknown label', True
     NOTHING_TO_LEARN = 'nothing to learn from', True
+    NOTATION = 'numbers that seem to mean something else', True
     EMPTY = 'empty object', False
+    SWAPPED = 'swapped corners', False
+    BAD_BOX = 'box that cannot be used', False
+    BAD_OUTLINE = 'outline that cannot be used', False
     FEW_POINTS = 'polygon of under three points', False
+    BRUSH_MASKS = 'crowds taken as objects', False
     OVER_EDGE = "over the picture's edge", False
     DUPLICATE_OBJECT_ID = 'duplicate annotation id', False
     NO_SAMPLES = 'class without samples', False
@@ -86,9 +91,22 @@ class Instances:
     problems: list[Problem] = field(default_factory=list)
 
     @property
+    def objects(self) -> dict[str, list[dict[str, Any]]]:
+        """The annotations that are trained and scored, by split: those that MMDetection's loader hands to a model."""
+        return {split: [one for one in self._annotations(split) if not one['iscrowd']] for split in self.splits}
+
+    @property
+    def ignored(self) -> dict[str, list[dict[str, Any]]]:
+        """The annotations that are neither trained nor scored, by split: crowds and difficult objects."""
+        return {split: [one for one in self._annotations(split) if one['iscrowd']] for split in self.splits}
+
+    def _annotations(self, split: str) -> list[dict[str, Any]]:
+        return self.splits[split]['annotations']
+
+    @property
     def with_masks(self) -> bool:
-        """Whether every object has a segmentation."""
-        objects = [annotation for content in self.splits.values() for annotation in content['annotations']]
+        """Whether every object that is trained has a segmentation."""
+        objects = [annotation for annotations in self.objects.values() for annotation in annotations]
         return bool(objects) and all('segmentation' in annotation for annotation in objects)
 
     @property
@@ -98,12 +116,20 @@ class Instances:
 
     @property
     def class_counts(self) -> dict[str, list[int]]:
-        """The number of objects of each class, by split."""
+        """The number of objects of each class that are trained and scored, by split."""
         counts = {}
-        for split, content in self.splits.items():
-            found = Counter(annotation['category_id'] for annotation in content['annotations'])
-            counts[split] = [found[category['id']] for category in content['categories']]
+        for split, objects in self.objects.items():
+            found = Counter(annotation['category_id'] for annotation in objects)
+            counts[split] = [found[category['id']] for category in self.splits[split]['categories']]
         return counts
+
+    @property
+    def without_annotations(self) -> dict[str, int]:
+        """The number of images without any annotation, by split."""
+        return {
+            split: len(content['images']) - len({annotation['image_id'] for annotation in content['annotations']})
+            for split, content in self.splits.items()
+        }
 
     @property
     def pictures(self) -> dict[str, list[Path]]:
@@ -145,3 +171,14 @@ class LabelMaps:
     def pictures(self) -> dict[str, list[Path]]:
         """The files of all pictures, by split."""
         return {split: [picture for picture, _ in pairs] for split, pairs in self.splits.items()}
+
+
+def truth_value(value: Any) -> bool | None:
+    """What tools mean by a yes or no, such as ``iscrowd`` or ``difficult``; None where it is neither.
+
+    Understood are true and false, 1 and 0, as text too; what is not given is no.
+    """
+    text = '' if value is None else str(value).strip().lower()
+    if text in ('', '0', '0.0', 'false'):
+        return False
+    return True if text in ('1', '1.0', 'true') else None

@@ -19,8 +19,8 @@ class Picture:
 
     Attributes:
         size: width and height.
-        labels: indices of classes: one for each object, or those that the label map has.
-        sides: of each object, the square root of its box's area in pixels; none for label maps.
+        labels: indices of classes: one for each object that is trained, or those that the label map has.
+        sides: of each such object, the square root of its box's area in pixels; none for label maps.
     """
 
     size: tuple[int, int]
@@ -35,7 +35,7 @@ def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
     content = data.splits[split]
     index = {category['id']: number for number, category in enumerate(content['categories'])}
     objects: dict[int, list[dict]] = {image['id']: [] for image in content['images']}
-    for one in content['annotations']:
+    for one in data.objects[split]:
         objects[one['image_id']].append(one)
     return [
         Picture(

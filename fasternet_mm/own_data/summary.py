@@ -11,17 +11,29 @@ from .content import Instances, Kind, LabelMaps, Problem
 
 
 def summary_table(data: Instances | LabelMaps) -> str:
-    """Pictures, objects and classes of each split: of objects their number, of label maps those that have the class."""
-    splits = list(data.splits)
-    rows = [[data.layout, *splits], ['pictures', *(str(len(data.pictures[split])) for split in splits)]]
+    """Images, objects and classes of each split: of objects those that are trained, of label maps those with the class.
+
+    What is neither trained nor scored, and images that teach only what background is, have rows of their own.
+    """
+    rows: dict[str, dict[str, int]] = {'pictures': {split: len(images) for split, images in data.pictures.items()}}
     counted = 'label maps with'
     if isinstance(data, Instances):
-        counted = 'objects with outlines' if data.with_masks else 'objects with boxes'
-        rows.append([counted, *(str(len(data.splits[split]['annotations'])) for split in splits)])
         counted = 'class'
+        rows['images without annotations'] = data.without_annotations
+        objects = data.objects
+        outlined = {split: sum('segmentation' in one for one in part) for split, part in objects.items()}
+        boxed = {split: len(part) - outlined[split] for split, part in objects.items()}
+        if any(outlined.values()):
+            rows['objects with outlines'] = outlined
+        if any(boxed.values()) or not any(outlined.values()):
+            rows['objects with boxes'] = boxed
+        ignored = {split: len(part) for split, part in data.ignored.items()}
+        if any(ignored.values()):
+            rows['crowds or difficult, neither trained nor scored'] = ignored
     for number, name in enumerate(data.classes):
-        rows.append([f'{counted} {name}', *(str(data.class_counts[split][number]) for split in splits)])
-    return AsciiTable(rows).table
+        rows[f'{counted} {name}'] = {split: counts[number] for split, counts in data.class_counts.items()}
+    cells = [[title, *(str(counts[split]) for split in data.splits)] for title, counts in rows.items()]
+    return AsciiTable([[data.layout, *data.splits], *cells]).table
 
 
 def problem_list(problems: Iterable[Problem], shown: int) -> str:
