@@ -43,7 +43,7 @@ def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
     if not any(counts):
         ignored = len(data.ignored['train']) if isinstance(data, Instances) else 0
         what = (
-            f'all {ignored} objects of train are crowds or difficult, which are not trained'
+            f'all {ignored} usable objects of train are crowds or difficult, which are not trained'
             if ignored
             else 'has no sound annotation in train'
         )
@@ -60,7 +60,7 @@ def _check_background(data: Instances) -> Iterable[Problem]:
         count = len(data.splits[split]['images'])
         without = count - len({one['image_id'] for one in objects})
         if without > count / 2:
-            what = f'{without} of the {count} images of {split} have no objects: they teach what background is'
+            what = f'{without} of the {count} images of {split} have no objects to train on: mend it if some are not labelled'
             yield Problem(str(data.root), what, Kind.MOSTLY_EMPTY)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 from typing import Any
 
 from ..errors import UserError
-from .content import Instances, Kind, Problem
+from .content import Instances, Kind, Problem, truth_value
 from .folder import DataFolder, one_per_split
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
 
 Record = tuple[int, dict[str, Any]]
 NEEDED = dict(images=('id', 'file_name'), annotations=('image_id', 'category_id'), categories=('id', 'name'))
 """What the records of each part cannot be used without."""
+
+IDS = ('id', 'image_id', 'category_id')
 
 
 def is_coco(content: Any) -> bool:
@@ -49,17 +52,32 @@ def read_coco(folder: DataFolder, files: dict[str, Any]) -> Instances:
 
 
 def _sound(folder: DataFolder, file: str, content: Any, part: str, problems: list[Problem]) -> list[Record]:
-    """The records of a part that have what each needs, with their positions."""
+    """The records of a part that have what each needs, with their positions; ids that are whole numbers as integers."""
     sound = []
     for number, record in enumerate(content[part]):
-        is_dict = isinstance(record, dict)
-        lacking = [key for key in NEEDED[part] if not is_dict or not isinstance(record.get(key), (str, int))]
+        values = {}
+        if isinstance(record, dict):
+            values = {**record, **{key: _identifier(record[key]) for key in IDS if key in record}}
+        lacking = [key for key in NEEDED[part] if type(values.get(key)) not in (str, int)]
         if lacking:
             what = f'{part}[{number}] has no {" and ".join(lacking)} that can be used (counted from 0)'
             problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
         else:
-            sound.append((number, record))
+            sound.append((number, values))
     return sound
+
+
+def _identifier(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _shown(identifier: Hashable, known: Container[Hashable]) -> str:
+    """An id that is not known, as JSON has it: text in quotes. The same number or text is said where that is known."""
+    twin: Hashable = str(identifier)
+    if isinstance(identifier, str):
+        twin = int(identifier) if identifier.strip().isdecimal() else None
+    shown = json.dumps(identifier, ensure_ascii=False)
+    return f'{shown} (not {json.dumps(twin)})' if twin in known else shown
 
 
 def _categories(
@@ -73,7 +91,7 @@ def _categories(
     for number, category in records:
         identifier, name = category['id'], str(category['name'])
         if identifier in found or name in found.values():
-            what = f'category {number} has the id or name of one before (id {identifier}, name {name})'
+            what = f'category {number} has the id or name of one before (id {json.dumps(identifier)}, name {name})'
             problems.append(Problem(folder.shown(file), what, Kind.DUPLICATE))
         else:
             found[identifier] = name
@@ -91,20 +109,29 @@ def _pictures(
         problems.append(Problem(folder.shown(file), what, kind))
 
     images = _images(folder, file, records['images'], report)
+    brush_masks = _brush_masks(records['annotations'])
+    if brush_masks:
+        what = (
+            f'has {len(brush_masks)} RLE masks, all of them crowds, and no other crowds: they are taken as objects, as '
+            'labelling tools mark the masks that are drawn with a brush so'
+        )
+        report(what, Kind.BRUSH_MASKS)
     seen: Counter = Counter()
     for number, record in records['annotations']:
-        identifier = str(record.get('id', f'[{number}]'))
+        identifier = json.dumps(record['id']) if 'id' in record else f'[{number}]'
         picture = images.get(record['image_id'])
         place = f'annotation {identifier}' + (f' ({picture.file})' if picture else '')
         seen[identifier] += 1
         if seen[identifier] == 2:
             report(f'{place} has the id of one before', Kind.DUPLICATE_OBJECT_ID)
         if record['image_id'] not in images:
-            report(f'{place} has the image_id {record["image_id"]}, which no image has', Kind.UNKNOWN_ID)
+            what = f'{place} has the image_id {_shown(record["image_id"], images)}, which no image has'
+            report(what, Kind.UNKNOWN_ID)
         elif record['category_id'] not in names:
-            report(f'{place} has the category_id {record["category_id"]}, which no category has', Kind.UNKNOWN_ID)
+            what = f'{place} has the category_id {_shown(record["category_id"], names)}, which no category has'
+            report(what, Kind.UNKNOWN_ID)
         elif picture:
-            obj = _object(record, names[record['category_id']], place, report)
+            obj = _object(record, names[record['category_id']], place, number in brush_masks, report)
             picture.objects += [obj] if obj else []
     return [picture for picture in images.values() if picture]
 
@@ -115,17 +142,20 @@ def _images(
     """Pictures by their ids; None for those that were reported, so that their objects are not as well."""
     names = [str(image['file_name']) for _, image in records]
     base = folder.base_of(names, near=file)
-    if base is None:
-        example = f' (the first is {names[0]})' if names else ''
+    if not names:
         raise UserError(
-            f'{folder.shown(file)} names {len(names)} pictures{example}, none of which is in {folder.root}: put the '
-            'pictures there, in any folder'
+            f'{folder.shown(file)} has no images that can be used: a list of images with id and file_name is needed'
+        )
+    if base is None:
+        raise UserError(
+            f'{folder.shown(file)} names {len(names)} pictures (the first is {names[0]}), none of which is in '
+            f'{folder.root}: put the pictures there, in any folder'
         )
     images: dict[Hashable, AnnotatedPicture | None] = {}
     for name, (number, image) in zip(names, records):
         place = f'image {number} ({name})'
         if image['id'] in images:
-            report(f'{place} has the id {image["id"]} of one before', Kind.DUPLICATE)
+            report(f'{place} has the id {json.dumps(image["id"])} of one before', Kind.DUPLICATE)
             images[image['id']] = None
             continue
         images[image['id']] = None
@@ -139,12 +169,25 @@ def _images(
     return images
 
 
-def _object(record: dict[str, Any], name: str, place: str, report: Callable[..., None]) -> AnnotatedObject | None:
-    # Files of boxes alone often have an empty list here.
-    segmentation, box = record.get('segmentation') or None, record.get('bbox')
-    parts = segmentation if isinstance(segmentation, list) else [] if isinstance(segmentation, dict) else [segmentation]
-    if segmentation is not None and not all(isinstance(part, list) for part in parts):
-        return report(f'{place} has a segmentation that is neither a list of polygons nor RLE')
-    if segmentation is None and box is None:
-        return report(f'{place} has neither bbox nor segmentation')
-    return AnnotatedObject(name, place, box, segmentation, bool(record.get('iscrowd')))
+def _object(
+    record: dict[str, Any], name: str, place: str, is_brush_mask: bool, report: Callable[..., None]
+) -> AnnotatedObject | None:
+    """The object; it is a crowd where ``iscrowd`` says so, or ``ignore``, which converters from Pascal VOC write."""
+    flags = dict(ignore=truth_value(record.get('ignore')), iscrowd=truth_value(record.get('iscrowd')))
+    for flag, value in flags.items():
+        if value is None:
+            return report(f'{place} has the {flag} {reprlib.repr(record[flag])}: 0 or 1 is needed')
+    crowd = flags['ignore'] or (flags['iscrowd'] and not is_brush_mask)
+    return AnnotatedObject(name, place, record.get('bbox') or None, record.get('segmentation'), crowd)
+
+
+def _brush_masks(records: list[Record]) -> set[int]:
+    """The positions of crowds that are objects drawn with a brush; none where crowds are what COCO means by them.
+
+    CVAT and Datumaro write every such mask as RLE with ``iscrowd`` 1. In COCO's own files, too, crowds and nothing else
+    are RLE; but there other objects are not crowds, and the records have no ``attributes``, which these tools write.
+    """
+    crowds = {number: record for number, record in records if truth_value(record.get('iscrowd'))}
+    masks = {number for number, record in records if isinstance(record.get('segmentation'), dict)}
+    from_tool = all(isinstance(record.get('attributes'), dict) for record in crowds.values())
+    return masks if masks == crowds.keys() and (from_tool or len(crowds) == len(records)) else set()

@@ -13,6 +13,7 @@ from ..data.checks import set_class_count
 from ..engine.storage import write_atomically
 from .class_names import default_palette
 from .content import Instances, LabelMaps
+from .outlines import rectangle
 from .recipe import Recipe
 
 
@@ -58,6 +59,8 @@ def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -
         val=[load[0], resize, load[1], dict(type='PackDetInputs', meta_keys=meta)],
     )
     for split, content in data.splits.items():
+        if masks:
+            content = {**content, 'annotations': [_with_outline(one) for one in content['annotations']]}
         write_atomically(folder / f'{split}.json', json.dumps(content).encode())
     for split, dataloader, dataset in _datasets(cfg, data, folder):
         dataset.update(
@@ -67,11 +70,33 @@ def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -
             pipeline=pipelines['train' if split == 'train' else 'val'],
         )
         dataloader.dataset = ConfigDict(dataset)
+    _spare_ignored_regions(cfg.model.get('train_cfg'))
     metric = ['bbox', 'segm'] if masks else ['bbox']
     evaluator = dict(type='fasternet_mm.CocoMetric', metric=metric)
     cfg.val_evaluator = ConfigDict(evaluator, ann_file=cfg.val_dataloader.dataset.ann_file)
     cfg.test_evaluator = ConfigDict(evaluator, ann_file=cfg.test_dataloader.dataset.ann_file)
     cfg.default_hooks.checkpoint.save_best = f'coco/{metric[-1]}_mAP'
+
+
+def _with_outline(annotation: dict[str, Any]) -> dict[str, Any]:
+    """An annotation as loaders of masks need it: ignored regions may be boxes alone, which are their outlines then."""
+    x, y, width, height = annotation['bbox']
+    return {'segmentation': [rectangle(x, y, x + width, y + height)], **annotation}
+
+
+def _spare_ignored_regions(settings: Any) -> None:
+    """Let no assigner of a detector's training settings take crowds and difficult objects for background.
+
+    In any data, so that a config does not depend on whether it has such objects: without, both assigners are equal.
+    """
+    if isinstance(settings, dict) and settings.get('type') == 'MaxIoUAssigner':
+        settings.update(type='fasternet_mm.IgnoringAssigner', ignore_iof_thr=0.5)
+    elif isinstance(settings, dict):
+        for part in settings.values():
+            _spare_ignored_regions(part)
+    elif isinstance(settings, (list, tuple)):  # of Cascade R-CNN, a dict for each stage
+        for part in settings:
+            _spare_ignored_regions(part)
 
 
 def _use_label_maps(cfg: Config, data: LabelMaps, recipe: Recipe, folder: Path) -> None:

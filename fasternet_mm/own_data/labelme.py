@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import posixpath
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
-from .content import Instances, Kind, Problem
+from .content import Instances, Kind, Problem, truth_value
 from .folder import DataFolder
 from .normal_form import AnnotatedObject, AnnotatedPicture, split_by_folders, to_instances
 from .outlines import ellipse, rectangle, rectangles_are_boxes
@@ -48,6 +49,7 @@ def labelme_picture(folder: DataFolder, file: str, content: Any, problems: list[
         if key in objects:
             objects[key].segmentation += obj.segmentation
             objects[key].box = _union(objects[key].box, obj.box)
+            objects[key].crowd |= obj.crowd
         else:
             objects[key] = obj
     size = content.get('imageWidth'), content.get('imageHeight')
@@ -69,16 +71,19 @@ def _object(shape: Any, place: str, report: Callable[..., None]) -> AnnotatedObj
     name, kind = shape.get('label'), shape.get('shape_type') or 'polygon'
     if not isinstance(name, str) or not name:
         return report(f'{place} has no label')
-    place = f'{place} ({name})'
+    place, difficult = f'{place} ({name})', truth_value(shape.get('difficult'))
+    if difficult is None:
+        return report(f'{place} has the difficult {reprlib.repr(shape["difficult"])}: true or false is needed')
     if kind == 'polygon':
-        return AnnotatedObject(name, place, segmentation=[[value for corner in corners for value in corner]])
+        polygon = [value for corner in corners for value in corner]
+        return AnnotatedObject(name, place, segmentation=[polygon], crowd=difficult)
     if kind == 'rectangle' and len(corners) in (2, 4):
         (xs, ys), (left, top) = zip(*corners), map(min, zip(*corners))
         box = [left, top, max(xs) - left, max(ys) - top]
-        return AnnotatedObject(name, place, box, [rectangle(left, top, max(xs), max(ys))])
+        return AnnotatedObject(name, place, box, [rectangle(left, top, max(xs), max(ys))], difficult)
     if kind == 'circle' and len(corners) == 2:
         radius = math.dist(*corners)
-        return AnnotatedObject(name, place, segmentation=[ellipse(*corners[0], radius, radius)])
+        return AnnotatedObject(name, place, segmentation=[ellipse(*corners[0], radius, radius)], crowd=difficult)
     return report(f'{place} is a {kind} of {len(corners)} points: polygons, rectangles and circles are objects')
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import posixpath
 import reprlib
 from collections import defaultdict
@@ -10,19 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hotcoco import mask as rle
-
-from ..data.coco import mask_problem
 from ..data.parallel import in_threads
 from ..data.picture_files import picture_size
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, named_splits, split_of
-
-EDGE = 1.0
-"""Pixels by which a box may reach over the picture's edge without a word: rounding does that."""
-
-LARGEST = 1e6
-"""No coordinate is larger; what is, is no number that can be meant."""
+from .notation import NumbersAsRead, notation_question
+from .outlines import BadOutlineError, Outline, are_four_numbers, reaches_over, read_outline, repeats_box
 
 Report = Callable[[str, Kind], None]
 
@@ -35,14 +27,14 @@ class AnnotatedObject:
         name: its class.
         place: where in its file it is, for messages: 'line 3'.
         box: x, y, width, height; None where its polygons give it.
-        segmentation: polygons, each x, y, x, y, …, or an RLE mask; None where there is only a box.
+        segmentation: polygons, each x, y, x, y, …, or an RLE mask; None or nothing in it where there is only a box.
         crowd: a region that is neither trained nor scored.
     """
 
     name: str
     place: str
     box: list[float] | None = None
-    segmentation: list[list[float]] | dict[str, Any] | None = None
+    segmentation: list[Any] | dict[str, Any] | None = None
     crowd: bool = False
 
 
@@ -79,7 +71,8 @@ def to_instances(
     ``category_id``, ``bbox``, ``area``, ``iscrowd`` and, where there is one, ``segmentation``) numbered from 1 in the
     order of images and then of the file; and ``categories`` (``id``, ``name``) numbered from 1, the same in all splits.
     Sizes are those that OpenCV reads. Coordinates are pixels, rounded to hundredths as in COCO's own files. Boxes and
-    polygons are cut at the picture's edges. The area is the polygons', the mask's, or else the box's.
+    polygons are cut at the picture's edges; no side of a box is under a pixel. The area, which is above zero, is the
+    polygons', the mask's, or else the box's. So MMDetection's loader leaves out none of the annotations.
 
     Args:
         layout: its name for people.
@@ -98,7 +91,7 @@ def to_instances(
     content = {}
     for split, pictures in splits.items():
         pictures = _once_each(folder, pictures, problems)
-        images, annotations = [], []
+        images, annotations, numbers = [], [], NumbersAsRead(relative=any(picture.relative for picture in pictures))
         for picture, size in zip(pictures, _sizes(folder, pictures)):
             problem = size if isinstance(size, Problem) else _wrong_size(folder, picture, size)
             if problem:
@@ -106,10 +99,16 @@ def to_instances(
                 continue
             images.append(dict(id=len(images) + 1, file_name=picture.file, width=size[0], height=size[1]))
             for obj in picture.objects:
+                numbers.add(obj.box, obj.segmentation, size)
                 annotation = _annotation(obj, size, picture.relative, _reporter(folder, picture, obj, problems))
                 if annotation:
                     ids = dict(id=len(annotations) + 1, image_id=len(images), category_id=categories[obj.name])
                     annotations.append({**ids, **annotation})
+        question = notation_question(layout, numbers)
+        if question:
+            sources = {picture.source for picture in pictures}
+            place = folder.shown(sources.pop()) if len(sources) == 1 else str(folder.root)
+            problems.append(Problem(place, question.format(split=split), Kind.NOTATION))
         content[split] = dict(
             images=images,
             annotations=annotations,
@@ -177,111 +176,79 @@ def _reporter(
 
 
 def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, report: Report) -> dict[str, Any] | None:
-    """The checked object without ids, or None where nothing of it can be used."""
-    segmentation, box, scale = obj.segmentation, obj.box, size if relative else (1, 1)
-    if isinstance(segmentation, dict):
-        problem = mask_problem(segmentation, size[::-1])
-        if problem:
-            return report(problem, Kind.MALFORMED)
-        area, own_box = float(rle.area(segmentation)), [float(value) for value in rle.to_bbox(segmentation)]
-    elif segmentation is not None:
-        segmentation = _polygons(segmentation, scale, report)
-        if not segmentation:
-            return None
-        own_box = _extent(segmentation)
-        if _reaches_over(own_box, size):
-            segmentation = [part for polygon in segmentation if (part := _cut(polygon, size))]
-        area = sum(map(_area, segmentation))
-    if box is None:
-        box = own_box
-    elif not _are_numbers(box) or len(box) != 4:
-        return report(f'has the box {reprlib.repr(box)}: four numbers are needed, up to a million', Kind.NOT_A_NUMBER)
-    else:
-        box = [box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]]
+    """The checked object without ids, or None where nothing of it can be used.
+
+    A box or an outline that cannot be used is named, and the other one taken. Where an outline cannot be used and there
+    is no box, the place of its points is ignored: it is no object, but no background either.
+    """
+    scale = size if relative else (1, 1)
+    box, outline, ignored = _in_pixels(obj.box, scale, report), _outline(obj, scale, size, report), obj.crowd
+    if isinstance(outline, Outline):
+        if box is None or min(box[2:]) < 1:
+            if obj.box is not None:
+                report(f'has the box {reprlib.repr(obj.box)}: that of its outline is taken', Kind.BAD_BOX)
+            box = outline.box
+    elif box is None and obj.box is not None:
+        what = f'has the box {reprlib.repr(obj.box)}: four numbers are needed, up to a million'
+        return report(what, Kind.NOT_A_NUMBER)
+    elif box is None and outline is None:
+        return report('has neither a box nor an outline', Kind.MALFORMED)
+    elif box is None:
+        if outline.box is None or min(outline.box[2:]) < 1:
+            return report(str(outline), Kind.EMPTY if outline.box else outline.kind)
+        report(f'{outline}: its place is neither trained nor background', Kind.BAD_OUTLINE)
+        box, ignored = outline.box, True
+    elif outline is not None:
+        report(f'{outline}: its box alone is kept', Kind.BAD_OUTLINE)
     box = _box(box, size, report)
     if box is None:
         return None
-    if segmentation is None:
-        return dict(bbox=box, area=round(box[2] * box[3], 2), iscrowd=int(obj.crowd))
-    if not round(area, 2) > 0:
-        return report('has no area in the picture: all of its points are on one line', Kind.EMPTY)
-    return dict(bbox=box, area=round(area, 2), iscrowd=int(obj.crowd), segmentation=segmentation)
+    annotation = dict(bbox=box, area=round(box[2] * box[3], 2), iscrowd=int(ignored))
+    if isinstance(outline, Outline):
+        annotation.update(area=outline.area, segmentation=outline.segmentation)
+    return annotation
 
 
-def _polygons(polygons: Any, scale: tuple[int, int], report: Report) -> list[list[float]] | None:
-    """Sound polygons in pixels, in hundredths; None or an empty list where none can be used."""
-    kept = []
-    for polygon in polygons:
-        if not _are_numbers(polygon):
-            return report(
-                f'has the polygon {reprlib.repr(polygon)}: numbers are needed, up to a million', Kind.NOT_A_NUMBER
-            )
-        if len(polygon) % 2:
-            return report(f'has a polygon of {len(polygon)} numbers: x and y of each point', Kind.MALFORMED)
-        if len(polygon) < 6:
-            report(f'has a polygon of {len(polygon) // 2} points: three are needed', Kind.FEW_POINTS)
-            continue
-        width, height = scale
-        pixels = [0.0] * len(polygon)
-        pixels[::2] = [round(x * width + 0.0, 2) for x in polygon[::2]]
-        pixels[1::2] = [round(y * height + 0.0, 2) for y in polygon[1::2]]
-        kept.append(pixels)
-    return kept
+def _outline(
+    obj: AnnotatedObject, scale: tuple[int, int], size: tuple[int, int], report: Report
+) -> Outline | BadOutlineError | None:
+    """The outline, or what is wrong with it; None where there is none."""
+    if repeats_box(obj.segmentation, obj.box):
+        return None
+    try:
+        return read_outline(obj.segmentation, scale, size, report)
+    except BadOutlineError as error:
+        return error
+
+
+def _in_pixels(box: Any, scale: tuple[int, int], report: Report) -> list[float] | None:
+    """A box in pixels, its corners sorted; None where it is not four numbers."""
+    if not are_four_numbers(box):
+        return None
+    x, y, width, height = (value * side for value, side in zip(box, (*scale, *scale)))
+    if width < 0 or height < 0:
+        what = f'has a width or height below zero ({_shown([x, y, width, height])}): its corners were swapped'
+        report(what, Kind.SWAPPED)
+    return [min(x, x + width), min(y, y + height), abs(width), abs(height)]
 
 
 def _box(box: Sequence[float], size: tuple[int, int], report: Report) -> list[float] | None:
-    """A box x, y, width, height cut at the picture's edges, in hundredths; None where nothing of it is left."""
+    """A box x, y, width, height cut at the image's edges, in hundredths; None where less than a pixel of it is left.
+
+    MMDetection's `CocoDataset` leaves out boxes of which a side is under a pixel.
+    """
     x, y, width, height = box
-    shown = f'box x={x:g} y={y:g} width={width:g} height={height:g}'
-    if not (width > 0 and height > 0):
-        return report(f'has no area: its {shown}', Kind.EMPTY)
+    if round(min(width, height), 2) < 1:
+        return report(f'is under a pixel wide or high: its {_shown(box)}', Kind.EMPTY)
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, size[0]), min(y + height, size[1])
-    picture = 'the picture of {}x{} pixels'.format(*size)
+    image = 'the image of {}x{} pixels'.format(*size)
     if not (left < right and top < bottom):
-        return report(f'is outside of {picture}: its {shown}', Kind.OUTSIDE_PICTURE)
-    if _reaches_over(box, size):
-        report(f'reaches over the edge of {picture}: its {shown}', Kind.OVER_EDGE)
+        return report(f'is outside of {image}: its {_shown(box)}', Kind.OUTSIDE_PICTURE)
+    if reaches_over(box, size):
+        report(f'reaches over the edge of {image}: its {_shown(box)}', Kind.OVER_EDGE)
     cut = [round(value + 0.0, 2) for value in (left, top, right - left, bottom - top)]
-    return cut if min(cut[2:]) > 0 else report(f'has no area: its {shown}', Kind.EMPTY)
+    return cut if min(cut[2:]) >= 1 else report(f'has less than a pixel in {image}: its {_shown(box)}', Kind.EMPTY)
 
 
-def _are_numbers(values: Any) -> bool:
-    try:
-        finite = isinstance(values, list) and math.isfinite(sum(values))
-        return finite and (not values or (max(values) <= LARGEST and min(values) >= -LARGEST))
-    except (TypeError, OverflowError):
-        return False
-
-
-def _reaches_over(box: Sequence[float], size: tuple[int, int]) -> bool:
-    x, y, width, height = box
-    return min(x, y) < -EDGE or x + width > size[0] + EDGE or y + height > size[1] + EDGE
-
-
-def _cut(polygon: list[float], size: tuple[int, int]) -> list[float]:
-    """What of a polygon is in the picture: it is cut at one edge after the other (Sutherland and Hodgman, 1974)."""
-    points = list(zip(polygon[::2], polygon[1::2]))
-    for axis in (0, 1):
-        for limit, side in ((0, 1), (size[axis], -1)):
-            kept = []
-            for start, end in zip(points, points[1:] + points[:1]):
-                before, after = (side * (point[axis] - limit) for point in (start, end))
-                if before >= 0:
-                    kept.append(start)
-                if before * after < 0:
-                    part = before / (before - after)
-                    kept.append(tuple(round(a + part * (b - a), 2) for a, b in zip(start, end)))
-            points = kept
-    return [value for point in points for value in point] if len(points) > 2 else []
-
-
-def _area(polygon: Sequence[float]) -> float:
-    """Of a polygon x, y, x, y, …: half the sum of the cross products of neighbouring corners."""
-    xs, ys = polygon[::2], polygon[1::2]
-    return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1]))) / 2
-
-
-def _extent(polygons: Sequence[Sequence[float]]) -> list[float]:
-    xs = [x for polygon in polygons for x in polygon[::2]]
-    ys = [y for polygon in polygons for y in polygon[1::2]]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+def _shown(box: Sequence[float]) -> str:
+    return 'box x={:g} y={:g} width={:g} height={:g}'.format(*box)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from xml.etree.ElementTree import Element, ParseError
@@ -12,7 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ..errors import UserError
-from .content import Instances, Kind, Problem
+from .content import Instances, Kind, Problem, truth_value
 from .folder import DataFolder, named_splits, stem
 from .normal_form import AnnotatedObject, AnnotatedPicture, split_by_folders, to_instances
 
@@ -98,9 +99,17 @@ def _object(element: Element, place: str, origin: int, report: Callable[..., Non
         left, top, right, bottom = map(float, texts)
     except (TypeError, ValueError):
         return report(f'{place} ({name}) has the box {dict(zip(SIDES, texts))}', Kind.NOT_A_NUMBER)
-    left, top = left - origin, top - origin
-    difficult = (element.findtext('difficult') or '0').strip() == '1'
+    (left, right), (top, bottom) = _edges(left, right, origin), _edges(top, bottom, origin)
+    text = element.findtext('difficult')
+    difficult = truth_value(text)
+    if difficult is None:
+        return report(f'{place} ({name}) has the difficult {reprlib.repr(text)}: 0 or 1 is needed')
     return AnnotatedObject(name, f'{place} ({name})', [left, top, right - left, bottom - top], crowd=difficult)
+
+
+def _edges(first: float, last: float, origin: int) -> tuple[float, float]:
+    """Where pixels begin and end that are counted from ``origin``, the last included, in whatever order."""
+    return (first - origin, last) if first <= last else (first, last - origin)
 
 
 def _image_sets(folder: DataFolder) -> dict[str, list[str]]:

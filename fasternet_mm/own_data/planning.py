@@ -13,7 +13,7 @@ from ..engine.storage import check_writable, write_atomically
 from ..errors import UserError
 from .checking import check_own_data
 from .configuring import use_data, use_schedule
-from .content import Instances, LabelMaps, Problem
+from .content import Instances, Kind, LabelMaps, Problem
 from .label_maps import write_label_maps
 from .layouts import read_own_data
 from .pictures import Picture, describe_pictures
@@ -135,14 +135,16 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
 def _check_masks(cfg: Config, folder: str, data: Instances | LabelMaps) -> None:
     if isinstance(data, LabelMaps) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
         return
-    objects = [one for content in data.splits.values() for one in content['annotations']]
-    bare = sum(not one.get('segmentation') for one in objects)
+    objects = [one for annotations in data.objects.values() for one in annotations]
+    bare = sum('segmentation' not in one for one in objects)
+    reasons = [str(problem) for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
+    shown = f' ({"; ".join(reasons[:3])}{"; …" if len(reasons) > 3 else ""})' if reasons else ''
     config = Path(cfg.filename)
     boxes_alone = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))
     right = boxes_alone if boxes_alone != config and boxes_alone.is_file() else 'configs/faster_rcnn_fasternet_s.py'
     raise UserError(
-        f'{bare} of the {len(objects)} objects in {folder} have a box and no mask, but {config} learns masks: '
-        f'train {right}, which learns boxes alone'
+        f'{bare} of the {len(objects)} objects in {folder} have a box and no mask{shown}, but {config} learns masks: '
+        f'{"mend these outlines, or " if reasons else ""}train {right}, which learns boxes alone'
     )
 
 

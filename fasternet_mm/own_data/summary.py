@@ -30,8 +30,9 @@ def summary_table(data: Instances | LabelMaps) -> str:
         ignored = {split: len(part) for split, part in data.ignored.items()}
         if any(ignored.values()):
             rows['crowds or difficult, neither trained nor scored'] = ignored
+    class_counts = data.class_counts
     for number, name in enumerate(data.classes):
-        rows[f'{counted} {name}'] = {split: counts[number] for split, counts in data.class_counts.items()}
+        rows[f'{counted} {name}'] = {split: counts[number] for split, counts in class_counts.items()}
     cells = [[title, *(str(counts[split]) for split in data.splits)] for title, counts in rows.items()]
     return AsciiTable([[data.layout, *data.splits], *cells]).table
 

@@ -1,0 +1,125 @@
+"""Whether the numbers of boxes mean what their layout says, or something else that would pass for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .outlines import EDGE, are_four_numbers, are_numbers, extent
+
+MOST = 0.5
+"""The share of boxes that must be wrong as they were read before anything else is thought of."""
+
+NEARLY_ALL = 0.95
+"""The share of boxes that must be sound in another notation before it is asked for: few boxes are so by chance."""
+
+FAR = 0.05
+"""Of the side of an image: boxes that reach so far over its edge are wrong; drawn over the edge, few do."""
+
+AT_LEAST = 5
+"""Fewer boxes than that may all be sound in another notation by chance: of swapped corners, one in four is."""
+
+Corners = Callable[..., tuple[np.ndarray, ...]]
+NOTATIONS: dict[str, tuple[str, str, Corners]] = {
+    'COCO': ('x, y, width, height', 'x1, y1, x2, y2', lambda x, y, w, h: (x, y, w, h)),
+    'VIA': ('x, y, width, height', 'x1, y1, x2, y2', lambda x, y, w, h: (x, y, w, h)),
+    'YOLO': (
+        'centre x, centre y, width, height',
+        'x1, y1, x2, y2',
+        lambda x, y, w, h: (x + w / 2, y + h / 2, w, h),
+    ),
+    'Pascal VOC': (
+        'xmin, ymin, xmax, ymax',
+        'x, y, width, height',
+        lambda x, y, w, h: (x, y, 2 * x + w, 2 * y + h),
+    ),
+}
+"""Of each layout what its four numbers are; what others write in their place; and of that the corners x1, y1, x2, y2,
+as they follow from the box x, y, width, height that was read."""
+
+
+class NumbersAsRead:
+    """The boxes of a split as they were read, nothing checked, in pixels.
+
+    Attributes:
+        relative: whether they were fractions of the image's size.
+        boxes: x, y, width, height of the boxes that the file states.
+        extents: the same, of all objects, by their outlines where they have no box.
+        sizes: of the boxes' images.
+    """
+
+    def __init__(self, relative: bool):
+        self.relative = relative
+        self.boxes: list[list[float]] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.extents: list[list[float]] = []
+
+    def add(self, box: Any, segmentation: Any, size: tuple[int, int]) -> None:
+        """Add an object of an image of that width and height."""
+        scale = (*size, *size) if self.relative else (1, 1, 1, 1)
+        if are_four_numbers(box):
+            self.boxes.append([value * side for value, side in zip(box, scale)])
+            self.sizes.append(size)
+            self.extents.append(self.boxes[-1])
+        elif _are_polygons(segmentation):
+            self.extents.append([value * side for value, side in zip(extent(segmentation), scale)])
+
+
+def _are_polygons(segmentation: Any) -> bool:
+    polygons = segmentation if isinstance(segmentation, list) else []
+    return bool(polygons) and all(are_numbers(polygon) and len(polygon) > 1 for polygon in polygons)
+
+
+def notation_question(layout: str, numbers: NumbersAsRead) -> str | None:
+    """What to ask about the numbers of a split; None where they can be what its layout says.
+
+    Returns:
+        A question, with ``{split}`` in the split's place.
+    """
+    return _under_a_pixel(numbers) or _pixels_for_fractions(numbers) or _another_notation(layout, numbers)
+
+
+def _under_a_pixel(numbers: NumbersAsRead) -> str | None:
+    if not numbers.extents:
+        return None
+    extents = np.array(numbers.extents)
+    tiny = (np.abs(extents[:, 2:]).round(2) < 1).any(1)
+    if tiny.mean() <= MOST:
+        return None
+    what = f'{tiny.sum()} of the {len(tiny)} objects of {{split}} are under a pixel'
+    fractions = ((extents[tiny] >= 0) & (extents[tiny] <= 1)).all(1).mean() > MOST
+    if fractions and not numbers.relative:
+        return f'{what}: are their coordinates fractions (0 to 1)? Pixels are needed'
+    return f'{what}: nothing can be learnt from them'
+
+
+def _pixels_for_fractions(numbers: NumbersAsRead) -> str | None:
+    if not numbers.relative or not numbers.boxes:
+        return None
+    boxes, sizes = np.array(numbers.boxes), np.array(numbers.sizes)
+    beyond = ((boxes[:, :2] + boxes[:, 2:] / 2) > 2 * sizes).any(1)
+    if beyond.mean() <= MOST:
+        return None
+    return (
+        f'{beyond.sum()} of the {len(boxes)} boxes of {{split}} are far outside of their images: are their coordinates '
+        'pixels? Fractions (0 to 1) are needed'
+    )
+
+
+def _another_notation(layout: str, numbers: NumbersAsRead) -> str | None:
+    if layout not in NOTATIONS or len(numbers.boxes) < AT_LEAST:
+        return None
+    (x, y, w, h), (width, height) = np.array(numbers.boxes).T, np.array(numbers.sizes).T
+    wrong = (w < 0) | (h < 0) | (x < -FAR * width) | (y < -FAR * height)
+    wrong |= (x + w > (1 + FAR) * width) | (y + h > (1 + FAR) * height)
+    needed, other, corners = NOTATIONS[layout]
+    x1, y1, x2, y2 = corners(x, y, w, h)
+    sound = (x1 >= -EDGE) & (x1 < x2) & (x2 <= width + EDGE) & (y1 >= -EDGE) & (y1 < y2) & (y2 <= height + EDGE)
+    if wrong.mean() <= MOST or sound.mean() < NEARLY_ALL:
+        return None
+    return (
+        f'{wrong.sum()} of the {len(wrong)} boxes of {{split}} reach far over the edges of their images or have sides '
+        f'below zero: are their numbers {other}? {layout} has {needed}'
+    )
