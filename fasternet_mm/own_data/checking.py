@@ -60,7 +60,7 @@ def _check_background(data: Instances) -> Iterable[Problem]:
         count = len(data.splits[split]['images'])
         without = count - len({one['image_id'] for one in objects})
         if without > count / 2:
-            what = f'{without} of the {count} images of {split} have no objects to train on: mend it if some are not labelled'
+            what = f'{without} of the {count} images of {split} have no objects to train on: are all labelled?'
             yield Problem(str(data.root), what, Kind.MOSTLY_EMPTY)
 
 

@@ -26,12 +26,13 @@ def test_sound_data_are_counted(check, tmp_path):
     status, printed = check(tmp_path)
     assert status == 0
     assert [line.split('|')[1:-1] for line in printed.splitlines() if line.startswith('| ')] == [
-        [' COCO                  ', ' train ', ' val '],
-        [' pictures              ', ' 3     ', ' 2   '],
-        [' objects with outlines ', ' 4     ', ' 4   '],
-        [' class bird            ', ' 1     ', ' 1   '],
-        [' class cat             ', ' 2     ', ' 2   '],
-        [' class traffic light   ', ' 1     ', ' 1   '],
+        [' COCO                       ', ' train ', ' val '],
+        [' pictures                   ', ' 3     ', ' 2   '],
+        [' images without annotations ', ' 1     ', ' 0   '],
+        [' objects with outlines      ', ' 4     ', ' 4   '],
+        [' class bird                 ', ' 1     ', ' 1   '],
+        [' class cat                  ', ' 2     ', ' 2   '],
+        [' class traffic light        ', ' 1     ', ' 1   '],
     ]
     assert printed.endswith('no problems\n')
 
@@ -40,11 +41,31 @@ def test_a_warning_is_shown_but_is_no_failure(check, tmp_path):
     write_coco(tmp_path, {'train': made()['train']})
     path = tmp_path / 'annotations/instances_train2017.json'
     content = json.loads(path.read_text())
-    content['annotations'][0]['bbox'][2] = 0
+    content['annotations'][0].update(bbox=[3, 3, 0, 5], segmentation=[])
     path.write_text(json.dumps(content))
     status, printed = check(tmp_path)
     assert status == 0
     assert 'empty object (1, a warning)\n  ' in printed
+
+
+def test_crowds_and_objects_without_outlines_are_counted_apart(check, tmp_path):
+    write_coco(tmp_path, {'train': made()['train']})
+    path = tmp_path / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0].update(iscrowd=1)
+    content['annotations'][1].update(segmentation=[[1, 1, 5, 5]])
+    path.write_text(json.dumps(content))
+    status, printed = check(tmp_path)
+    assert status == 0
+    rows = [line.split('|')[1:-1] for line in printed.splitlines() if line.startswith('| ')]
+    assert [[cell.strip() for cell in row] for row in rows][1:-3] == [
+        ['pictures', '3'],
+        ['images without annotations', '1'],
+        ['objects with outlines', '2'],
+        ['objects with boxes', '1'],
+        ['crowds or difficult, neither trained nor scored', '1'],
+    ]
+    assert sum(int(row[1]) for row in rows[-3:]) == 3
 
 
 def test_of_many_problems_20_are_shown_and_all_are_written(check, tmp_path):

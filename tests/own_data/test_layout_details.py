@@ -78,12 +78,12 @@ def test_rle_is_kept_and_gives_box_and_area_where_they_lack(tmp_path):
     write_pictures(tmp_path, ['p00000.png'])
     content = coco_content(ONE['train'])
     counts = [48 * 10 + 20, 5, 43, 5, 48 * 54 - 73]  # two columns of five pixels from x=10, y=20
-    content['annotations'][0].update(segmentation=dict(size=[48, 64], counts=counts), iscrowd=1)
+    content['annotations'][0].update(segmentation=dict(size=[48, 64], counts=counts))
     del content['annotations'][0]['bbox']
     write_json(tmp_path / 'a.json', content)
     (found,) = objects(tmp_path)
     assert found['segmentation'] == dict(size=[48, 64], counts=counts)
-    assert (found['bbox'], found['area'], found['iscrowd']) == ([10, 20, 2, 5], 10, 1)
+    assert (found['bbox'], found['area'], found['iscrowd']) == ([10, 20, 2, 5], 10, 0)
 
 
 def test_a_size_that_is_not_stated_is_read_as_opencv_reads_it(tmp_path):
