@@ -7,12 +7,25 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS, init_default_scope
-from own_layouts import BOXES, CLASSES, POLYGONS, made, write_coco, write_json, write_pictures, write_voc
+from own_layouts import (
+    BOXES,
+    CLASSES,
+    POLYGONS,
+    made,
+    write_coco,
+    write_json,
+    write_labelme,
+    write_pictures,
+    write_via,
+    write_voc,
+    write_yolo,
+)
 
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.own_data.checking import check_own_data
 from fasternet_mm.own_data.configuring import use_data
 from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.pictures import describe_pictures
 from fasternet_mm.own_data.planning import use_own_data
 from fasternet_mm.own_data.recipe import choose_recipe
 from fasternet_mm.own_data.summary import summary_table
@@ -219,39 +232,62 @@ def faulty(generator):
     return dict(bbox=[x, y, w, h], segmentation=[polygon]) | choices[generator.integers(len(choices))]
 
 
-def generated(generator, folder):
-    """A COCO file of 4 images with up to 5 objects each."""
-    images = [dict(id=7 + k, file_name=f'p0000{k}.png', width=64, height=48) for k in range(4)]
-    annotations = [
-        dict(id=500 + 10 * k + n, image_id=image['id'], category_id=int(generator.integers(1, 4)), area=1, iscrowd=0)
+def generated(generator):
+    """The annotations of 4 images with up to 5 objects each."""
+    return [
+        dict(id=500 + 10 * k + n, image_id=7 + k, category_id=int(generator.integers(1, 4)), area=1, iscrowd=0)
         | faulty(generator)
-        for k, image in enumerate(images)
+        for k in range(4)
         for n in range(generator.integers(0, 6))
     ]
+
+
+def write_generated_coco(folder, annotations):
+    write_pictures(folder, NAMES)
+    images = [dict(id=7 + k, file_name=name, width=64, height=48) for k, name in enumerate(NAMES)]
     categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, start=1)]
     write_json(folder / 'a.json', dict(images=images, annotations=annotations, categories=categories))
 
 
+def write_generated(write, folder, annotations):
+    """What of the annotations another layout can hold."""
+    pictures = {name: [] for name in NAMES}
+    for record in annotations:
+        outline, box = record['segmentation'], record['bbox']
+        polygon = outline[0] if isinstance(outline, list) and outline and len(outline[0]) % 2 == 0 else None
+        if record['image_id'] < 11 and record['category_id'] < 4 and (box or polygon):
+            pictures[f'p{record["image_id"] - 7:05d}.png'].append(
+                (CLASSES[record['category_id'] - 1], box or [1, 2, 3, 4], polygon)
+            )
+    write(folder, {'train': pictures})
+    for file in sorted(folder.glob('Annotations/*.xml'))[::2]:
+        file.write_text(file.read_text().replace('<difficult>0', '<difficult>1', 1))
+
+
+NAMES = [f'p0000{k}.png' for k in range(4)]
+OTHERS = [write_voc, write_yolo, write_labelme, write_via]
+
+
 def test_200_generated_data_sets_with_random_faults(tmp_path):
-    write_pictures(tmp_path / 'images', [f'p0000{k}.png' for k in range(4)])
     configs = {masks: load_config(MASK_RCNN if masks else FASTER_RCNN, OPTIONS) for masks in (False, True)}
     recipe, accepted = None, Counter()
     for seed in range(200):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        (folder / 'images').symlink_to(tmp_path / 'images')
-        generated(np.random.default_rng(seed), folder)
+        folder, annotations = tmp_path / str(seed), generated(np.random.default_rng(seed))
+        if seed % 2:
+            write_generated(OTHERS[seed // 2 % 4], folder, annotations)
+        else:
+            write_generated_coco(folder, annotations)
         data = read_own_data(str(folder), True)
         if any(problem.severe for problem in check_own_data(data, thorough=False)):
             continue
         cfg = configs[data.with_masks]
-        recipe = recipe or choose_recipe('detection', [], 1, 1, 0.1, 1, (64, 48), 1)
+        recipe = recipe or choose_recipe('detection', describe_pictures(data, 'train'), 1, 1, 0.1, 1)
         use_data(cfg, data, recipe, folder)
-        cfg.train_dataloader.dataset.pipeline = [
-            *cfg.train_dataloader.dataset.pipeline[:2],
-            dict(type='PackDetInputs', meta_keys=()),
-        ]
+        dataset = cfg.train_dataloader.dataset
+        dataset.pipeline = [*dataset.pipeline[:2], dict(type='PackDetInputs', meta_keys=())]
+        dataset.serialize_data = False  # which takes the most time of all
         compare(data, cfg)
-        accepted[data.with_masks] += 1
-    assert min(accepted[False], accepted[True]) > 20
+        accepted[data.layout, data.with_masks] += 1
     assert accepted.total() > 120
+    assert {layout for layout, _ in accepted} == {'COCO', 'Pascal VOC', 'YOLO', 'LabelMe', 'VIA'}
+    assert min(accepted['COCO', False], accepted['COCO', True], accepted['VIA', True]) > 5

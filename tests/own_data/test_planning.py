@@ -96,6 +96,46 @@ def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):
     assert not cfg.train_dataloader.dataset.pipeline[1].with_mask
 
 
+def test_an_object_that_lost_its_outline_is_named_for_masks_and_trained_as_a_box_for_boxes(coco, tmp_path):
+    path = coco / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['segmentation'] = [[1, 1, 5, 5]]
+    path.write_text(json.dumps(content))
+    count = sum(len(json.loads(file.read_text())['annotations']) for file in path.parent.iterdir())
+    message = (
+        rf'1 of the {count} objects in .* have a box and no mask \(.*instances_train2017.json: annotation 100 .* has a '
+        r'polygon of 2 points .*\), but .* learns masks: mend these outlines, or train .*faster_rcnn.* boxes alone'
+    )
+    with pytest.raises(UserError, match=message):
+        planned(MASK_RCNN, coco, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    options = ['model.backbone.init_cfg=None']
+    _, plan = planned('configs/faster_rcnn_fasternet_t0.py', coco, tmp_path / 'out', options)
+    assert sum(map(sum, plan.data.class_counts.values())) == count
+
+
+def test_own_data_never_make_a_crowd_background_and_published_configs_are_as_published(coco, tmp_path):
+    published = load_config('configs/mask_rcnn_fasternet_t0.py').model.train_cfg
+    cfg, _ = planned(MASK_RCNN, coco, tmp_path / 'out')
+    for stage in ('rpn', 'rcnn'):
+        assert published[stage].assigner.type == 'MaxIoUAssigner'
+        ours = cfg.model.train_cfg[stage].assigner
+        assert ours == {**published[stage].assigner, 'type': 'fasternet_mm.IgnoringAssigner', 'ignore_iof_thr': 0.5}
+
+
+def test_crowds_are_left_out_of_what_sizes_and_the_split_are_chosen_by(coco, tmp_path):
+    path = coco / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    for record in content['annotations'][1:]:
+        record.update(iscrowd=1)
+    path.write_text(json.dumps(content))
+    _, plan = planned(MASK_RCNN, coco, tmp_path / 'out')
+    (sides,) = (picture.sides for picture in plan.pictures['train'] if picture.sides)
+    box = content['annotations'][0]['bbox']
+    assert sides == ((box[2] * box[3]) ** 0.5,)
+    assert sum(len(picture.labels) for picture in plan.pictures['train']) == 1
+
+
 def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
     path = coco / 'annotations/instances_train2017.json'
     content = json.loads(path.read_text())
