@@ -71,6 +71,9 @@ def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -
         )
         dataloader.dataset = ConfigDict(dataset)
     _spare_ignored_regions(cfg.model.get('train_cfg'))
+    if data.ignored['train']:
+        # Where a process gets nothing but images that a crowd covers, its classifier has nothing to learn in that step.
+        cfg.find_unused_parameters = True
     metric = ['bbox', 'segm'] if masks else ['bbox']
     evaluator = dict(type='fasternet_mm.CocoMetric', metric=metric)
     cfg.val_evaluator = ConfigDict(evaluator, ann_file=cfg.val_dataloader.dataset.ann_file)
