@@ -218,6 +218,17 @@ def test_difficult_objects_of_pascal_voc_and_labelme_are_no_objects(tmp_path):
         assert kinds == set()
 
 
+def test_an_object_of_labelme_is_difficult_where_a_part_of_it_is(tmp_path):
+    write_pictures(tmp_path, [NAME])
+    shapes = [
+        dict(label='bird', group_id=1, points=[[x, 5], [x + 9, 5], [x + 9, 20]], difficult=x > 9) for x in (5, 30)
+    ]
+    write_json(tmp_path / 'p00000.json', dict(shapes=shapes, imagePath=NAME))
+    data, _ = read(tmp_path)
+    assert [one['bbox'] for one in data.ignored['train']] == [[5, 5, 34, 15]]
+    assert data.objects == {'train': []}
+
+
 ATTRIBUTES = dict(attributes=dict(occluded=False))
 POLYGON = dict(segmentation=[[10, 20, 40, 20, 40, 35]])
 BRUSH = dict(segmentation=RLE, iscrowd=1)
@@ -357,6 +368,21 @@ def test_sizes_in_place_of_corners_are_asked_about(tmp_path):
     write_boxes(tmp_path, random_boxes(np.random.default_rng(1), 30, (64, 48), longest=0.3), 'Pascal VOC')
     (what,) = asked(tmp_path)
     assert 'are their numbers x, y, width, height? Pascal VOC has xmin, ymin, xmax, ymax' in what
+
+
+def test_four_swapped_boxes_may_be_sound_as_sizes_by_chance_and_are_sorted(tmp_path):
+    write_boxes(tmp_path, [[20, 15, 10, 5]] * 4, 'Pascal VOC')
+    assert asked(tmp_path) == []
+    data = read_own_data(str(tmp_path), True)
+    assert [one['bbox'] for one in data.objects['train']] == [[10, 5, 10, 10]] * 4
+
+
+def test_boxes_over_the_edge_of_which_some_cannot_be_corners_are_no_corners(tmp_path):
+    boxes = [[10, 10, 60, 45]] * 18 + [[50, 40, 30, 20]] * 2
+    write_boxes(tmp_path, boxes, 'COCO')
+    assert asked(tmp_path) == []
+    write_boxes(tmp_path / 'all', boxes[:18], 'COCO')
+    assert len(asked(tmp_path / 'all')) == 1
 
 
 SOUND = dict(COCO=lambda boxes: boxes, VIA=lambda boxes: boxes, YOLO=centres)
