@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .outlines import EDGE, are_four_numbers, are_numbers, extent
+from .outlines import EDGE, are_four_numbers, are_numbers, as_polygons, extent
 
 MOST = 0.5
 """The share of boxes that must be wrong as they were read before anything else is thought of."""
@@ -41,35 +41,33 @@ as they follow from the box x, y, width, height that was read."""
 
 
 class NumbersAsRead:
-    """The boxes of a split as they were read, nothing checked, in pixels.
+    """The boxes of a split as they were read, nothing checked.
 
     Attributes:
         relative: whether they were fractions of the image's size.
-        boxes: x, y, width, height of the boxes that the file states.
-        extents: the same, of all objects, by their outlines where they have no box.
-        sizes: of the boxes' images.
+        boxes: x, y, width, height in pixels, of outlines where an object has no box.
+        sizes: of the boxes' images: width and height.
+        stated: whether the file states the box.
     """
 
     def __init__(self, relative: bool):
         self.relative = relative
         self.boxes: list[list[float]] = []
         self.sizes: list[tuple[int, int]] = []
-        self.extents: list[list[float]] = []
+        self.stated: list[bool] = []
 
     def add(self, box: Any, segmentation: Any, size: tuple[int, int]) -> None:
         """Add an object of an image of that width and height."""
+        stated = are_four_numbers(box)
+        if not stated:
+            polygons = as_polygons(segmentation)
+            if not polygons or not all(are_numbers(polygon) and len(polygon) > 1 for polygon in polygons):
+                return
+            box = extent(polygons)
         scale = (*size, *size) if self.relative else (1, 1, 1, 1)
-        if are_four_numbers(box):
-            self.boxes.append([value * side for value, side in zip(box, scale)])
-            self.sizes.append(size)
-            self.extents.append(self.boxes[-1])
-        elif _are_polygons(segmentation):
-            self.extents.append([value * side for value, side in zip(extent(segmentation), scale)])
-
-
-def _are_polygons(segmentation: Any) -> bool:
-    polygons = segmentation if isinstance(segmentation, list) else []
-    return bool(polygons) and all(are_numbers(polygon) and len(polygon) > 1 for polygon in polygons)
+        self.boxes.append([value * side for value, side in zip(box, scale)])
+        self.sizes.append(size)
+        self.stated.append(stated)
 
 
 def notation_question(layout: str, numbers: NumbersAsRead) -> str | None:
@@ -78,40 +76,41 @@ def notation_question(layout: str, numbers: NumbersAsRead) -> str | None:
     Returns:
         A question, with ``{split}`` in the split's place.
     """
-    return _under_a_pixel(numbers) or _pixels_for_fractions(numbers) or _another_notation(layout, numbers)
-
-
-def _under_a_pixel(numbers: NumbersAsRead) -> str | None:
-    if not numbers.extents:
+    if not numbers.boxes:
         return None
-    extents = np.array(numbers.extents)
-    tiny = (np.abs(extents[:, 2:]).round(2) < 1).any(1)
+    boxes, sizes, stated = np.array(numbers.boxes, float), np.array(numbers.sizes), np.array(numbers.stated)
+    return (
+        _under_a_pixel(boxes, numbers.relative)
+        or (numbers.relative and _far_outside(boxes, sizes))
+        or _another_notation(layout, boxes[stated], sizes[stated])
+        or None
+    )
+
+
+def _under_a_pixel(boxes: np.ndarray, relative: bool) -> str | None:
+    tiny = (np.abs(boxes[:, 2:]).round(2) < 1).any(1)
     if tiny.mean() <= MOST:
         return None
     what = f'{tiny.sum()} of the {len(tiny)} objects of {{split}} are under a pixel'
-    fractions = ((extents[tiny] >= 0) & (extents[tiny] <= 1)).all(1).mean() > MOST
-    if fractions and not numbers.relative:
+    if not relative and ((boxes[tiny] >= 0) & (boxes[tiny] <= 1)).all(1).mean() > MOST:
         return f'{what}: are their coordinates fractions (0 to 1)? Pixels are needed'
     return f'{what}: nothing can be learnt from them'
 
 
-def _pixels_for_fractions(numbers: NumbersAsRead) -> str | None:
-    if not numbers.relative or not numbers.boxes:
-        return None
-    boxes, sizes = np.array(numbers.boxes), np.array(numbers.sizes)
-    beyond = ((boxes[:, :2] + boxes[:, 2:] / 2) > 2 * sizes).any(1)
-    if beyond.mean() <= MOST:
+def _far_outside(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
+    outside = ((boxes[:, :2] + boxes[:, 2:] / 2) > 2 * sizes).any(1)
+    if outside.mean() <= MOST:
         return None
     return (
-        f'{beyond.sum()} of the {len(boxes)} boxes of {{split}} are far outside of their images: are their coordinates '
-        'pixels? Fractions (0 to 1) are needed'
+        f'{outside.sum()} of the {len(boxes)} objects of {{split}} are far outside of their images: are their '
+        'coordinates pixels? Fractions (0 to 1) are needed'
     )
 
 
-def _another_notation(layout: str, numbers: NumbersAsRead) -> str | None:
-    if layout not in NOTATIONS or len(numbers.boxes) < AT_LEAST:
+def _another_notation(layout: str, boxes: np.ndarray, sizes: np.ndarray) -> str | None:
+    if layout not in NOTATIONS or len(boxes) < AT_LEAST:
         return None
-    (x, y, w, h), (width, height) = np.array(numbers.boxes).T, np.array(numbers.sizes).T
+    (x, y, w, h), (width, height) = boxes.T, sizes.T
     wrong = (w < 0) | (h < 0) | (x < -FAR * width) | (y < -FAR * height)
     wrong |= (x + w > (1 + FAR) * width) | (y + h > (1 + FAR) * height)
     needed, other, corners = NOTATIONS[layout]

@@ -6,6 +6,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hotcoco import mask as rle
@@ -97,7 +98,7 @@ def read_outline(
     """What COCO's ``segmentation`` says.
 
     Args:
-        segmentation: an RLE mask; polygons, each x, y, x, y, …; or the numbers of one polygon.
+        segmentation: an RLE mask; or polygons, as `as_polygons` understands them.
         scale: what x and y are multiplied by to be pixels.
         size: of the image: width and height.
         report: told of parts that are left out.
@@ -107,12 +108,30 @@ def read_outline(
     """
     if isinstance(segmentation, dict):
         return _read_mask(segmentation, size)
-    polygons = segmentation
-    if isinstance(segmentation, list) and not any(isinstance(part, list) for part in segmentation):
-        polygons = [segmentation]
-    if not isinstance(polygons, list) or not all(isinstance(part, list) for part in polygons):
+    polygons = as_polygons(segmentation)
+    if polygons is None:
         raise BadOutlineError('has a segmentation that is neither polygons nor RLE', Kind.MALFORMED)
-    return _read_polygons([polygon for polygon in polygons if polygon], scale, size, report)
+    return _read_polygons(polygons, scale, size, report)
+
+
+def as_polygons(segmentation: Any) -> list[list[Any]] | None:
+    """Polygons, each x, y, x, y, …, without empty ones; None where there are none.
+
+    The numbers of one polygon without a list around them are understood as well, and points that are pairs.
+    """
+    if not isinstance(segmentation, list):
+        return None
+    if all(isinstance(part, (int, float)) for part in segmentation):
+        return [segmentation]
+    if not all(isinstance(part, list) for part in segmentation):
+        return None
+    if len(segmentation) > 2 and _are_points(segmentation):
+        return [[*chain(*segmentation)]]
+    return [[*chain(*part)] if _are_points(part) else part for part in segmentation if part]
+
+
+def _are_points(values: list[Any]) -> bool:
+    return all(isinstance(value, list) and len(value) == 2 for value in values)
 
 
 def are_numbers(values: Any) -> bool:

@@ -96,8 +96,12 @@ def test_a_segmentation_that_says_no_more_than_the_box_is_none(segmentation, tmp
     assert kinds == set()
 
 
-def test_the_numbers_of_one_polygon_without_a_list_around_them_are_a_polygon(tmp_path):
-    coco(tmp_path, dict(segmentation=[10, 20, 40, 20, 40, 35]))
+POINTS = [[10, 20], [40, 20], [40, 35]]
+
+
+@pytest.mark.parametrize('segmentation', [[10, 20, 40, 20, 40, 35], POINTS, [POINTS]], ids=str)
+def test_one_polygon_without_a_list_around_it_and_points_as_pairs_are_polygons(segmentation, tmp_path):
+    coco(tmp_path, dict(segmentation=segmentation))
     annotation, kinds = only(tmp_path)
     assert annotation['segmentation'] == [[10, 20, 40, 20, 40, 35]]
     assert kinds == set()
@@ -139,6 +143,8 @@ BAD_OUTLINES = {
     'two points': [[10, 20, 11, 22]],
     'a line': [[10, 20, 20, 30, 30, 40]],
     'odd': [[10, 20, 30, 40, 50, 20, 1]],
+    'words in a list': ['a', 'b'],
+    'a mask in a list': [RLE],
     'text': [['a', 'b', 'c', 'd', 'e', 'f']],
     'a short mask': dict(size=[48, 64], counts=[5]),
     'a turned mask': dict(RLE, size=[64, 48]),
@@ -332,6 +338,11 @@ def centres(boxes, size=(64, 48)):
     return [[(x + w / 2) / size[0], (y + h / 2) / size[1], w / size[0], h / size[1]] for x, y, w, h in boxes]
 
 
+def rim(box):
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
 def fractions(boxes, size=(64, 48)):
     return [[value / size[place % 2] for place, value in enumerate(box)] for box in boxes]
 
@@ -352,6 +363,8 @@ MISREAD = {
         'are their numbers x1, y1, x2, y2? YOLO has cen',
     ),
     'YOLO, pixels': ('YOLO', lambda boxes: boxes, 'are their coordinates pixels? Fractions (0 to 1) are needed'),
+    'YOLO, outlines in pixels': ('YOLO', lambda boxes: [rim(box) for box in boxes], 'are their coordinates pixels?'),
+    'YOLO, fractions of fractions': ('YOLO', lambda boxes: fractions(centres(boxes)), 'nothing can be learnt'),
 }
 
 
