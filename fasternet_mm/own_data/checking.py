@@ -41,9 +41,9 @@ def check_own_data(data: Instances | LabelMaps, thorough: bool) -> list[Problem]
 def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
     counts = data.class_counts['train']
     if not any(counts):
-        ignored = len(data.ignored['train']) if isinstance(data, Instances) else 0
+        ignored = len(data.ignored_regions['train']) if isinstance(data, Instances) else 0
         what = (
-            f'all {ignored} usable objects of train are crowds or difficult, which are not trained'
+            f'all {ignored} objects of train are crowds, difficult or of an unusable outline, which are not trained'
             if ignored
             else 'has no sound annotation in train'
         )

@@ -71,7 +71,7 @@ def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -
         )
         dataloader.dataset = ConfigDict(dataset)
     _spare_ignored_regions(cfg.model.get('train_cfg'))
-    if data.ignored['train']:
+    if data.ignored_regions['train']:
         # Where a process gets nothing but images that a crowd covers, its classifier has nothing to learn in that step.
         cfg.find_unused_parameters = True
     metric = ['bbox', 'segm'] if masks else ['bbox']

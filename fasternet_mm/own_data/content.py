@@ -96,7 +96,7 @@ class Instances:
         return {split: [one for one in self._annotations(split) if not one['iscrowd']] for split in self.splits}
 
     @property
-    def ignored(self) -> dict[str, list[dict[str, Any]]]:
+    def ignored_regions(self) -> dict[str, list[dict[str, Any]]]:
         """The annotations that are neither trained nor scored, by split: crowds and difficult objects."""
         return {split: [one for one in self._annotations(split) if one['iscrowd']] for split in self.splits}
 

@@ -27,7 +27,7 @@ def summary_table(data: Instances | LabelMaps) -> str:
             rows['objects with outlines'] = outlined
         if any(boxed.values()) or not any(outlined.values()):
             rows['objects with boxes'] = boxed
-        ignored = {split: len(part) for split, part in data.ignored.items()}
+        ignored = {split: len(part) for split, part in data.ignored_regions.items()}
         if any(ignored.values()):
             rows['crowds or difficult, neither trained nor scored'] = ignored
     class_counts = data.class_counts

@@ -105,7 +105,7 @@ def test_difficult_objects_of_pascal_voc(tmp_path):
         count = (0, 1, 9)[number % 3]  # none, one or all of a file
         file.write_text(file.read_text().replace('<difficult>0', '<difficult>1', count))
     data, cfg = planned(FASTER_RCNN, tmp_path / 'data', tmp_path / 'out')
-    assert len(data.ignored['train']) > 2
+    assert len(data.ignored_regions['train']) > 2
     compare(data, cfg)
 
 
@@ -132,7 +132,7 @@ def test_crowds_rle_and_tiny_boxes_of_coco(config, tmp_path):
     edit(tmp_path / 'data/annotations/instances_train2017.json', change)
     data, cfg = planned(config, tmp_path / 'data', tmp_path / 'out')
     assert data.with_masks
-    assert len(data.ignored['train']) == 5
+    assert len(data.ignored_regions['train']) == 5
     compare(data, cfg)
 
 

@@ -166,7 +166,7 @@ def test_a_bad_outline_beside_a_sound_box_leaves_the_box(shape, tmp_path):
 def test_where_an_outline_of_two_points_is_all_there_is_its_place_is_ignored(tmp_path):
     coco(tmp_path, dict(segmentation=[[10, 20, 40, 35]], bbox=None), {})
     data, kinds = read(tmp_path)
-    assert [one['bbox'] for one in data.ignored['train']] == [BOX]
+    assert [one['bbox'] for one in data.ignored_regions['train']] == [BOX]
     assert len(data.objects['train']) == 1
     assert kinds == {Kind.BAD_OUTLINE}
 
@@ -201,7 +201,7 @@ def test_anything_else_is_neither(neither):
 def test_crowds_and_what_converters_call_ignored_are_no_objects(flag, tmp_path):
     coco(tmp_path, {flag: 1}, {flag: '0'})
     data, kinds = read(tmp_path)
-    assert len(data.ignored['train']) == len(data.objects['train']) == 1
+    assert len(data.ignored_regions['train']) == len(data.objects['train']) == 1
     assert data.class_counts == {'train': [1, 0, 0]}
     assert kinds == set()
 
@@ -219,7 +219,7 @@ def test_difficult_objects_of_pascal_voc_and_labelme_are_no_objects(tmp_path):
     write_json(tmp_path / 'labelme/p00000.json', dict(shapes=shapes, imagePath=NAME))
     for layout in ('voc', 'labelme'):
         data, kinds = read(tmp_path / layout)
-        assert [one['bbox'] for one in data.ignored['train']] == [BOX], layout
+        assert [one['bbox'] for one in data.ignored_regions['train']] == [BOX], layout
         assert data.class_counts == {'train': [1]}
         assert kinds == set()
 
@@ -231,7 +231,7 @@ def test_an_object_of_labelme_is_difficult_where_a_part_of_it_is(tmp_path):
     ]
     write_json(tmp_path / 'p00000.json', dict(shapes=shapes, imagePath=NAME))
     data, _ = read(tmp_path)
-    assert [one['bbox'] for one in data.ignored['train']] == [[5, 5, 34, 15]]
+    assert [one['bbox'] for one in data.ignored_regions['train']] == [[5, 5, 34, 15]]
     assert data.objects == {'train': []}
 
 
@@ -254,7 +254,7 @@ def test_rle_masks_that_are_the_crowds_of_a_labelling_tool_are_objects(records, 
     coco(tmp_path, *records)
     data, kinds = read(tmp_path)
     crowds = sum(record.get('iscrowd', 0) for record in records)
-    assert len(data.ignored['train']) == (0 if masks else crowds)
+    assert len(data.ignored_regions['train']) == (0 if masks else crowds)
     assert (Kind.BRUSH_MASKS in kinds) == masks
 
 
@@ -262,7 +262,7 @@ def test_data_of_crowds_alone_have_nothing_to_learn_from_and_say_why(tmp_path):
     coco(tmp_path, dict(iscrowd=1), dict(iscrowd='1'))
     problems = check_own_data(read_own_data(str(tmp_path), True), thorough=False)
     (named,) = [str(problem) for problem in problems if problem.kind is Kind.NOTHING_TO_LEARN]
-    assert 'all 2 usable objects of train are crowds or difficult, which are not trained' in named
+    assert 'all 2 objects of train are crowds, difficult or of an unusable outline, which are not trained' in named
 
 
 def test_images_of_crowds_alone_have_annotations_but_nothing_to_train_on(tmp_path):
