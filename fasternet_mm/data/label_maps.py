@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from textwrap import shorten
 from typing import Any
 
-from mmengine.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import DATASETS, METRICS
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
@@ -43,19 +46,62 @@ def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None
     return data
 
 
+def ignored_label(cfg: Config, split: str) -> int:
+    """The label that does not count, for the losses of a segmenter's heads, its padding and the metrics of a split.
+
+    Raises:
+        UserError: they contradict each other.
+    """
+    places = dict(_ignored_labels(cfg, split))
+    first, ignored = next(iter(places.items()), ('', 255))
+    for place, label in places.items():
+        if label != ignored:
+            raise UserError(
+                f'{place}={label}, but {first}={ignored}, so pixels that count for the one do not for the other: set '
+                f'{place}={ignored}, or both to the label that does not count'
+            )
+    return ignored
+
+
+def _ignored_labels(cfg: Config, split: str) -> Iterator[tuple[str, int]]:
+    model = cfg.get('model', {})
+    for name in ('decode_head', 'auxiliary_head'):
+        for place, head in _parts(f'model.{name}', model.get(name)):
+            yield f'{place}.ignore_index', head.get('ignore_index', 255)
+    if model.get('data_preprocessor'):
+        yield 'model.data_preprocessor.seg_pad_val', model.data_preprocessor.get('seg_pad_val', 255)
+    evaluator = cfg.get(f'{split}_evaluator')
+    metrics = evaluator.get('metrics') if hasattr(evaluator, 'get') else None
+    for place, metric in _parts(f'{split}_evaluator' + ('.metrics' if metrics else ''), metrics or evaluator):
+        kind = metric.type if '.' in metric.type else f'{cfg.get("default_scope", "mmengine")}.{metric.type}'
+        option = inspect.signature(METRICS.get(kind) or object).parameters.get('ignore_index')
+        if option:
+            yield f'{place}.ignore_index', metric.get('ignore_index', option.default)
+
+
+def _parts(place: str, config: Any) -> Iterator[tuple[str, Any]]:
+    """A part of a config that may be one, a list, or missing."""
+    if isinstance(config, (list, tuple)):
+        for number, part in enumerate(config):
+            yield f'{place}.{number}', part
+    elif config:
+        yield place, config
+
+
 def check_label_maps(key: str, data: BaseSegDataset, ignored: int) -> None:
     """Check that every picture has a label map, of its size, in which each pixel is a class or ignored.
 
     Args:
         key: where the config has the data set, for messages.
         data: what `build_seg_dataset` gave.
-        ignored: the label that the heads' losses leave out; MMSegmentation's data sets have an ``ignore_index`` too,
-            which nothing reads.
+        ignored: the label that does not count, by `ignored_label`; MMSegmentation's data sets have an ``ignore_index``
+            too, which nothing reads.
 
     Raises:
-        UserError: what is wrong with the first bad label map, and how many are bad.
+        UserError: what is wrong with the first bad label map, and how many are bad; or 8 bits, which MMSegmentation
+            reads, do not hold the labels.
     """
-    allowed, rule = _allowed_labels(data, ignored)
+    allowed, rule = _allowed_labels(key, data, ignored)
     count = len(data.data_list)
     found = in_threads(
         lambda pair: _problem(pair['img_path'], pair['seg_map_path'], allowed, rule),
@@ -67,10 +113,20 @@ def check_label_maps(key: str, data: BaseSegDataset, ignored: int) -> None:
         raise UserError(f'{problems[0]} ({len(problems)} of the {count} label maps of {key} are bad)')
 
 
-def _allowed_labels(data: BaseSegDataset, ignored: int) -> tuple[set[int], str]:
+def _allowed_labels(key: str, data: BaseSegDataset, ignored: int) -> tuple[set[int], str]:
     first = int(data.reduce_zero_label)
     # Label maps number the type's own classes, of which the config may choose some.
     last = first + len(data.label_map or data.metainfo['classes']) - 1
+    if last >= 255:
+        raise UserError(
+            f'{key} has labels up to {last}, but MMSegmentation reads label maps as 8 bits, 0 to 254 and 255 where a '
+            'pixel does not count: have fewer classes'
+        )
+    if data.reduce_zero_label and ignored != 255:
+        raise UserError(
+            f'{key} has reduce_zero_label=True, by which the labels 0 and 255 become 255, but the heads, padding and '
+            f'metrics ignore {ignored}: set them to 255'
+        )
     left_out = [0, 255] if data.reduce_zero_label else [ignored]
     rule = f'{first} to {last} are classes, {" and ".join(map(str, left_out))} ignored'
     return {*range(first, last + 1), *left_out}, f'{rule} (reduce_zero_label={data.reduce_zero_label})'

@@ -88,16 +88,72 @@ def test_of_many_strange_labels_a_few_are_named(cfg, tmp_path):
 
 
 def test_the_label_that_the_head_ignores_is_allowed_and_no_other(cfg, tmp_path):
-    cfg.model.update(data_preprocessor=dict(seg_pad_val=11), decode_head=dict(num_classes=3, ignore_index=11))
+    head = dict(num_classes=3, ignore_index=11)
+    cfg.model = dict(data_preprocessor=dict(seg_pad_val=11), decode_head=head, auxiliary_head=[head])
     assert 'a.png has the labels 255, but 0 to 2 are classes, 11 ignored' in message_of(cfg)
     for name in 'abcd':
         save(tmp_path, name, labels(0, 1, 11))
     check_data(cfg, ['train'])
 
 
-def test_padding_that_would_count_as_a_class_is_told(cfg):
-    cfg.model.update(data_preprocessor=dict(size=(64, 64)), decode_head=[dict(num_classes=3, ignore_index=11)])
-    assert 'set model.data_preprocessor.seg_pad_val=11' in message_of(cfg)
+IGNORING = {
+    'model.decode_head.ignore_index': 11,
+    'model.auxiliary_head.0.ignore_index': 11,
+    'model.auxiliary_head.1.ignore_index': 11,
+    'model.data_preprocessor.seg_pad_val': 11,
+    'val_evaluator.ignore_index': 11,
+}
+
+
+@pytest.mark.parametrize('place', [*IGNORING][1:])
+@pytest.mark.parametrize('other', [255, None])
+def test_parts_that_ignore_different_labels_are_refused(cfg, tmp_path, place, other):
+    for name in 'abcd':
+        save(tmp_path, name, labels(0, 1, 11))
+    cfg.val_dataloader, cfg.val_evaluator = cfg.train_dataloader, dict(type='IoUMetric', iou_metrics=['mIoU'])
+    cfg.model.data_preprocessor = dict(size=(64, 64))
+    cfg.merge_from_dict(IGNORING)
+    check_data(cfg, ['train', 'val'])
+    if other is None:  # left to the default
+        parent, name = place.rsplit('.', 1)
+        node = cfg
+        for part in parent.split('.'):
+            node = node[int(part)] if part.isdigit() else node[part]
+        del node[name]
+    else:
+        cfg.merge_from_dict({place: other})
+    with pytest.raises(UserError) as error:
+        check_data(cfg, ['train', 'val'])
+    assert str(error.value) == (
+        f'{place}=255, but model.decode_head.ignore_index=11, so pixels that count for the one do not for the other: '
+        f'set {place}=11, or both to the label that does not count'
+    )
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'place'),
+    [
+        ([dict(type='IoUMetric'), dict(type='IoUMetric', ignore_index=3)], 'val_evaluator.1.ignore_index'),
+        (dict(metrics=[dict(type='IoUMetric', ignore_index=3)]), 'val_evaluator.metrics.0.ignore_index'),
+        (dict(type='CityscapesMetric', output_dir='x', ignore_index=3), 'val_evaluator.ignore_index'),
+    ],
+)
+def test_each_of_several_metrics_must_ignore_what_the_heads_do(cfg, evaluator, place):
+    cfg.val_dataloader, cfg.val_evaluator = cfg.train_dataloader, evaluator
+    with pytest.raises(UserError, match=f'^{place}=3, but model.decode_head.ignore_index=255'):
+        check_data(cfg, ['val'])
+
+
+def test_reduce_zero_label_ignores_255(cfg, ade, tmp_path):
+    cfg.model = dict(decode_head=dict(num_classes=150, ignore_index=11))
+    assert 'by which the labels 0 and 255 become 255, but the heads, padding and metrics ignore 11' in message_of(cfg)
+
+
+def test_more_classes_than_8_bits_hold_are_refused(cfg, dataset, tmp_path):
+    save(tmp_path, 'a', np.full((HEIGHT, WIDTH), 300, np.uint16))
+    dataset.metainfo.classes = [f'c{number}' for number in range(301)]
+    cfg.model = dict(decode_head=dict(num_classes=301))
+    assert 'has labels up to 300, but MMSegmentation reads label maps as 8 bits' in message_of(cfg)
 
 
 def test_with_reduce_zero_label_zero_is_allowed_and_classes_count_from_one(cfg, ade, tmp_path):
