@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import shorten
 from typing import Any
 
+from mmcv import rescale_size
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from ..models.backbone import MIN_INPUT_SIZE
 from .parallel import in_threads
 from .picture_files import ONE_CHANNEL, labels_in, size_as_read
 
@@ -88,7 +90,7 @@ def _parts(place: str, config: Any) -> Iterator[tuple[str, Any]]:
         yield place, config
 
 
-def check_label_maps(key: str, data: BaseSegDataset, ignored: int) -> None:
+def check_label_maps(key: str, data: BaseSegDataset, ignored: int, pipeline: Sequence[Any] = ()) -> None:
     """Check that every picture has a label map, of its size, in which each pixel is a class or ignored.
 
     Args:
@@ -96,6 +98,8 @@ def check_label_maps(key: str, data: BaseSegDataset, ignored: int) -> None:
         data: what `build_seg_dataset` gave.
         ignored: the label that does not count, by `ignored_label`; MMSegmentation's data sets have an ``ignore_index``
             too, which nothing reads.
+        pipeline: what makes an image smaller or larger before FasterNet takes it, which needs 32 pixels each way.
+            Default: not checked.
 
     Raises:
         UserError: what is wrong with the first bad label map, and how many are bad; or 8 bits, which MMSegmentation
@@ -104,7 +108,7 @@ def check_label_maps(key: str, data: BaseSegDataset, ignored: int) -> None:
     allowed, rule = _allowed_labels(key, data, ignored)
     count = len(data.data_list)
     found = in_threads(
-        lambda pair: _problem(pair['img_path'], pair['seg_map_path'], allowed, rule),
+        lambda pair: _problem(pair['img_path'], pair['seg_map_path'], allowed, rule, pipeline),
         data.data_list,
         'checking label maps',
     )
@@ -132,11 +136,17 @@ def _allowed_labels(key: str, data: BaseSegDataset, ignored: int) -> tuple[set[i
     return {*range(first, last + 1), *left_out}, f'{rule} (reduce_zero_label={data.reduce_zero_label})'
 
 
-def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | None:
+def _problem(picture: str, labels: str, allowed: set[int], rule: str, pipeline: Sequence[Any]) -> str | None:
     path = picture
     try:
         with Image.open(path) as image:
             size = size_as_read(image)
+        width, height = _resized(size, pipeline)
+        if pipeline and min(width, height) < MIN_INPUT_SIZE:
+            return (
+                f'{path} of {size[0]}x{size[1]} pixels becomes {width}x{height}, too small for FasterNet, which takes '
+                f'{MIN_INPUT_SIZE}x{MIN_INPUT_SIZE} or more: leave it out, or make the scale of Resize larger'
+            )
         path = labels
         with Image.open(path) as image:
             if image.mode not in ONE_CHANNEL:
@@ -152,3 +162,11 @@ def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | N
         return f'{path} cannot be read: {error}'
     few = ', '.join(map(str, strange[:5])) + (', …' if len(strange) > 5 else '')
     return f'{path} has the labels {few}, but {rule}' if strange else None
+
+
+def _resized(size: tuple[int, int], pipeline: Sequence[Any]) -> tuple[int, int]:
+    """Width and height after the ``Resize`` of a pipeline."""
+    for step in pipeline:
+        if str(step['type']).endswith('Resize') and step.get('scale'):
+            size = rescale_size(size, tuple(step['scale'])) if step.get('keep_ratio') else tuple(step['scale'])
+    return size

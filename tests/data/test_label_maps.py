@@ -358,3 +358,17 @@ def test_training_on_broken_label_maps_ends_with_one_line_and_nothing_written(
     assert error.startswith(f'train.py: error: {tmp_path}/labels/c.png has the labels 7, but 0 to 6 are classes')
     assert error.endswith('(1 of the 4 label maps of train_dataloader.dataset are bad)')
     assert not work.exists()
+
+
+@pytest.mark.parametrize(('scale', 'becomes'), [(None, '30x20'), ((45, 45), '45x30'), ((100, 31), '47x31')])
+def test_images_that_fasternet_cannot_take_are_named_before_a_run(cfg, dataset, scale, becomes):
+    cfg.model.backbone = dict(type='fasternet_mm.FasterNet')
+    if scale:
+        dataset.pipeline = [*dataset.pipeline, dict(type='Resize', scale=scale, keep_ratio=True)]
+    cfg.val_dataloader, cfg.val_evaluator = dict(dataset=dataset), dict(type='IoUMetric')
+    with pytest.raises(UserError, match=f'a.jpg of 30x20 pixels becomes {becomes}, too small for FasterNet'):
+        check_data(cfg, ['val'])
+    check_data(cfg, ['train'])  # there they are padded
+    dataset.pipeline = [*dataset.pipeline[:2], dict(type='Resize', scale=(100, 32), keep_ratio=True)]
+    cfg.val_dataloader.dataset = dataset
+    check_data(cfg, ['val'])
