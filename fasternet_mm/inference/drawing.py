@@ -169,7 +169,9 @@ class DrawPredictionsHook(Hook):
         for sample in outputs:
             name = self.names[sample.img_path]
             out_file = self.out_dir / ('sheet-1.png' if name == 'sheet' else f'{name}.png')
-            write_drawing(out_file, draw_beside_truth(sample.cpu(), runner.visualizer.dataset_meta, self.score_thr))
+            # The visualizer knows the classes in the first process alone.
+            meta = runner.test_dataloader.dataset.metainfo
+            write_drawing(out_file, draw_beside_truth(sample.cpu(), meta, self.score_thr))
             self.drawings.append(out_file)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:

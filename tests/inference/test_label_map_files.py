@@ -25,9 +25,11 @@ def images(tmp_path):
 def run(hook, images, label, **meta):
     """Test on these images as MMEngine's loop does; ``label`` gives the class predicted for each."""
     records = [dict(img_path=path) for path in images]
-    dataset = type('Data', (), dict(__len__=lambda _: len(records), get_data_info=lambda _, i: records[i]))()
+    methods = dict(__len__=lambda _: len(records), get_data_info=lambda _, number: records[number])
+    dataset = type('Data', (), dict(metainfo=META, **methods))()
     loader = SimpleNamespace(dataset=dataset)
-    runner = SimpleNamespace(test_dataloader=loader, rank=0, visualizer=SimpleNamespace(dataset_meta=META))
+    visualizer = SimpleNamespace(dataset_meta=None)  # as in all processes but the first
+    runner = SimpleNamespace(test_dataloader=loader, rank=0, visualizer=visualizer)
     hook.before_test_epoch(runner)
     for number, path in enumerate(images):
         sample = SegDataSample(metainfo=dict(img_path=path, **meta))
