@@ -58,7 +58,8 @@ def _check_dataset(cfg: Config, split: str, key: str, dataset: Any) -> None:
         data = build_seg_dataset(key, kind, dataset)
         if data is not None:
             check_heads(cfg, key, data.metainfo['classes'])
-            check_label_maps(key, data, ignored_label(cfg, split), _pipeline_of_small(cfg, split, dataset))
+            ignored = ignored_label(cfg, split, key, dataset.pipeline)
+            check_label_maps(key, data, ignored, _pipeline_of_small(cfg, split, dataset))
 
 
 def _pipeline_of_small(cfg: Config, split: str, dataset: Any) -> Sequence[Any]:

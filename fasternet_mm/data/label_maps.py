@@ -9,7 +9,7 @@ from typing import Any
 
 from mmcv import rescale_size
 from mmengine.config import Config
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, TRANSFORMS, Registry
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
@@ -48,13 +48,19 @@ def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None
     return data
 
 
-def ignored_label(cfg: Config, split: str) -> int:
+def ignored_label(cfg: Config, split: str, key: str = '', pipeline: Sequence[Any] = ()) -> int:
     """The label that does not count, for the losses of a segmenter's heads, its padding and the metrics of a split.
+
+    Args:
+        cfg: of the segmenter.
+        split: 'train', 'val' or 'test'.
+        key: where the config has the data set of the split, for messages.
+        pipeline: of that data set, whose steps may pad too.
 
     Raises:
         UserError: they contradict each other.
     """
-    places = dict(_ignored_labels(cfg, split))
+    places = dict(_ignored_labels(cfg, split, key, pipeline))
     first, ignored = next(iter(places.items()), ('', 255))
     for place, label in places.items():
         if label != ignored:
@@ -65,7 +71,7 @@ def ignored_label(cfg: Config, split: str) -> int:
     return ignored
 
 
-def _ignored_labels(cfg: Config, split: str) -> Iterator[tuple[str, int]]:
+def _ignored_labels(cfg: Config, split: str, key: str, pipeline: Sequence[Any]) -> Iterator[tuple[str, int]]:
     model = cfg.get('model', {})
     for name in ('decode_head', 'auxiliary_head'):
         for place, head in _parts(f'model.{name}', model.get(name)):
@@ -75,10 +81,20 @@ def _ignored_labels(cfg: Config, split: str) -> Iterator[tuple[str, int]]:
     evaluator = cfg.get(f'{split}_evaluator')
     metrics = evaluator.get('metrics') if hasattr(evaluator, 'get') else None
     for place, metric in _parts(f'{split}_evaluator' + ('.metrics' if metrics else ''), metrics or evaluator):
-        kind = metric.type if '.' in metric.type else f'{cfg.get("default_scope", "mmengine")}.{metric.type}'
-        option = inspect.signature(METRICS.get(kind) or object).parameters.get('ignore_index')
-        if option:
-            yield f'{place}.ignore_index', metric.get('ignore_index', option.default)
+        yield from _setting(cfg, METRICS, place, metric, 'ignore_index')
+    for place, step in _parts(f'{key}.pipeline', list(pipeline)):
+        yield from _setting(cfg, TRANSFORMS, place, step, 'seg_pad_val')
+        for where, padding in _setting(cfg, TRANSFORMS, place, step, 'pad_val'):
+            if isinstance(padding, dict) and 'seg' in padding:
+                yield f'{where}.seg', padding['seg']
+
+
+def _setting(cfg: Config, registry: Registry, place: str, part: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """An option of a part of a config, or its default, where the part's class has it."""
+    kind = part['type'] if '.' in part['type'] else f'{cfg.get("default_scope", "mmengine")}.{part["type"]}'
+    option = inspect.signature(registry.get(kind) or object).parameters.get(name)
+    if option:
+        yield f'{place}.{name}', part.get(name, option.default)
 
 
 def _parts(place: str, config: Any) -> Iterator[tuple[str, Any]]:

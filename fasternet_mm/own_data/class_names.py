@@ -62,12 +62,10 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
     if not files:
         return None
     file = min(files, key=lambda file: (file.count('/'), CLASS_FILES.index(posixpath.basename(file))))
-    shown = folder.shown(file)
-    try:
-        text = (folder.root / file).read_text('utf-8-sig')
-    except (OSError, ValueError) as error:
-        raise UserError(f'{shown} is not a text file that can be read ({error})') from error
-    lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip()[0] != '#']
+    shown, lines = folder.shown(file), _lines(folder, file)
+    for other in files:
+        if posixpath.basename(other) == posixpath.basename(file) and _lines(folder, other) != lines:
+            raise UserError(f'{shown} and {folder.shown(other)} differ: leave one, which is for all label maps')
     if lines and _is_heading(lines[0], file):
         del lines[0]
     rows = [_parse(line) for line in lines]
@@ -95,6 +93,14 @@ def default_palette(count: int) -> list[Colour]:
     """Colours that differ from their neighbours: hues a golden angle apart."""
     hues = ((number * 0.618034) % 1 for number in range(count))
     return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)) for hue in hues]
+
+
+def _lines(folder: DataFolder, file: str) -> list[str]:
+    try:
+        text = (folder.root / file).read_text('utf-8-sig')
+    except (OSError, ValueError) as error:
+        raise UserError(f'{folder.shown(file)} is not a text file that can be read ({error})') from error
+    return [line.strip() for line in text.splitlines() if line.strip() and line.strip()[0] != '#']
 
 
 def _words(line: str) -> list[str]:

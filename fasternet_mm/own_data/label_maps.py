@@ -501,8 +501,9 @@ def _strange(data: LabelMaps, names: ClassFile | None, strange: set[Value]) -> s
     if data.layout == COLOURS:
         return f'has the colours {_few(sorted(strange))}, which are no class{cause}'
     ignored = [value for value, label in data.labels.items() if label == UNUSED]
-    if names and names.labels and not cause:
-        cause = f': give them a line in {names.file}, as in "{min(strange)} void" where they do not count'
+    if names and not cause:
+        line = f', as in "{min(strange)} void"' if names.labels else ''
+        cause = f': give each a line in {names.file}{line}, or train with --ignore-label {max(strange)}'
     return (
         f'has the labels {_few(sorted(strange))}, but {_ranges(data.labels.keys() - {*ignored})} are classes, '
         f'{_ranges(ignored) or "none"} ignored{cause}'

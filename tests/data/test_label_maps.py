@@ -1,3 +1,4 @@
+import re
 import runpy
 import sys
 
@@ -142,6 +143,21 @@ def test_each_of_several_metrics_must_ignore_what_the_heads_do(cfg, evaluator, p
     cfg.val_dataloader, cfg.val_evaluator = cfg.train_dataloader, evaluator
     with pytest.raises(UserError, match=f'^{place}=3, but model.decode_head.ignore_index=255'):
         check_data(cfg, ['val'])
+
+
+@pytest.mark.parametrize(
+    ('step', 'place'),
+    [
+        (dict(type='RandomRotate', prob=0.5, degree=10), 'seg_pad_val'),
+        (dict(type='Pad', size=(64, 64)), 'pad_val.seg'),
+        (dict(type='mmseg.RandomMosaic', prob=0.5, seg_pad_val=254), 'seg_pad_val'),
+    ],
+)
+def test_steps_that_pad_must_pad_with_what_the_heads_ignore(cfg, dataset, step, place):
+    dataset.pipeline = [*dataset.pipeline, step]
+    head = dict(num_classes=3, ignore_index=11)
+    cfg.model = dict(data_preprocessor=dict(seg_pad_val=11), decode_head=head)
+    assert re.match(f'train_dataloader.dataset.dataset.pipeline.2.{place}=25[45], but .*=11', message_of(cfg))
 
 
 def test_reduce_zero_label_ignores_255(cfg, ade, tmp_path):

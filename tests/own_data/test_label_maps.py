@@ -264,8 +264,19 @@ def test_numbers_in_a_file_of_classes_are_labels(text, tmp_path):
     save(tmp_path / 'labels/p00000.png', labels(1, 2))
     (problem,) = read_own_data(str(tmp_path), False).problems
     assert problem.severe
-    assert 'has the labels 0, but 1 to 2 are classes, 255 ignored: give them a line in ' in str(problem)
+    assert 'has the labels 0, but 1 to 2 are classes, 255 ignored: give each a line in ' in str(problem)
     assert 'as in "0 void"' in str(problem)
+
+
+def test_files_of_classes_that_differ_from_folder_to_folder_are_refused(tmp_path):
+    for split, number in (('train', 0), ('valid', 1)):
+        name = f'p0000{number}.png'
+        pair(tmp_path, f'{split}/images/{name}', f'{split}/masks/{name}', labels(0, 1))
+        (tmp_path / split / '_classes.csv').write_text('Pixel Value, Class\n0, road\n1, sky\n')
+    assert read(tmp_path).classes == ['road', 'sky']
+    (tmp_path / 'valid/_classes.csv').write_text('Pixel Value, Class\n0, sky\n1, road\n')
+    with pytest.raises(UserError, match=r'train/_classes.csv and .*valid/_classes.csv differ: leave one'):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
