@@ -13,7 +13,7 @@ from ..data.checks import set_class_count
 from ..engine.storage import write_atomically
 from .class_names import default_palette
 from .content import Instances, LabelMaps
-from .label_maps import UNUSED
+from .label_values import UNUSED
 from .recipe import Recipe
 
 
