@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError
+from ..models.backbone import MIN_INPUT_SIZE
 from .coco import read_annotations
 from .label_maps import build_seg_dataset, check_label_maps, ignored_label
 
@@ -59,15 +60,15 @@ def _check_dataset(cfg: Config, split: str, key: str, dataset: Any) -> None:
         if data is not None:
             check_heads(cfg, key, data.metainfo['classes'])
             ignored = ignored_label(cfg, split, key, dataset.pipeline)
-            check_label_maps(key, data, ignored, _pipeline_of_small(cfg, split, dataset))
+            check_label_maps(key, data, ignored, dataset.pipeline, _least_side(cfg, split))
 
 
-def _pipeline_of_small(cfg: Config, split: str, dataset: Any) -> Sequence[Any]:
-    """The pipeline that may leave images too small for FasterNet: in training they are padded."""
+def _least_side(cfg: Config, split: str) -> int:
+    """What an image must have each way after it is resized: in training it is padded to more."""
     model = cfg.get('model', {})
-    padded = (model.get('data_preprocessor') or {}).get('test_cfg')
+    padded = split == 'train' or (model.get('data_preprocessor') or {}).get('test_cfg')
     is_ours = str((model.get('backbone') or {}).get('type')).endswith('FasterNet')
-    return dataset.pipeline if is_ours and split != 'train' and not padded else ()
+    return MIN_INPUT_SIZE if is_ours and not padded else 1
 
 
 def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:

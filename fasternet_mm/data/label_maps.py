@@ -10,13 +10,13 @@ from typing import Any
 from mmcv import rescale_size
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS, Registry
+from mmengine.utils import is_seq_of
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
-from ..models.backbone import MIN_INPUT_SIZE
 from .parallel import in_threads
-from .picture_files import ONE_CHANNEL, labels_in, size_as_read
+from .picture_files import ONE_CHANNEL, labels_in, picture_size, size_as_read
 
 
 def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None:
@@ -106,16 +106,18 @@ def _parts(place: str, config: Any) -> Iterator[tuple[str, Any]]:
         yield place, config
 
 
-def check_label_maps(key: str, data: BaseSegDataset, ignored: int, pipeline: Sequence[Any] = ()) -> None:
-    """Check that every picture has a label map, of its size, in which each pixel is a class or ignored.
+def check_label_maps(
+    key: str, data: BaseSegDataset, ignored: int, pipeline: Sequence[Any] = (), least_side: int = 1
+) -> None:
+    """Check that every image has a label map, of its size, in which each pixel is a class or ignored.
 
     Args:
         key: where the config has the data set, for messages.
         data: what `build_seg_dataset` gave.
         ignored: the label that does not count, by `ignored_label`; MMSegmentation's data sets have an ``ignore_index``
             too, which nothing reads.
-        pipeline: what makes an image smaller or larger before FasterNet takes it, which needs 32 pixels each way.
-            Default: not checked.
+        pipeline: of the data set; its steps may make an image too small.
+        least_side: pixels that an image must have each way after that.
 
     Raises:
         UserError: what is wrong with the first bad label map, and how many are bad; or 8 bits, which MMSegmentation
@@ -124,7 +126,10 @@ def check_label_maps(key: str, data: BaseSegDataset, ignored: int, pipeline: Seq
     allowed, rule = _allowed_labels(key, data, ignored)
     count = len(data.data_list)
     found = in_threads(
-        lambda pair: _problem(pair['img_path'], pair['seg_map_path'], allowed, rule, pipeline),
+        lambda pair: (
+            _problem(pair['img_path'], pair['seg_map_path'], allowed, rule)
+            or _too_small(pair['img_path'], pipeline, least_side)
+        ),
         data.data_list,
         'checking label maps',
     )
@@ -152,17 +157,11 @@ def _allowed_labels(key: str, data: BaseSegDataset, ignored: int) -> tuple[set[i
     return {*range(first, last + 1), *left_out}, f'{rule} (reduce_zero_label={data.reduce_zero_label})'
 
 
-def _problem(picture: str, labels: str, allowed: set[int], rule: str, pipeline: Sequence[Any]) -> str | None:
+def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | None:
     path = picture
     try:
         with Image.open(path) as image:
             size = size_as_read(image)
-        width, height = _resized(size, pipeline)
-        if pipeline and min(width, height) < MIN_INPUT_SIZE:
-            return (
-                f'{path} of {size[0]}x{size[1]} pixels becomes {width}x{height}, too small for FasterNet, which takes '
-                f'{MIN_INPUT_SIZE}x{MIN_INPUT_SIZE} or more: leave it out, or make the scale of Resize larger'
-            )
         path = labels
         with Image.open(path) as image:
             if image.mode not in ONE_CHANNEL:
@@ -180,9 +179,23 @@ def _problem(picture: str, labels: str, allowed: set[int], rule: str, pipeline: 
     return f'{path} has the labels {few}, but {rule}' if strange else None
 
 
+def _too_small(image: str, pipeline: Sequence[Any], least_side: int) -> str | None:
+    size = picture_size(image)
+    width, height = _resized(size, pipeline)
+    if min(width, height) >= least_side:
+        return None
+    return (
+        f'{image} of {size[0]}x{size[1]} pixels becomes {width}x{height}, and each side must have {least_side} or '
+        'more: leave it out, or make the scale of Resize larger'
+    )
+
+
 def _resized(size: tuple[int, int], pipeline: Sequence[Any]) -> tuple[int, int]:
-    """Width and height after the ``Resize`` of a pipeline."""
+    """Width and height at least after the steps of a pipeline that resize to one scale."""
     for step in pipeline:
-        if str(step['type']).endswith('Resize') and step.get('scale'):
-            size = rescale_size(size, tuple(step['scale'])) if step.get('keep_ratio') else tuple(step['scale'])
+        scale = step.get('scale')
+        if step['type'].split('.')[-1] in ('Resize', 'RandomResize') and is_seq_of(scale, int):
+            factor = step.get('ratio_range', (1, 1))[0]
+            scale = tuple(int(side * factor) for side in scale)
+            size = rescale_size(size, scale) if step.get('keep_ratio') else scale
     return size

@@ -382,9 +382,18 @@ def test_images_that_fasternet_cannot_take_are_named_before_a_run(cfg, dataset, 
     if scale:
         dataset.pipeline = [*dataset.pipeline, dict(type='Resize', scale=scale, keep_ratio=True)]
     cfg.val_dataloader, cfg.val_evaluator = dict(dataset=dataset), dict(type='IoUMetric')
-    with pytest.raises(UserError, match=f'a.jpg of 30x20 pixels becomes {becomes}, too small for FasterNet'):
+    with pytest.raises(UserError, match=f'a.jpg of 30x20 pixels becomes {becomes}, and each side must have 32'):
         check_data(cfg, ['val'])
     check_data(cfg, ['train'])  # there they are padded
     dataset.pipeline = [*dataset.pipeline[:2], dict(type='Resize', scale=(100, 32), keep_ratio=True)]
     cfg.val_dataloader.dataset = dataset
     check_data(cfg, ['val'])
+
+
+def test_images_of_which_resizing_leaves_nothing_are_named_before_training(cfg, dataset, tmp_path):
+    for folder, suffix, mode in (('images', 'jpg', 'RGB'), ('labels', 'png', 'L')):
+        Image.new(mode, (3000, 2)).save(tmp_path / folder / f'b.{suffix}')
+    resize = dict(type='RandomResize', scale=(640, 480), ratio_range=(0.5, 2.0), keep_ratio=True)
+    dataset.pipeline = [*dataset.pipeline, resize]
+    # 2 pixels · 320 / 3000 is rounded to 0.
+    assert 'b.jpg of 3000x2 pixels becomes 320x0, and each side must have 1 or more' in message_of(cfg)
