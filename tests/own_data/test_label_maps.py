@@ -474,6 +474,13 @@ def test_what_is_wrong_with_a_pair_is_named_and_it_is_left_out(change, kind, mes
     assert [picture.name for picture, _ in data.splits['train']] == ['p00001.png']
 
 
+def test_a_label_to_ignore_is_not_for_colours(tmp_path):
+    pair(tmp_path, array=colour_map(COLOURS))
+    (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
+    with pytest.raises(UserError, match=r'--ignore-label 1 is for labels, .* name the colour void'):
+        read(tmp_path, 1)
+
+
 def test_a_colour_that_is_no_class_is_named(tmp_path):
     pair(tmp_path, array=colour_map([*COLOURS, (1, 2, 3)]))
     (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
