@@ -139,13 +139,19 @@ def test_label_maps_set_heads_crops_and_the_ignored_label(label_maps, tmp_path):
     assert sample['data_samples'].gt_sem_seg.data.unique().numel() > 1
 
 
+@pytest.mark.parametrize('by_name', [False, True])
 @pytest.mark.parametrize('ignored', [0, 3, 6, 11, 255])
-def test_predictions_that_are_right_wherever_it_counts_score_100_whatever_is_ignored(ignored, label_maps, tmp_path):
+def test_predictions_that_are_right_wherever_it_counts_score_100_whatever_is_ignored(
+    ignored, by_name, label_maps, tmp_path
+):
     for path in label_maps.glob('labels/*/*.png'):
         labels = np.array(Image.open(path))
         labels[:20] = ignored
         Image.fromarray(labels).save(path)
-    cfg, plan = planned(UPERNET, label_maps, tmp_path / 'out', ignored=ignored)
+    if by_name:
+        names = {**{label: f'c{label}' for label in range(7)}, ignored: 'void'}
+        (label_maps / 'classes.txt').write_text(''.join(f'{label} {name}\n' for label, name in names.items()))
+    cfg, plan = planned(UPERNET, label_maps, tmp_path / 'out', ignored=None if by_name else ignored)
     check_data(cfg, ('train', 'val', 'test'))
     assert len(plan.data.classes) == 7 - (ignored < 7)
     init_default_scope('mmseg')
