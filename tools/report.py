@@ -9,7 +9,7 @@ EPILOG = """examples:
   python tools/report.py results.json data/coco/annotations/instances_val2017.json --pictures data/coco/val2017
       detections: COCO results of any model, as tools/test.py --out writes them
   python tools/report.py label_maps/ data/ade/ADEChallengeData2016/annotations/validation --reduce-zero-label
-      label maps: PNGs in two folders, of the same names
+      label maps: PNGs in two folders, of the same names, in the same folders below
   python tools/report.py results.json val.json --work-dir work_dirs/mask_rcnn_fasternet_s
       … with the training curves
 
@@ -74,17 +74,19 @@ def report_label_maps(args: argparse.Namespace, options: dict) -> None:
     from fasternet_mm.evaluation import label_map_errors
     from fasternet_mm.evaluation.segmentation_report import write_segmentation_report
 
-    found = label_map_errors.find_label_maps(args.predictions)
+    names = label_map_errors.find_label_maps(args.predictions)
     maps = label_map_errors.LabelMaps(
-        predictions=found,
-        truths=label_map_errors.find_same_names(found, args.truth, ['.png']),
-        pictures=label_map_errors.find_same_names(found, args.pictures, PICTURES) if args.pictures else [],
+        predictions=label_map_errors.find_same_names(names, args.predictions, ['.png']),
+        truths=label_map_errors.find_same_names(names, args.truth, ['.png']),
+        pictures=label_map_errors.find_same_names(names, args.pictures, PICTURES) if args.pictures else [],
         classes=[],
         ignored=args.ignore,
         reduce_zero_label=args.reduce_zero_label,
     )
     maps.classes = (
-        Path(args.classes).read_text().splitlines() if args.classes else label_map_errors.number_classes(maps)
+        Path(args.classes).read_text('utf-8-sig').splitlines()
+        if args.classes
+        else label_map_errors.number_classes(maps)
     )
     write_segmentation_report(args.out, maps, **options)
 

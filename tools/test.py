@@ -87,18 +87,23 @@ def main(args: argparse.Namespace) -> None:
 
 
 def write_predictions(cfg, out: str | None) -> str:
-    """Let the config's metric write what the model predicts: to ``out``, or for a report into the work directory."""
+    """Let what the model predicts be written: to ``out``, or for a report into the work directory."""
     from fasternet_mm.errors import UserError
 
     evaluator = cfg.test_evaluator
-    kind = evaluator.type.split('.')[-1] if hasattr(evaluator, 'type') else 'several'
-    if kind == 'IoUMetric':
-        evaluator.output_dir = out or str(Path(cfg.work_dir, 'label_maps'))
-        return evaluator.output_dir
-    if kind == 'CocoMetric':
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else evaluator.get('metrics') or [evaluator]
+    kinds = [metric.type.split('.')[-1] for metric in metrics]
+    if 'IoUMetric' in kinds:
+        out = out or str(Path(cfg.work_dir, 'label_maps'))
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.WriteLabelMapsHook', out_dir=out)]
+        return out
+    if metrics == [evaluator] and kinds == ['CocoMetric']:
         evaluator.update(type='fasternet_mm.CocoMetric', results_file=out or str(Path(cfg.work_dir, 'results.json')))
         return evaluator.results_file
-    raise UserError(f'--out and --report need a test_evaluator CocoMetric or IoUMetric, but the config has {kind}')
+    raise UserError(
+        '--out and --report need a test_evaluator CocoMetric, or one with an IoUMetric, but the config has '
+        + ', '.join(kinds)
+    )
 
 
 if __name__ == '__main__':

@@ -11,8 +11,9 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError
+from ..models.backbone import MIN_INPUT_SIZE
 from .coco import read_annotations
-from .label_maps import build_seg_dataset, check_label_maps
+from .label_maps import build_seg_dataset, check_label_maps, ignored_label
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -23,7 +24,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """
     for split in splits:
         for key, dataset in _datasets(cfg.get(f'{split}_dataloader', {}).get('dataset'), f'{split}_dataloader.dataset'):
-            _check_dataset(cfg, key, dataset)
+            _check_dataset(cfg, split, key, dataset)
 
 
 def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -39,7 +40,7 @@ def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, dataset
 
 
-def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
+def _check_dataset(cfg: Config, split: str, key: str, dataset: Any) -> None:
     root = Path(dataset.get('data_root') or '')
     annotations = dataset.get('ann_file')
     wanted = [root / value for value in (dataset.get('data_prefix') or {}).values() if isinstance(value, str) and value]
@@ -58,7 +59,16 @@ def _check_dataset(cfg: Config, key: str, dataset: Any) -> None:
         data = build_seg_dataset(key, kind, dataset)
         if data is not None:
             check_heads(cfg, key, data.metainfo['classes'])
-            check_label_maps(key, data, _ignored_label(cfg.get('model', {})))
+            ignored = ignored_label(cfg, split, key, dataset.pipeline)
+            check_label_maps(key, data, ignored, dataset.pipeline, _least_side(cfg, split))
+
+
+def _least_side(cfg: Config, split: str) -> int:
+    """What an image must have each way after it is resized: in training it is padded to more."""
+    model = cfg.get('model', {})
+    padded = split == 'train' or (model.get('data_preprocessor') or {}).get('test_cfg')
+    is_ours = str((model.get('backbone') or {}).get('type')).endswith('FasterNet')
+    return MIN_INPUT_SIZE if is_ours and not padded else 1
 
 
 def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
@@ -101,20 +111,6 @@ def set_class_count(model: Any, count: int) -> None:
         for part in parents:
             node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
         node[name] = count
-
-
-def _ignored_label(model: Any) -> int:
-    """The label that a segmenter's decode head ignores, which padding must have."""
-    heads = model.get('decode_head') or {}
-    ignored = (heads[-1] if isinstance(heads, (list, tuple)) else heads).get('ignore_index', 255)
-    preprocessor = model.get('data_preprocessor')
-    padding = preprocessor.get('seg_pad_val', 255) if preprocessor else ignored
-    if ignored != padding:
-        raise UserError(
-            f'model.decode_head.ignore_index={ignored}, but model.data_preprocessor.seg_pad_val={padding}, so padding '
-            f'would count as a class: set model.data_preprocessor.seg_pad_val={ignored}'
-        )
-    return ignored
 
 
 def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:

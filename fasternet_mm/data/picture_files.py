@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -36,3 +40,26 @@ def labels_in(label_map: Image.Image) -> set[int]:
     if label_map.mode in ('L', 'P'):  # six times as fast as NumPy
         return set(np.flatnonzero(label_map.histogram()).tolist())
     return set(np.unique(np.asarray(label_map)).astype(int).tolist())
+
+
+def names_of_images(dataset: Any) -> dict[str, str]:
+    """`names_below` of all images of a data set of MMEngine's kind, by ``img_path``."""
+    return names_below([dataset.get_data_info(number)['img_path'] for number in range(len(dataset))])
+
+
+def names_below(files: Sequence[str | os.PathLike]) -> dict[str, str]:
+    """A name for each file that no other has, such as 'camera2/0001', for what is made of it.
+
+    It is the path below the folder that all files share, with '/' between its parts; without the suffix, unless
+    another file has the same name otherwise.
+    """
+    paths = {os.fspath(file): Path(os.path.abspath(file)) for file in files}
+    if not paths:
+        return {}
+    shared = os.path.commonpath([path.parent for path in paths.values()])
+    below = {file: path.relative_to(shared) for file, path in paths.items()}
+    count = Counter(path.with_suffix('') for path in {*below.values()})
+    return {
+        file: (path if count[path.with_suffix('')] > 1 else path.with_suffix('')).as_posix()
+        for file, path in below.items()
+    }

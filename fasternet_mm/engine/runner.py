@@ -21,6 +21,7 @@ from ..weights.pretrained import has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .storage import check_writable, register_atomic_backend
+from .training_step import check_training_step
 
 
 class StrictRunner(Runner):
@@ -106,7 +107,8 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
     """Build the model, and match what would be loaded into it.
 
     Raises:
-        UserError: the model cannot be built, or a checkpoint cannot be had, read or fitted.
+        UserError: the model cannot be built or learn from the run's steps, or a checkpoint cannot be had, read or
+            fitted.
     """
     model = build_model(cfg)
     source = cfg.get('load_from')
@@ -118,6 +120,8 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
     elif 'train' in splits:
         for module, init_cfg in _pretrained_parts(model):
             _check_pretrained(module, **init_cfg)
+    if 'train' in splits:
+        check_training_step(cfg, model)
 
 
 def _check_pretrained(module: nn.Module, checkpoint: str, type: Any, map_location: Any = None, **options: Any) -> None:

@@ -14,10 +14,14 @@ from hotcoco.metrics import pixel_confusion
 from PIL import Image
 from tqdm import tqdm
 
+from ..data.picture_files import names_below
 from ..errors import UserError
 
 OUTSIDE = -1
 """The label of pixels that do not count."""
+
+UNUSED = 255
+"""What is never a class in files of 8 bits."""
 
 
 @dataclass
@@ -40,18 +44,40 @@ class LabelMaps:
     ignored: int = 255
     reduce_zero_label: bool = False
 
-    def read(self, path: Path) -> np.ndarray:
-        """The labels of a file, int64 ``(height, width)``; `OUTSIDE` where the pixel does not count.
+    @property
+    def names(self) -> list[str]:
+        """A name for each pair that no other has."""
+        names = names_below(self.predictions)
+        return [names[str(path)] for path in self.predictions]
+
+    def read_truth(self, path: Path) -> np.ndarray:
+        """The labels of a true label map, int64 ``(height, width)``; `OUTSIDE` where the pixel does not count.
 
         Raises:
             UserError: the file is no picture of one channel, or has a label beyond the classes.
         """
         labels = read_labels(path)
-        outside = labels == self.ignored
-        if self.reduce_zero_label:
-            outside |= labels == 0
-            labels -= 1
-        labels[outside] = OUTSIDE
+        ignored = labels == self.ignored
+        return self._numbered(path, labels, outside=ignored | (labels == 0) if self.reduce_zero_label else ignored)
+
+    def read_prediction(self, path: Path) -> np.ndarray:
+        """The labels of a predicted label map, int64 ``(height, width)``.
+
+        A model may predict the ignored label, where that is among its classes: there it is wrong, as for
+        MMSegmentation's metric.
+
+        Raises:
+            UserError: the file is no picture of one channel, or has a label that is no class.
+        """
+        labels = read_labels(path)
+        outside = labels == UNUSED
+        labels = self._numbered(path, labels, outside | (labels == 0) if self.reduce_zero_label else outside)
+        if labels.min() < 0:
+            raise UserError(f'{path} has pixels without a class, which a prediction must not have')
+        return labels
+
+    def _numbered(self, path: Path, labels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        labels = np.where(outside, OUTSIDE, labels - self.reduce_zero_label)
         if labels.max(initial=OUTSIDE) >= len(self.classes):
             worst = labels.max() + self.reduce_zero_label
             raise UserError(f'{path} has the label {worst}, which is none of the {len(self.classes)} classes')
@@ -101,32 +127,38 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return part / whole
 
 
-def find_label_maps(folder: str | PathLike) -> list[Path]:
-    """The predicted label maps in a folder, by name.
+def find_label_maps(folder: str | PathLike) -> list[str]:
+    """The names of the predicted label maps in a folder and the folders in it: their paths there, without the suffix.
 
     Raises:
         UserError: there are none.
     """
-    found = sorted(Path(folder).glob('*.png'))
+    found = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in Path(folder).rglob('*.png'))
     if not found:
         raise UserError(f'{folder} has no label maps: *.png is needed, as tools/test.py --out writes them')
     return found
 
 
-def find_same_names(paths: Sequence[Path], folder: str | PathLike, suffixes: Sequence[str]) -> list[Path]:
-    """The file in a folder, with one of the suffixes, that has the same name as each path.
+def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequence[str]) -> list[Path]:
+    """The file in a folder, with one of the suffixes, that has each name.
 
     Raises:
-        UserError: some are missing: the first, and how many.
+        UserError: some are missing: the first, and how many; or two files have one name.
     """
-    there = {path.stem: path for path in sorted(Path(folder).glob('*')) if path.suffix.lower() in suffixes}
-    missing = [path.stem for path in paths if path.stem not in there]
+    there: dict[str, Path] = {}
+    for path in sorted(Path(folder).rglob('*')):
+        if path.suffix.lower() in suffixes:
+            name = path.relative_to(folder).with_suffix('').as_posix()
+            if name in there and name in {*names}:
+                raise UserError(f'{folder} has both {there[name].name} and {path.name}: leave one of them there')
+            there[name] = path
+    missing = [name for name in names if name not in there]
     if missing:
         raise UserError(
-            f'{folder} has no {missing[0]} with {" or ".join(suffixes)} ({len(missing)} of {len(paths)} are missing): '
-            'files of the same picture must have the same name'
+            f'{folder} has no {missing[0]} with {" or ".join(suffixes)} ({len(missing)} of {len(names)} are missing): '
+            'files of the same picture must have the same name, in the same folders'
         )
-    return [there[path.stem] for path in paths]
+    return [there[name] for name in names]
 
 
 def number_classes(maps: LabelMaps) -> list[str]:
@@ -162,12 +194,10 @@ def compare(maps: LabelMaps) -> LabelErrors:
     count = len(maps.classes)
 
     def one(files: tuple[Path, Path]) -> np.ndarray:
-        predicted, true = map(maps.read, files)
+        predicted, true = maps.read_prediction(files[0]), maps.read_truth(files[1])
         if predicted.shape != true.shape:
             sizes = [f'{labels.shape[1]}x{labels.shape[0]}' for labels in (predicted, true)]
             raise UserError(f'{files[0]} has {sizes[0]} pixels, {files[1]} {sizes[1]}: they must be of one picture')
-        if predicted.min() < 0:
-            raise UserError(f'{files[0]} has pixels without a class, which a prediction must not have')
         true[true < 0] = count
         return pixel_confusion(true, predicted, count, ignore_index=count).astype(np.int64)
 

@@ -91,16 +91,17 @@ def _confusion(maps: LabelMaps, errors: LabelErrors) -> Section:
 def _pictures(maps: LabelMaps, errors: LabelErrors, palette: np.ndarray) -> Section:
     losses = errors.losses
     worst = [number for number in np.argsort(-losses, kind='stable')[:SHOWN] if losses[number] > 0]
-    rows = [[maps.truths[i].stem, f'{losses[i]:.4f}', f'{errors.missed[i].sum():,}'] for i in worst]
+    names = maps.names
+    rows = [[names[i], f'{losses[i]:.4f}', f'{errors.missed[i].sum():,}'] for i in worst]
     pairs = []
     for number in worst if maps.pictures else ():
         picture = open_picture(maps.pictures[number])
-        true, predicted = maps.read(maps.truths[number]), maps.read(maps.predictions[number])
+        true, predicted = maps.read_truth(maps.truths[number]), maps.read_prediction(maps.predictions[number])
         shown = [label for label in np.unique([*np.unique(true), *np.unique(predicted)]) if label >= 0]
         pairs.append(
             PicturePair(
-                name=maps.truths[number].stem,
-                caption=f'{maps.truths[number].stem}: {losses[number]:.4f} mIoU.',
+                name=names[number],
+                caption=f'{names[number]}: {losses[number]:.4f} mIoU.',
                 truth=draw_labels(picture, true, palette),
                 prediction=draw_labels(picture, predicted, palette),
                 legend=[(maps.classes[i], 'rgb({}, {}, {})'.format(*palette[i])) for i in shown],

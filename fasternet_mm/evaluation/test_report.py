@@ -7,6 +7,8 @@ from pathlib import Path
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 
+from ..data.label_maps import ignored_label
+from ..data.picture_files import names_of_images
 from ..engine.storage import check_writable
 from ..errors import UserError
 from .detection_report import write_detection_report
@@ -50,13 +52,13 @@ def write_test_report(runner: Runner, predictions: str, out: str) -> None:
             out, predictions, cfg.test_evaluator.ann_file, pictures=dataset.data_prefix['img'], **options
         )
         return
-    infos = [dataset.get_data_info(number) for number in range(len(dataset))]
+    infos, names = [dataset.get_data_info(number) for number in range(len(dataset))], names_of_images(dataset)
     maps = LabelMaps(
-        predictions=[Path(predictions, Path(info['img_path']).stem + '.png') for info in infos],
+        predictions=[Path(predictions, f'{names[info["img_path"]]}.png') for info in infos],
         truths=[Path(info['seg_map_path']) for info in infos],
         pictures=[Path(info['img_path']) for info in infos],
         classes=dataset.metainfo['classes'],
-        ignored=cfg.test_evaluator.get('ignore_index', 255),
+        ignored=ignored_label(cfg, 'test'),
         reduce_zero_label=dataset.reduce_zero_label,
     )
     write_segmentation_report(out, maps, palette=dataset.metainfo['palette'], **options)

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.picture_files import names_of_images
 from ..engine.storage import write_atomically
 from ..errors import UserError
 from ..registry import HOOKS
@@ -148,7 +149,8 @@ class DrawPredictionsHook(Hook):
     """In testing, draws every picture with ground truth on the left and predictions on the right.
 
     Args:
-        out_dir: folder of the drawings, one per picture, and of ``sheet.png`` with the first ``sheet`` of them.
+        out_dir: folder of the drawings, one per image, with its path below the folder that all share, and of
+            ``sheet.png`` with the first ``sheet`` of them.
         score_thr: detections below it are not drawn. Default: 0.3.
         sheet: how many drawings the sheet shows. Default: 12.
     """
@@ -158,11 +160,18 @@ class DrawPredictionsHook(Hook):
         self.score_thr = score_thr
         self.sheet = sheet
         self.drawings: list[Path] = []
+        self.names: dict[str, str] = {}
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self.names = names_of_images(runner.test_dataloader.dataset)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         for sample in outputs:
-            out_file = self.out_dir / Path(sample.img_path).with_suffix('.png').name
-            write_drawing(out_file, draw_beside_truth(sample.cpu(), runner.visualizer.dataset_meta, self.score_thr))
+            name = self.names[sample.img_path]
+            out_file = self.out_dir / ('sheet-1.png' if name == 'sheet' else f'{name}.png')
+            # The visualizer knows the classes in the first process alone.
+            meta = runner.test_dataloader.dataset.metainfo
+            write_drawing(out_file, draw_beside_truth(sample.cpu(), meta, self.score_thr))
             self.drawings.append(out_file)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:

@@ -13,6 +13,7 @@ from ..data.checks import set_class_count
 from ..engine.storage import write_atomically
 from .class_names import default_palette
 from .content import Instances, LabelMaps
+from .label_values import UNUSED
 from .outlines import rectangle
 from .recipe import Recipe
 
@@ -133,16 +134,15 @@ def _use_label_maps(cfg: Config, data: LabelMaps, recipe: Recipe, folder: Path) 
             pipeline=pipelines['train' if split == 'train' else 'val'],
         )
         dataloader.dataset = ConfigDict(dataset)
-    cfg.val_evaluator = ConfigDict(type='IoUMetric', iou_metrics=['mIoU'])
-    cfg.test_evaluator = ConfigDict(type='IoUMetric', iou_metrics=['mIoU'])
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        cfg[evaluator] = ConfigDict(type='IoUMetric', iou_metrics=['mIoU'], ignore_index=UNUSED)
     cfg.default_hooks.checkpoint.save_best = 'mIoU'
     cfg.model.data_preprocessor.size = crop
     cfg.model.test_cfg.update(crop_size=crop, stride=(recipe.crop * 2 // 3,) * 2)
-    ignored = 255 if data.ignored is None else data.ignored
-    cfg.model.data_preprocessor.seg_pad_val = ignored
+    cfg.model.data_preprocessor.seg_pad_val = UNUSED
     for head in ('decode_head', 'auxiliary_head'):
         for part in _as_list(cfg.model.get(head)):
-            part.ignore_index = ignored
+            part.ignore_index = UNUSED
 
 
 def _as_list(heads: Any) -> list[Any]:

@@ -11,6 +11,9 @@ from typing import Any
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
+Value = int | Colour
+"""What a pixel of a label map is: a label, or a colour."""
+
 
 class Kind(Enum):
     """Kinds of problems: a name for people, and whether it must be mended before training.
@@ -29,6 +32,7 @@ class Kind(Enum):
     DUPLICATE = 'duplicate', True
     MISSING_LABELS = 'missing label map', True
     UNKNOWN_LABEL = 'unknown label', True
+    LABEL_NOTATION = 'notation of label maps', True
     NOTHING_TO_LEARN = 'nothing to learn from', True
     NOTATION = 'numbers that seem to mean something else', True
     EMPTY = 'empty object', False
@@ -40,6 +44,7 @@ class Kind(Enum):
     OVER_EDGE = "over the picture's edge", False
     DUPLICATE_OBJECT_ID = 'duplicate annotation id', False
     NO_SAMPLES = 'class without samples', False
+    NEVER_THERE = 'label that no label map has', False
     MOSTLY_EMPTY = 'pictures without annotations', False
     MISSING_SPLIT = 'missing split', False
     IN_TWO_SPLITS = 'picture in two splits', False
@@ -149,12 +154,12 @@ class LabelMaps:
         root: the folder of the data.
         splits: those of 'train', 'val' and 'test' that were found, only 'train' where the data are not split: each
             picture with its label map, sorted.
-        classes: names, in the order of their labels, which for RGB colours `label_maps.write_label_maps` gives them.
-        palette: RGB of each class; of RGB colours, their colours.
-        ignored: the label of pixels that do not count, which is in no class.
+        classes: names, in the order of their numbers.
+        palette: RGB of each class.
+        labels: the number of the class by what pixels are in the files, and 255 for what does not count.
+        fits: whether the files have these numbers already, in 8 bits; `label_maps.write_label_maps` makes it so.
         problems: what was found while reading.
         class_counts: the number of label maps that have each class, by split.
-        ignored_colours: of RGB colours, those of pixels that do not count.
     """
 
     layout: str
@@ -162,10 +167,10 @@ class LabelMaps:
     splits: dict[str, list[tuple[Path, Path]]]
     classes: list[str]
     palette: list[Colour]
-    ignored: int | None = 255
+    labels: dict[Value, int]
+    fits: bool
     problems: list[Problem] = field(default_factory=list)
     class_counts: dict[str, list[int]] = field(default_factory=dict)
-    ignored_colours: list[Colour] = field(default_factory=list)
 
     @property
     def pictures(self) -> dict[str, list[Path]]:

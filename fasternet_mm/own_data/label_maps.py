@@ -8,7 +8,7 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,12 +16,22 @@ import numpy as np
 from PIL import Image
 
 from ..data.parallel import in_threads
-from ..data.picture_files import ONE_CHANNEL, labels_in, picture_size
 from ..engine.storage import write_atomically
 from ..errors import UserError
-from .class_names import IGNORED, ClassFile, default_palette, read_class_file
-from .content import Colour, Kind, LabelMaps, Problem
+from .class_names import read_class_file
+from .content import Kind, LabelMaps, Problem
 from .folder import DataFolder, named_splits, split_of, stem
+from .label_values import (
+    COLOURS,
+    UNUSED,
+    check_notation,
+    meanings,
+    number_classes,
+    read_content,
+    strange_values,
+    values_in,
+    without_alpha,
+)
 
 LABEL_WORD = re.compile(
     'label(l?ed|maps?|ids|trainids|edapproved)?s?|masks?|(train|val|test)?annot|ann(otation)?s?|gt(fine)?|groundtruth|'
@@ -37,29 +47,6 @@ PICTURE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
 
 PREFERRED_ENDS = ('labeltrainids', 'labelids')
 """Ends of the label maps to take, the first first, where pictures have several, as in Cityscapes."""
-
-UNUSED = 255
-"""The label of pixels that do not count, unless a file with the classes says otherwise."""
-
-COLOURS = 'RGB colours'
-BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
-
-
-@dataclass(slots=True)
-class _Map:
-    """What is in a label map.
-
-    Attributes:
-        mode: 'index', 'palette' or 'colour'; '' where it cannot be read.
-        labels: the indices in it.
-        colours: the colours in it, of a palette by index.
-        problem: what is wrong with it, or with its picture.
-    """
-
-    mode: str = ''
-    labels: set[int] = field(default_factory=set)
-    colours: dict[int, Colour] | set[Colour] = field(default_factory=set)
-    problem: Problem | None = None
 
 
 def find_label_maps(folder: DataFolder) -> tuple[dict[str, str], list[Problem]]:
@@ -94,21 +81,24 @@ def find_label_maps(folder: DataFolder) -> tuple[dict[str, str], list[Problem]]:
     return pairs, _unpaired(folder, pairs, alone) if pairs else []
 
 
-def read_label_maps(folder: DataFolder, pairs: dict[str, str], problems: list[Problem]) -> LabelMaps:
+def read_label_maps(
+    folder: DataFolder, pairs: dict[str, str], problems: list[Problem], ignored: int | None = None
+) -> LabelMaps:
     """Read label maps, all of them.
 
-    Names come from a file ``classes.txt``, ``label_colors.txt`` or ``class_dict.csv``: names in the order of their
-    labels, or a name and its colour a line. Without one, labels up to the largest are classes. 255 is ignored, and
-    so is what the file calls void or alike: any colour, and of indices the last. Maps of 0 and 255 alone are taken for
-    black and white: background and foreground. The indices of palettes count unless the file has colours.
+    Names come from one of `class_names.CLASS_FILES`: of labels in their order, of the labels that it gives, or of
+    colours. Without one, labels up to the largest are classes. 255 does not count, nor does what the file calls void or
+    alike. Maps of 0 and 255 alone are background and foreground. The indices of palettes count unless the file has
+    colours.
 
     Args:
         folder: where the pictures are.
         pairs: pictures with their label maps, as from `find_label_maps`.
         problems: what was found wrong so far.
+        ignored: a label more that does not count.
 
     Raises:
-        UserError: label maps have colours, but no file says which class they are; or palettes contradict each other.
+        UserError: nothing says which values are which classes; or palettes contradict each other.
     """
     names = read_class_file(folder)
     lossy = [label for label in pairs.values() if not label.lower().endswith('.png')]
@@ -118,30 +108,35 @@ def read_label_maps(folder: DataFolder, pairs: dict[str, str], problems: list[Pr
             'as PNG, which keeps each pixel'
         )
     items = sorted(pairs.items())
-    maps = dict(zip(items, in_threads(lambda pair: _read(folder, *pair), items, 'reading label maps')))
-    problems = problems + [found.problem for found in maps.values() if found.problem]
-    maps = {pair: found for pair, found in maps.items() if not found.problem}
-    data = _described(folder, names, maps)
-    classes = data.palette if data.layout == COLOURS else range(len(data.classes))
-    allowed = {*classes, *(data.ignored_colours if data.layout == COLOURS else [data.ignored])}
+    maps = dict(zip(items, in_threads(lambda pair: read_content(folder, *pair), items, 'reading label maps')))
+    problems = problems + [content.problem for content in maps.values() if content.problem]
+    maps = {pair: content for pair, content in maps.items() if not content.problem}
+    layout, rows = meanings(folder, names, maps, ignored)
+    problems += check_notation(folder, layout, names, rows, maps)
+    data = number_classes(folder, layout, rows, maps, ignored)
+    if ignored is not None and not any(ignored in content.values for content in maps.values()):
+        what = f'--ignore-label {ignored} changes nothing: no label map has the label {ignored}'
+        problems.append(Problem(str(folder.root), what, Kind.NEVER_THERE))
     splits = {_split(pair): [] for pair in items}
     counts = {split: Counter() for split in splits}
-    for pair, found in maps.items():
-        values = found.colours if data.layout == COLOURS else found.labels
-        if values <= allowed:
-            splits[_split(pair)].append(tuple(folder.root / file for file in pair))
-            counts[_split(pair)].update(values)
+    for pair, content in maps.items():
+        values = values_in(content, layout)
+        strange = values - data.labels.keys()
+        if strange:
+            problems.append(Problem(folder.shown(pair[1]), strange_values(data, names, strange), Kind.UNKNOWN_LABEL))
         else:
-            problems.append(Problem(folder.shown(pair[1]), _strange(data, values - allowed), Kind.UNKNOWN_LABEL))
-    class_counts = {split: [found[value] for value in classes] for split, found in counts.items()}
+            splits[_split(pair)].append(tuple(folder.root / file for file in pair))
+            counts[_split(pair)].update({data.labels[value] for value in values})
+    class_counts = {split: [count[label] for label in range(len(data.classes))] for split, count in counts.items()}
     splits, class_counts = named_splits(folder, splits), named_splits(folder, class_counts)
     return replace(data, splits=splits, class_counts=class_counts, problems=problems)
 
 
 def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
-    """Label maps in which pixels are the numbers of classes: those of colours are written so, others are as they are.
+    """Label maps in which pixels are the numbers of classes, and 255 where they do not count, in 8 bits.
 
-    What was written before is written again only where a label map or the classes changed since.
+    Those that are so already stay where they are. What was written before is written again only where a label map or
+    the classes changed since.
 
     Args:
         data: as read.
@@ -150,25 +145,29 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
     Returns:
         The same data with index PNGs.
     """
-    if data.layout != COLOURS:
+    if data.fits:
         return data
-    folder, key = Path(folder), Path(folder, 'colours.json')
-    colours = [[*zip(data.palette, range(len(data.palette)))], [(colour, UNUSED) for colour in data.ignored_colours]]
-    description = json.dumps(colours).encode()
+    folder, key = Path(folder), Path(folder, 'label_maps.json')
+    description = json.dumps([str(data.root.resolve()), *data.labels.items()]).encode()
     fresh = key.is_file() and key.read_bytes() == description
     if not fresh:
         key.unlink(missing_ok=True)
-    table = np.full(1 << 24, UNUSED, np.uint8)
-    for (red, green, blue), label in (*colours[0], *colours[1]):
-        table[red << 16 | green << 8 | blue] = label
+    table = np.full(1 << 24 if data.layout == COLOURS else 1 << 8, UNUSED, np.uint8)
+    for value, label in data.labels.items():
+        table[value if isinstance(value, int) else value[0] << 16 | value[1] << 8 | value[2]] = label
 
     def write(source: Path) -> Path:
         target, changed = folder / source.relative_to(data.root), source.stat().st_mtime_ns
         if not (fresh and target.is_file() and target.stat().st_mtime_ns == changed):
             with Image.open(source) as image:
-                red, green, blue = np.moveaxis(np.asarray(image.convert('RGB')).astype(np.uint32), -1, 0)
+                image = without_alpha(image)
+                if data.layout == COLOURS:
+                    red, green, blue = np.moveaxis(np.asarray(image.convert('RGB')).astype(np.uint32), -1, 0)
+                    values = red << 16 | green << 8 | blue
+                else:
+                    values = np.asarray(image.convert('L') if image.mode == '1' else image)
             content = BytesIO()
-            Image.fromarray(table[red << 16 | green << 8 | blue]).save(content, 'png')
+            Image.fromarray(table[values]).save(content, 'png')
             write_atomically(target, content.getvalue())
             os.utime(target, ns=(changed, changed))
         return target
@@ -178,7 +177,8 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
         written = in_threads(write, [label for _, label in pairs], f'writing label maps of {split}')
         splits[split] = [(picture, label) for (picture, _), label in zip(pairs, written)]
     write_atomically(key, description)
-    return replace(data, layout='index PNGs', splits=splits, ignored_colours=[])
+    labels = {label: label for label in data.labels.values()}
+    return replace(data, layout='index PNGs', splits=splits, labels=labels, fits=True)
 
 
 def _has_word(name: str, word: re.Pattern) -> bool:
@@ -253,93 +253,3 @@ def _unpaired(folder: DataFolder, pairs: dict[str, str], alone: list[str]) -> li
         *(Problem(folder.shown(picture), 'has no label map', Kind.MISSING_LABELS) for picture in without),
         *(Problem(folder.shown(label), 'is the label map of no picture', Kind.MISSING_PICTURE) for label in alone),
     ]
-
-
-def _read(folder: DataFolder, picture: str, label: str) -> _Map:
-    size = picture_size(folder.shown(picture))
-    if isinstance(size, str):
-        return _Map(problem=Problem(folder.shown(picture), size, Kind.UNREADABLE))
-    try:
-        with Image.open(folder.shown(label)) as image:
-            if image.size != size:
-                what = 'has {}x{} pixels, its picture {} {}x{}'.format(*image.size, folder.shown(picture), *size)
-                return _Map(problem=Problem(folder.shown(label), what, Kind.WRONG_SIZE))
-            if image.mode == 'P':
-                labels, palette = labels_in(image), image.getpalette('RGB')
-                return _Map('palette', labels, {i: tuple(palette[3 * i : 3 * i + 3]) for i in labels})
-            if image.mode in ONE_CHANNEL:
-                labels = labels_in(image)
-                return _Map('index', {255 * label for label in labels} if image.mode == '1' else labels)
-            colours = image.convert('RGB').getcolors(1 << 12)
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        return _Map(problem=Problem(folder.shown(label), f'cannot be read ({error})', Kind.UNREADABLE))
-    if colours is None:
-        what = 'has more than 4096 colours, as no label map has'
-        return _Map(problem=Problem(folder.shown(label), what, Kind.UNKNOWN_LABEL))
-    return _Map('colour', colours={colour for _, colour in colours})
-
-
-def _described(folder: DataFolder, names: ClassFile | None, maps: dict[tuple[str, str], _Map]) -> LabelMaps:
-    """Layout, classes and palette, from what is in the label maps and the file with the classes."""
-    modes = Counter(found.mode for found in maps.values())
-    labels = set().union(*(found.labels for found in maps.values()))
-    if modes['colour'] or (modes['palette'] and names and names.colours):
-        return _of_colours(folder, names, maps, modes)
-    if not modes['palette'] and 255 in labels <= {0, 255}:
-        for found in maps.values():
-            found.colours = {BLACK_AND_WHITE[label > 0] for label in found.labels}
-        two = ['background', *(names.names if names else ['foreground'])][-2:]
-        return LabelMaps(COLOURS, folder.root, {}, two, list(BLACK_AND_WHITE))
-    classes, ignored = (names.names, UNUSED) if names else ([], UNUSED)
-    if names and classes[-1].lower() in IGNORED:
-        classes, ignored = classes[:-1], len(classes) - 1
-    if not names:
-        classes = [f'class {label}' for label in range(max((v for v in labels if v < UNUSED), default=0) + 1)]
-    palette = default_palette(len(classes))
-    if names and names.colours:
-        palette = names.colours[: len(classes)]
-    elif modes['palette']:
-        used = _palette(folder, maps)
-        palette = [used.get(label, colour) for label, colour in enumerate(palette)]
-    return LabelMaps('palette PNGs' if modes['palette'] else 'index PNGs', folder.root, {}, classes, palette, ignored)
-
-
-def _of_colours(
-    folder: DataFolder, names: ClassFile | None, maps: dict[tuple[str, str], _Map], modes: Counter
-) -> LabelMaps:
-    if not names or not names.colours:
-        raise UserError(
-            f'{modes["colour"]} of the {len(maps)} label maps in {folder.root} are RGB: write a file classes.txt there '
-            'with a name and its colour a line, as in "road 128 64 128"'
-        )
-    for found in maps.values():
-        if found.mode == 'palette':
-            found.colours = set(found.colours.values())
-        elif found.mode == 'index':
-            found.colours = {(label, label, label) for label in found.labels}
-    both = [*zip(names.names, names.colours)]
-    counted = [(name, colour) for name, colour in both if name.lower() not in IGNORED]
-    left_out = [colour for name, colour in both if name.lower() in IGNORED]
-    classes, palette = ([*part] for part in zip(*counted))
-    return LabelMaps(COLOURS, folder.root, {}, classes, palette, UNUSED, ignored_colours=left_out)
-
-
-def _palette(folder: DataFolder, maps: dict[tuple[str, str], _Map]) -> dict[int, Colour]:
-    """The colours of all palettes together."""
-    palette: dict[int, Colour] = {}
-    for (_, label), found in maps.items():
-        for index, colour in found.colours.items() if found.mode == 'palette' else ():
-            if palette.setdefault(index, colour) != colour:
-                raise UserError(
-                    f'{folder.shown(label)} has the colour {colour} for the label {index}, other label maps '
-                    f'{palette[index]}: write a file classes.txt in {folder.root} with a name and its colour a line, '
-                    'as in "road 128 64 128"'
-                )
-    return palette
-
-
-def _strange(data: LabelMaps, strange: set) -> str:
-    few = ', '.join(map(str, sorted(strange)[:5])) + (', …' if len(strange) > 5 else '')
-    if data.layout == COLOURS:
-        return f'has the colours {few}, which are no class'
-    return f'has the labels {few}, but 0 to {len(data.classes) - 1} are classes, {data.ignored} ignored'

@@ -30,12 +30,13 @@ LAYOUTS = {
 PAGE = 'docs/your-own-data.md shows all layouts'
 
 
-def read_own_data(folder: str, instances: bool | None = None) -> Instances | LabelMaps:
+def read_own_data(folder: str, instances: bool | None = None, ignored: int | None = None) -> Instances | LabelMaps:
     """Recognise the layout of a folder's data and read them.
 
     Args:
         folder: has pictures and annotations, in one of the layouts of docs/your-own-data.md.
         instances: True where objects are needed, False where label maps are. Default: what there is, objects first.
+        ignored: a label of label maps that does not count, beside 255.
 
     Returns:
         What was read, with the problems that were found. What is wrong is left out.
@@ -53,7 +54,7 @@ def read_own_data(folder: str, instances: bool | None = None) -> Instances | Lab
         return data
     pairs, problems = find_label_maps(files)
     if pairs and not instances:
-        return read_label_maps(files, pairs, problems)
+        return read_label_maps(files, pairs, problems, ignored)
     raise UserError(_not_recognised(files, instances is not False, bool(pairs)))
 
 

@@ -67,15 +67,15 @@ def use_own_data(
         seed: of the split where the data has no validation part.
         scale: two sides that pictures are resized to fit into. Default: chosen by the data.
         epochs: how often each picture is seen. Default: chosen by their number.
-        ignored: the label that is no class. Default: 255.
+        ignored: a label that is no class, beside 255.
         processes: that train together.
 
     Raises:
         UserError: the data is not recognised, has mistakes, or is not what the config's model learns from.
     """
-    data = read_own_data(folder, instances='decode_head' not in cfg.model)
-    if ignored is not None:
-        _ignore(data, ignored)
+    data = read_own_data(folder, 'decode_head' not in cfg.model, ignored)
+    if ignored is not None and isinstance(data, Instances):
+        raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
     problems = check_own_data(data, thorough=False)
     _refuse_severe(folder, problems)
     _check_masks(cfg, folder, data)
@@ -112,14 +112,6 @@ def write_config(cfg: Config) -> Path:
 def _counts(data: LabelMaps, pictures: Sequence[Picture]) -> list[int]:
     found = Counter(label for picture in pictures for label in picture.labels)
     return [found[label] for label in range(len(data.classes))]
-
-
-def _ignore(data: Instances | LabelMaps, ignored: int) -> None:
-    if isinstance(data, Instances):
-        raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
-    data.ignored = ignored
-    if ignored == len(data.classes) - 1:  # the last number is no class, so there is one class less
-        data.classes, data.palette = data.classes[:-1], data.palette[:-1]
 
 
 def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:

@@ -25,6 +25,9 @@ LARGEST = dict(detection=(1333, 800), segmentation=(2048, 1024))
 
 CROP = 512
 
+LEAST_BATCH = dict(detection=1, segmentation=2)
+"""The norms of pooled maps in segmenters need two images; of a single one, two crops are drawn."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -85,7 +88,7 @@ def choose_recipe(
         epochs: how often each picture is seen. Default: `EPOCHS`, and more where there are few pictures.
     """
     count = len(pictures)
-    batch = max(1, min(batch, count // processes))
+    batch = min(batch, max(LEAST_BATCH[task], count // processes))
     together = batch * processes
     steps_per_epoch = math.ceil(count / together)
     if epochs is None:

@@ -1,3 +1,4 @@
+import re
 import runpy
 import sys
 
@@ -88,16 +89,87 @@ def test_of_many_strange_labels_a_few_are_named(cfg, tmp_path):
 
 
 def test_the_label_that_the_head_ignores_is_allowed_and_no_other(cfg, tmp_path):
-    cfg.model.update(data_preprocessor=dict(seg_pad_val=11), decode_head=dict(num_classes=3, ignore_index=11))
+    head = dict(num_classes=3, ignore_index=11)
+    cfg.model = dict(data_preprocessor=dict(seg_pad_val=11), decode_head=head, auxiliary_head=[head])
     assert 'a.png has the labels 255, but 0 to 2 are classes, 11 ignored' in message_of(cfg)
     for name in 'abcd':
         save(tmp_path, name, labels(0, 1, 11))
     check_data(cfg, ['train'])
 
 
-def test_padding_that_would_count_as_a_class_is_told(cfg):
-    cfg.model.update(data_preprocessor=dict(size=(64, 64)), decode_head=[dict(num_classes=3, ignore_index=11)])
-    assert 'set model.data_preprocessor.seg_pad_val=11' in message_of(cfg)
+IGNORING = {
+    'model.decode_head.ignore_index': 11,
+    'model.auxiliary_head.0.ignore_index': 11,
+    'model.auxiliary_head.1.ignore_index': 11,
+    'model.data_preprocessor.seg_pad_val': 11,
+    'val_evaluator.ignore_index': 11,
+}
+
+
+@pytest.mark.parametrize('place', [*IGNORING][1:])
+@pytest.mark.parametrize('other', [255, None])
+def test_parts_that_ignore_different_labels_are_refused(cfg, tmp_path, place, other):
+    for name in 'abcd':
+        save(tmp_path, name, labels(0, 1, 11))
+    cfg.val_dataloader, cfg.val_evaluator = cfg.train_dataloader, dict(type='IoUMetric', iou_metrics=['mIoU'])
+    cfg.model.data_preprocessor = dict(size=(64, 64))
+    cfg.merge_from_dict(IGNORING)
+    check_data(cfg, ['train', 'val'])
+    if other is None:  # left to the default
+        parent, name = place.rsplit('.', 1)
+        node = cfg
+        for part in parent.split('.'):
+            node = node[int(part)] if part.isdigit() else node[part]
+        del node[name]
+    else:
+        cfg.merge_from_dict({place: other})
+    with pytest.raises(UserError) as error:
+        check_data(cfg, ['train', 'val'])
+    assert str(error.value) == (
+        f'{place}=255, but model.decode_head.ignore_index=11, so pixels that count for the one do not for the other: '
+        f'set {place}=11, or both to the label that does not count'
+    )
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'place'),
+    [
+        ([dict(type='IoUMetric'), dict(type='IoUMetric', ignore_index=3)], 'val_evaluator.1.ignore_index'),
+        (dict(metrics=[dict(type='IoUMetric', ignore_index=3)]), 'val_evaluator.metrics.0.ignore_index'),
+        (dict(type='CityscapesMetric', output_dir='x', ignore_index=3), 'val_evaluator.ignore_index'),
+    ],
+)
+def test_each_of_several_metrics_must_ignore_what_the_heads_do(cfg, evaluator, place):
+    cfg.val_dataloader, cfg.val_evaluator = cfg.train_dataloader, evaluator
+    with pytest.raises(UserError, match=f'^{place}=3, but model.decode_head.ignore_index=255'):
+        check_data(cfg, ['val'])
+
+
+@pytest.mark.parametrize(
+    ('step', 'place'),
+    [
+        (dict(type='RandomRotate', prob=0.5, degree=10), 'seg_pad_val'),
+        (dict(type='Pad', size=(64, 64)), 'pad_val.seg'),
+        (dict(type='mmseg.RandomMosaic', prob=0.5, seg_pad_val=254), 'seg_pad_val'),
+    ],
+)
+def test_steps_that_pad_must_pad_with_what_the_heads_ignore(cfg, dataset, step, place):
+    dataset.pipeline = [*dataset.pipeline, step]
+    head = dict(num_classes=3, ignore_index=11)
+    cfg.model = dict(data_preprocessor=dict(seg_pad_val=11), decode_head=head)
+    assert re.match(f'train_dataloader.dataset.dataset.pipeline.2.{place}=25[45], but .*=11', message_of(cfg))
+
+
+def test_reduce_zero_label_ignores_255(cfg, ade, tmp_path):
+    cfg.model = dict(decode_head=dict(num_classes=150, ignore_index=11))
+    assert 'by which the labels 0 and 255 become 255, but the heads, padding and metrics ignore 11' in message_of(cfg)
+
+
+def test_more_classes_than_8_bits_hold_are_refused(cfg, dataset, tmp_path):
+    save(tmp_path, 'a', np.full((HEIGHT, WIDTH), 300, np.uint16))
+    dataset.metainfo.classes = [f'c{number}' for number in range(301)]
+    cfg.model = dict(decode_head=dict(num_classes=301))
+    assert 'has labels up to 300, but MMSegmentation reads label maps as 8 bits' in message_of(cfg)
 
 
 def test_with_reduce_zero_label_zero_is_allowed_and_classes_count_from_one(cfg, ade, tmp_path):
@@ -302,3 +374,26 @@ def test_training_on_broken_label_maps_ends_with_one_line_and_nothing_written(
     assert error.startswith(f'train.py: error: {tmp_path}/labels/c.png has the labels 7, but 0 to 6 are classes')
     assert error.endswith('(1 of the 4 label maps of train_dataloader.dataset are bad)')
     assert not work.exists()
+
+
+@pytest.mark.parametrize(('scale', 'becomes'), [(None, '30x20'), ((45, 45), '45x30'), ((100, 31), '47x31')])
+def test_images_that_fasternet_cannot_take_are_named_before_a_run(cfg, dataset, scale, becomes):
+    cfg.model.backbone = dict(type='fasternet_mm.FasterNet')
+    if scale:
+        dataset.pipeline = [*dataset.pipeline, dict(type='Resize', scale=scale, keep_ratio=True)]
+    cfg.val_dataloader, cfg.val_evaluator = dict(dataset=dataset), dict(type='IoUMetric')
+    with pytest.raises(UserError, match=f'a.jpg of 30x20 pixels becomes {becomes}, and each side must have 32'):
+        check_data(cfg, ['val'])
+    check_data(cfg, ['train'])  # there they are padded
+    dataset.pipeline = [*dataset.pipeline[:2], dict(type='Resize', scale=(100, 32), keep_ratio=True)]
+    cfg.val_dataloader.dataset = dataset
+    check_data(cfg, ['val'])
+
+
+def test_images_of_which_resizing_leaves_nothing_are_named_before_training(cfg, dataset, tmp_path):
+    for folder, suffix, mode in (('images', 'jpg', 'RGB'), ('labels', 'png', 'L')):
+        Image.new(mode, (3000, 2)).save(tmp_path / folder / f'b.{suffix}')
+    resize = dict(type='RandomResize', scale=(640, 480), ratio_range=(0.5, 2.0), keep_ratio=True)
+    dataset.pipeline = [*dataset.pipeline, resize]
+    # 2 pixels · 320 / 3000 is rounded to 0.
+    assert 'b.jpg of 3000x2 pixels becomes 320x0, and each side must have 1 or more' in message_of(cfg)

@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
 import torch
+from mmseg.datasets import LoadAnnotations
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.evaluation.label_map_errors import LabelMaps, compare, find_same_names, number_classes
+from fasternet_mm.evaluation.label_map_errors import (
+    LabelMaps,
+    compare,
+    find_label_maps,
+    find_same_names,
+    number_classes,
+)
 
 CLASSES = ['sky', 'road', 'tree', 'never']
 
@@ -27,12 +34,22 @@ def maps(tmp_path):
     return LabelMaps(write_maps(tmp_path / 'found', predictions), write_maps(tmp_path / 'true', truths), [], CLASSES)
 
 
-def test_figures_are_mmsegmentations(maps):
-    metric = IoUMetric(iou_metrics=['mIoU'])
+@pytest.mark.parametrize(('ignored', 'reduced'), [*((label, False) for label in (0, 1, 2, 3, 11, 255)), (255, True)])
+def test_figures_are_mmsegmentations_whatever_is_ignored(ignored, reduced, maps, tmp_path):
+    for path in maps.truths:
+        labels = np.array(Image.open(path))
+        labels[labels == 255] = ignored
+        labels = np.where(labels == 255, 0, labels + 1) if reduced else labels
+        Image.fromarray(labels.astype(np.uint8)).save(path)
+    maps.ignored, maps.reduce_zero_label = ignored, reduced
+    metric = IoUMetric(iou_metrics=['mIoU'], ignore_index=ignored)
     metric.dataset_meta = dict(classes=CLASSES)
     for predicted, true in zip(maps.predictions, maps.truths):
-        read = [torch.from_numpy(np.array(Image.open(path), dtype=np.int64))[None] for path in (predicted, true)]
+        results = LoadAnnotations()(dict(seg_map_path=str(true), reduce_zero_label=reduced, seg_fields=[]))
+        labels = np.array(Image.open(predicted), dtype=np.int64)
+        read = [torch.from_numpy(one.astype(np.int64))[None] for one in (labels, results['gt_seg_map'])]
         metric.process({}, [dict(pred_sem_seg=dict(data=read[0]), gt_sem_seg=dict(data=read[1]))])
+        Image.fromarray((labels + reduced).astype(np.uint8)).save(predicted)
     theirs = metric.evaluate(4)
     ours = compare(maps)
     figures = np.nanmean(ours.iou), np.nanmean(ours.accuracy), ours.pixel_accuracy
@@ -80,11 +97,16 @@ def test_a_prediction_that_does_not_fit_is_named(labels, message, maps):
         compare(maps)
 
 
-def test_files_of_the_same_name_belong_together(maps, tmp_path):
-    (tmp_path / 'pictures').mkdir()
-    for name in ('0.jpg', '1.PNG', '2.jpg', '2.txt'):
-        (tmp_path / 'pictures' / name).touch()
-    found = find_same_names(maps.truths[:3], tmp_path / 'pictures', ['.jpg', '.png'])
-    assert [path.name for path in found] == ['0.jpg', '1.PNG', '2.jpg']
-    with pytest.raises(UserError, match=r'pictures has no 3 with .jpg or .png \(1 of 4 are missing\)'):
-        find_same_names(maps.truths, tmp_path / 'pictures', ['.jpg', '.png'])
+def test_files_of_the_same_name_belong_together_in_whatever_folders(tmp_path):
+    for name in ('found/a/0.png', 'found/b/0.png', 'found/1.png', 'images/a/0.jpg', 'images/b/0.PNG', 'images/0.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    names = find_label_maps(tmp_path / 'found')
+    assert names == ['1', 'a/0', 'b/0']
+    found = find_same_names(names[1:], tmp_path / 'images', ['.jpg', '.png'])
+    assert found == [tmp_path / 'images/a/0.jpg', tmp_path / 'images/b/0.PNG']
+    with pytest.raises(UserError, match=r'images has no 1 with .jpg or .png \(1 of 3 are missing\)'):
+        find_same_names(names, tmp_path / 'images', ['.jpg', '.png'])
+    (tmp_path / 'images/a/0.png').touch()
+    with pytest.raises(UserError, match=r'images has both 0.jpg and 0.png: leave one'):
+        find_same_names(['a/0'], tmp_path / 'images', ['.jpg', '.png'])

@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmseg.datasets import LoadAnnotations
 from own_layouts import write_pictures
 from PIL import Image
 
@@ -40,10 +41,21 @@ def pair(root, picture='images/p00000.png', label='labels/p00000.png', array=Non
     save(root / label, labels(0, 1, 2, 255) if array is None else array, palette)
 
 
-def read(root):
-    data = read_own_data(str(root), False)
+def read(root, ignored=None):
+    data = read_own_data(str(root), False, ignored)
     assert data.problems == []
     return data
+
+
+def out_of(tmp_path):
+    return tmp_path.with_name(f'{tmp_path.name}_written')
+
+
+def written(data, tmp_path, rows=4):
+    """The first rows of the first label map as it is trained on, read as MMSegmentation does."""
+    _, label = write_label_maps(data, out_of(tmp_path)).splits['train'][0]
+    results = dict(seg_map_path=str(label), reduce_zero_label=False, seg_fields=[])
+    return LoadAnnotations()(results)['gt_seg_map'][:rows, 0].tolist()
 
 
 def colour_map(values):
@@ -98,14 +110,17 @@ def test_same_names_in_many_folders_are_paired_by_their_folders(tmp_path):
         assert picture.parent.name == label.parent.name
 
 
-def test_indices_without_names_are_classes_up_to_the_largest(tmp_path):
+def test_indices_without_names_are_classes_up_to_the_largest_and_gaps_are_told(tmp_path):
     pair(tmp_path, array=labels(0, 4, 255))
-    data = read(tmp_path)
-    assert (data.layout, data.ignored) == ('index PNGs', 255)
+    data = read_own_data(str(tmp_path), False)
+    (gap,) = data.problems
+    assert gap.kind == Kind.NEVER_THERE
+    assert 'no label map has the labels 1 to 3, others have up to 4' in str(gap)
+    assert data.layout == 'index PNGs'
     assert data.classes == ['class 0', 'class 1', 'class 2', 'class 3', 'class 4']
     assert len(set(data.palette)) == 5
     assert all(0 <= part <= 255 for colour in data.palette for part in colour)
-    missing = [problem.what for problem in check_own_data(data, False)]
+    missing = [problem.what for problem in check_own_data(data, False) if problem.kind == Kind.NO_SAMPLES]
     assert missing == [f"the class 'class {n}' has no samples in train" for n in (1, 2, 3)]
 
 
@@ -121,14 +136,8 @@ def test_names_come_from_a_file(text, tmp_path):
     pair(tmp_path)
     (tmp_path / 'classes.txt').write_text(text)
     data = read(tmp_path)
-    assert (data.classes, data.ignored) == (['road', 'sky', 'traffic light'], 255)
-
-
-def test_the_last_name_may_say_that_it_is_no_class(tmp_path):
-    pair(tmp_path, array=labels(0, 1, 2))
-    (tmp_path / 'classes.txt').write_text('road\nsky\nvoid\n')
-    data = read(tmp_path)
-    assert (data.classes, data.ignored) == (['road', 'sky'], 2)
+    assert data.classes == ['road', 'sky', 'traffic light']
+    assert written(data, tmp_path) == [0, 1, 2, 255]
 
 
 def test_palettes_give_colours_and_must_agree(tmp_path):
@@ -161,9 +170,9 @@ def test_colours_become_indices(name, text, palette, tmp_path):
     (tmp_path / name).write_text(text)
     data = read(tmp_path)
     assert (data.layout, data.classes, data.palette) == ('RGB colours', ['Animal', 'Archway'], COLOURS)
-    written = write_label_maps(data, tmp_path / 'out')
-    assert (written.layout, written.classes, written.ignored) == ('index PNGs', ['Animal', 'Archway'], 255)
-    ((picture, label),) = written.splits['train']
+    numbered = write_label_maps(data, tmp_path / 'out')
+    assert (numbered.layout, numbered.classes) == ('index PNGs', ['Animal', 'Archway'])
+    ((picture, label),) = numbered.splits['train']
     assert picture == tmp_path / 'images/p00000.png'
     found = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
     assert found.shape == (48, 64)
@@ -190,6 +199,239 @@ def test_label_maps_are_written_again_only_where_something_changed(tmp_path):
     assert (first['p00001.png'][1], second['p00001.png'][1]) == ([0, 1], [1, 0])
     (tmp_path / 'data/classes.txt').write_text('Archway 192 0 128\nAnimal 64 128 64\n')
     assert [values for _, values in write().values()] == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ('text', 'ignored', 'classes', 'trained'),
+    [
+        ('road\nsky\nvoid\ntree\n', None, ['road', 'sky', 'tree'], [0, 1, 255, 2, 255]),
+        ('void\nroad\nsky\ntree\n', None, ['road', 'sky', 'tree'], [255, 0, 1, 2, 255]),
+        ('road\nsky\ntree\nunlabelled\n', None, ['road', 'sky', 'tree'], [0, 1, 2, 255, 255]),
+        ('road\nsky\ntree\n', 3, ['road', 'sky', 'tree'], [0, 1, 2, 255, 255]),
+        (None, 3, ['class 0', 'class 1', 'class 2'], [0, 1, 2, 255, 255]),
+        (None, 1, ['class 0', 'class 2', 'class 3'], [0, 255, 1, 2, 255]),
+        (None, 0, ['class 1', 'class 2', 'class 3'], [255, 0, 1, 2, 255]),
+        (None, 255, ['class 0', 'class 1', 'class 2', 'class 3'], [0, 1, 2, 3, 255]),
+        ('3 tree\n0 road\n2 void\n1 sky\n', None, ['road', 'sky', 'tree'], [0, 1, 255, 2, 255]),
+        ('255 glass\n0 road\n1 sky\n2 void\n3 tree\n', None, ['road', 'sky', 'tree', 'glass'], [0, 1, 255, 2, 3]),
+    ],
+)
+def test_a_label_that_is_no_class_leaves_the_others_numbered_afresh(text, ignored, classes, trained, tmp_path):
+    pair(tmp_path, array=labels(0, 1, 2, 3, 255))
+    if text:
+        (tmp_path / 'classes.txt').write_text(text)
+    data = read(tmp_path, ignored)
+    assert data.classes == classes
+    assert written(data, tmp_path, 5) == trained
+    assert out_of(tmp_path).exists() == (trained != [0, 1, 2, 3, 255])
+    counts = [sum(label == number for label in trained) for number in range(len(classes))]
+    assert data.class_counts == {'train': counts} == {'train': [1] * len(classes)}
+
+
+def test_a_colour_of_the_palette_stays_with_its_class_when_labels_are_numbered_afresh(tmp_path):
+    palette = [(9, 9, 9), (1, 2, 3), (4, 5, 6)]
+    pair(tmp_path, array=labels(0, 1, 2), palette=palette)
+    data = read(tmp_path, 1)
+    assert (data.classes, data.palette) == (['class 0', 'class 2'], [(9, 9, 9), (4, 5, 6)])
+
+
+def test_a_label_to_ignore_that_no_label_map_has_is_told(tmp_path):
+    pair(tmp_path)
+    (problem,) = read_own_data(str(tmp_path), False, 11).problems
+    assert '--ignore-label 11 changes nothing: no label map has the label 11' in str(problem)
+    assert not problem.severe
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '1 road\n2 sky\n',
+        '2, sky\n1, road',
+        '1. road\n2. sky\n',
+        '1: road\n2: sky\n',
+        'id;name\n1;road\n2;sky\n',
+        'name,id\nroad,1\nsky,2\n',
+        '\ufeffid,name\r\n1,"road"\r\n2,"sky"\r\n',
+        '1 road 10 20 30\n2 sky 40 50 60\n',
+        '1 10 20 30 road\n2 40 50 60 sky\n',
+    ],
+)
+def test_numbers_in_a_file_of_classes_are_labels(text, tmp_path):
+    pair(tmp_path, array=np.where(labels(1) == 1, 1, 2).astype(np.uint8))
+    (tmp_path / 'classes.txt').write_text(text, 'utf-8')
+    data = read(tmp_path)
+    assert (data.classes, written(data, tmp_path)) == (['road', 'sky'], [0, 1, 1, 1])
+    save(tmp_path / 'labels/p00000.png', labels(1, 2))
+    (problem,) = read_own_data(str(tmp_path), False).problems
+    assert problem.severe
+    assert 'has the labels 0, but 1 to 2 are classes, 255 ignored: give each a line in ' in str(problem)
+    assert 'as in "0 void"' in str(problem)
+
+
+def test_files_of_classes_that_differ_from_folder_to_folder_are_refused(tmp_path):
+    for split, number in (('train', 0), ('valid', 1)):
+        name = f'p0000{number}.png'
+        pair(tmp_path, f'{split}/images/{name}', f'{split}/masks/{name}', labels(0, 1))
+        (tmp_path / split / '_classes.csv').write_text('Pixel Value, Class\n0, road\n1, sky\n')
+    assert read(tmp_path).classes == ['road', 'sky']
+    (tmp_path / 'valid/_classes.csv').write_text('Pixel Value, Class\n0, sky\n1, road\n')
+    with pytest.raises(UserError, match=r'train/_classes.csv and .*valid/_classes.csv differ: leave one'):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'names'),
+    [
+        ('class 0\nclass 1\n', ['class 0', 'class 1']),
+        ('__ignore__\n_background_\ncat\n', ['_background_', 'cat']),
+        ('name\nlabel\n', ['name', 'label']),
+        ('7\n9\n', ['7', '9']),
+    ],
+)
+def test_names_are_taken_as_they_are(text, names, tmp_path):
+    pair(tmp_path, array=labels(1))
+    (tmp_path / 'classes.txt').write_text(text)
+    assert read(tmp_path).classes == names
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('0 road\nsky\n', 'has a number on 1 of its 2 lines'),
+        ('0 road\n300 sky\n', 'up to 300: give each line its label, from 0 to 255'),
+        ('0 road\n0 sky\n', 'has 0 twice'),
+        ('road\nroad\n', 'has road twice'),
+        (
+            ''.join(f'c{number}\n' for number in range(300)),
+            'has 300 classes of pixels, and label maps of 8 bits hold 1 to 255',
+        ),
+    ],
+)
+def test_a_file_of_classes_that_cannot_be_meant_is_refused(text, message, tmp_path):
+    pair(tmp_path, array=labels(0, 1))
+    (tmp_path / 'classes.txt').write_text(text)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path)
+
+
+def blended():
+    """A disc of 255 on 0, enlarged with interpolation."""
+    disc = (np.hypot(*np.mgrid[-6:6, -8:8]) < 5).astype(np.uint8) * 255
+    return cv2.resize(disc, (64, 48), interpolation=cv2.INTER_LINEAR)
+
+
+@pytest.mark.parametrize('text', [None, 'cell\n', 'background\ncell\n'])
+def test_grey_values_between_0_and_255_are_no_classes_and_their_cause_is_named(text, tmp_path):
+    for name in ('p00000', 'p00001'):
+        pair(tmp_path, f'images/{name}.png', f'labels/{name}.png', blended())
+    if text:
+        (tmp_path / 'classes.txt').write_text(text)
+    data = read_own_data(str(tmp_path), False)
+    assert len(data.classes) <= 2
+    assert data.splits == {'train': []}
+    assert [problem.severe for problem in data.problems] == [True, True]
+    assert all('come of JPEG, and of resizing that is not by the nearest' in str(problem) for problem in data.problems)
+
+
+@pytest.mark.parametrize('values', [(0, 128), (0, 85, 170, 255), (50, 100, 150)])
+def test_shades_of_grey_far_apart_need_a_file_that_says_what_they_are(values, tmp_path):
+    pair(tmp_path, array=labels(*values))
+    with pytest.raises(UserError, match=r'so far apart as shades of grey are .* write a file classes.txt'):
+        read(tmp_path)
+    shades = sorted({0, *values})
+    (tmp_path / 'classes.txt').write_text(''.join(f'{value} c{value}\n' for value in shades))
+    data = read(tmp_path)
+    assert data.classes == [f'c{value}' for value in shades]
+    assert written(data, tmp_path, len(values)) == [shades.index(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    'values', [[*range(48)], [*range(140, 150), *range(0, 20), 255], [0, 3, 5, 17, 21, 64, 90, 149]]
+)
+def test_many_classes_and_gaps_are_no_shades_of_grey(values, tmp_path):
+    pair(tmp_path, array=labels(*values))
+    data = read_own_data(str(tmp_path), False)
+    assert len(data.classes) == max(value for value in values if value < 255) + 1
+    assert not any(problem.severe for problem in data.problems)
+
+
+def test_grey_colours_of_the_file_are_colours_whatever_their_order(tmp_path):
+    pair(tmp_path, array=labels(0, 255, 128))
+    (tmp_path / 'classes.txt').write_text('cell 255 255 255\nrim 128 128 128\nbackground 0 0 0\n')
+    data = read(tmp_path)
+    assert (data.classes, written(data, tmp_path)) == (['cell', 'rim', 'background'], [2, 0, 1, 2])
+    (tmp_path / 'labels/p00000.png').unlink()
+    pair(tmp_path, array=labels(0, 255))
+    (tmp_path / 'classes.txt').write_text('cell 255 255 255\nbackground 0 0 0\n')
+    assert written(read(tmp_path), tmp_path) == [1, 0, 1, 1]
+
+
+def test_black_and_white_beside_labels_are_two_notations(tmp_path):
+    for number in range(3):
+        pair(tmp_path, f'images/p0000{number}.png', f'labels/p0000{number}.png', labels(0, 1))
+    save(tmp_path / 'labels/p00001.png', labels(0, 255))
+    (problem,) = read_own_data(str(tmp_path), False).problems
+    assert problem.severe
+    assert f'1 have the values 0 and 255 alone ({tmp_path}/labels/p00001.png) and 2 have labels such as 1' in str(
+        problem
+    )
+    (tmp_path / 'classes.txt').write_text('0 a\n1 b\n255 void\n')
+    assert read(tmp_path).classes == ['a', 'b']
+    (tmp_path / 'classes.txt').unlink()
+    save(tmp_path / 'labels/p00002.png', labels(0, 1, 255))  # here 255 is what does not count
+    assert read(tmp_path).classes == ['class 0', 'class 1']
+
+
+def test_labels_beside_colours_are_two_notations(tmp_path):
+    for number in range(3):
+        pair(tmp_path, f'images/p0000{number}.png', f'labels/p0000{number}.png', colour_map(COLOURS))
+    save(tmp_path / 'labels/p00001.png', labels(0, 1))
+    (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
+    first, *_ = read_own_data(str(tmp_path), False).problems
+    assert first.severe
+    assert f'1 have labels ({tmp_path}/labels/p00001.png) and 2 have colours ({tmp_path}/labels/p00000.png)' in str(
+        first
+    )
+
+
+def test_labels_beyond_8_bits_are_refused_and_others_in_16_bits_are_read_right(tmp_path):
+    pair(tmp_path, array=labels(0, 1, 2, 255).astype(np.uint16))
+    data = read(tmp_path)
+    assert len(data.classes) == 3
+    assert written(data, tmp_path) == [0, 1, 2, 255]
+    save(tmp_path / 'labels/p00000.png', np.where(labels(1) == 1, 300, 0).astype(np.uint16))
+    (problem,) = read_own_data(str(tmp_path), False).problems
+    assert problem.severe
+    assert 'has the labels 300: labels are 0 to 254, and 255 where a pixel does not count' in str(problem)
+
+
+def test_white_in_a_file_of_one_bit_is_foreground(tmp_path):
+    pair(tmp_path, array=labels(0, 1).astype(bool))
+    data = read(tmp_path)
+    assert (data.classes, written(data, tmp_path)) == (['background', 'foreground'], [0, 1, 0, 0])
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_what_is_transparent_is_black_and_what_is_half_transparent_is_refused(mode, tmp_path):
+    colours = mode == 'RGBA'
+    pair(tmp_path)
+    (tmp_path / 'classes.txt').write_text('road 0 0 0\nsky 64 128 64\n' if colours else 'road\nsky\n')
+
+    def save_with(alpha):
+        image = Image.fromarray(colour_map([(0, 0, 0), *COLOURS[:1] * 2]) if colours else labels(0, 1, 1))
+        image.putalpha(Image.fromarray(alpha))
+        image.save(tmp_path / 'labels/p00000.png')
+
+    alpha = np.full((48, 64), 255, np.uint8)
+    alpha[2] = 0  # an eraser leaves the colour that was there
+    save_with(alpha)
+    data = read(tmp_path)
+    assert (data.classes, written(data, tmp_path)) == (['road', 'sky'], [0, 1, 0, 0])
+    alpha[2] = 100
+    save_with(alpha)
+    (problem,) = read_own_data(str(tmp_path), False).problems
+    assert problem.severe
+    assert 'has pixels that are half transparent' in str(problem)
 
 
 @pytest.mark.parametrize(('names', 'classes'), [(None, ['background', 'foreground']), ('cell', ['background', 'cell'])])
@@ -230,6 +472,13 @@ def test_what_is_wrong_with_a_pair_is_named_and_it_is_left_out(change, kind, mes
     assert problem.severe
     assert message in str(problem)
     assert [picture.name for picture, _ in data.splits['train']] == ['p00001.png']
+
+
+def test_a_label_to_ignore_is_not_for_colours(tmp_path):
+    pair(tmp_path, array=colour_map(COLOURS))
+    (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
+    with pytest.raises(UserError, match=r'--ignore-label 1 is for labels, .* name the colour void'):
+        read(tmp_path, 1)
 
 
 def test_a_colour_that_is_no_class_is_named(tmp_path):

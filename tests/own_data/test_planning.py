@@ -1,11 +1,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, METRICS, init_default_scope
 from own_layouts import CLASSES, made, write_coco, write_yolo
+from PIL import Image
 
 from fasternet_mm.data.checks import check_data
 from fasternet_mm.data.shapes import ensure_shapes
@@ -167,7 +169,7 @@ def test_label_maps_set_heads_crops_and_the_ignored_label(label_maps, tmp_path):
     cfg, plan = planned(UPERNET, label_maps, tmp_path / 'out', ignored=6)
     assert plan.data.classes == [f'class {number}' for number in range(6)]
     assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 6
-    assert cfg.model.decode_head.ignore_index == cfg.model.data_preprocessor.seg_pad_val == 6
+    assert cfg.model.decode_head.ignore_index == cfg.model.data_preprocessor.seg_pad_val == 255
     assert cfg.train_cfg == dict(
         type='IterBasedTrainLoop', max_iters=plan.recipe.steps, val_interval=plan.recipe.interval
     )
@@ -176,6 +178,35 @@ def test_label_maps_set_heads_crops_and_the_ignored_label(label_maps, tmp_path):
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
     assert sample['inputs'].shape[-1] <= 160
     assert sample['data_samples'].gt_sem_seg.data.unique().numel() > 1
+
+
+@pytest.mark.parametrize('by_name', [False, True])
+@pytest.mark.parametrize('ignored', [0, 3, 6, 11, 255])
+def test_predictions_that_are_right_wherever_it_counts_score_100_whatever_is_ignored(
+    ignored, by_name, label_maps, tmp_path
+):
+    for path in label_maps.glob('labels/*/*.png'):
+        labels = np.array(Image.open(path))
+        labels[:20] = ignored
+        Image.fromarray(labels).save(path)
+    if by_name:
+        names = {**{label: f'c{label}' for label in range(7)}, ignored: 'void'}
+        (label_maps / 'classes.txt').write_text(''.join(f'{label} {name}\n' for label, name in names.items()))
+    cfg, plan = planned(UPERNET, label_maps, tmp_path / 'out', ignored=None if by_name else ignored)
+    check_data(cfg, ('train', 'val', 'test'))
+    assert len(plan.data.classes) == 7 - (ignored < 7)
+    init_default_scope('mmseg')
+    for split in ('val', 'test'):
+        dataset, metric = DATASETS.build(cfg[f'{split}_dataloader'].dataset), METRICS.build(cfg[f'{split}_evaluator'])
+        metric.dataset_meta = dataset.metainfo
+        for number in range(len(dataset)):
+            true = dataset[number]['data_samples'].gt_sem_seg.data
+            assert (true[:, :20] == cfg.model.decode_head.ignore_index).all()
+            predicted = torch.where(
+                true == cfg.model.decode_head.ignore_index, 1, true
+            )  # there the model says anything
+            metric.process({}, [dict(pred_sem_seg=dict(data=predicted), gt_sem_seg=dict(data=true))])
+        assert metric.evaluate(len(dataset)) == dict(aAcc=100, mIoU=100, mAcc=100)
 
 
 def test_a_detectors_data_has_no_ignored_label(coco, tmp_path):

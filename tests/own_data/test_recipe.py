@@ -31,6 +31,13 @@ def test_a_run_is_never_too_short_to_learn_anything():
     assert recipe(2, batch=8).batch == 2
 
 
+@pytest.mark.parametrize(('task', 'batch'), [('detection', 1), ('segmentation', 2)])
+def test_one_image_is_cropped_twice_for_a_segmenter_whose_norms_need_two(task, batch):
+    assert recipe(1, task, batch=8).batch == batch
+    assert recipe(1, task, batch=8, processes=4).pictures_per_step == 4 * batch
+    assert recipe(1, task, batch=1).batch == 1
+
+
 def test_the_learning_rate_follows_the_root_of_the_batch_of_all_processes():
     assert recipe(100, batch=16).lr == pytest.approx(2e-4)
     assert recipe(100, batch=4).lr == pytest.approx(1e-4)

@@ -1,0 +1,44 @@
+"""Predicted label maps as files."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from PIL import Image
+
+from ..data.picture_files import names_of_images
+from ..engine.storage import write_atomically
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class WriteLabelMapsHook(Hook):
+    """In testing, writes the label map that is predicted for each image.
+
+    MMSegmentation's ``IoUMetric(output_dir=…)`` names files after images alone, so that those of two cameras that both
+    have a 0001.jpg overwrite each other. These have the image's path below the folder that all share. As there, label 0
+    is the first class, or with ``reduce_zero_label`` label 1.
+
+    Args:
+        out_dir: folder of the PNG files of 8 bits.
+    """
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir = Path(out_dir)
+        self.names: dict[str, str] = {}
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self.names = names_of_images(runner.test_dataloader.dataset)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        for sample in outputs:
+            labels = sample.pred_sem_seg.data
+            labels = labels.reshape(labels.shape[-2:]).cpu().numpy().astype(np.uint8)
+            content = BytesIO()
+            Image.fromarray(labels + np.uint8(sample.get('reduce_zero_label', False))).save(content, 'png')
+            write_atomically(self.out_dir / f'{self.names[sample.img_path]}.png', content.getvalue())
