@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -91,6 +92,8 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     register_atomic_backend()
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
     if checkpoint_hook:
+        if checkpoint_hook.type in ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook):
+            checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
         checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.PlainCheckpointHook')]
     if not torch.cuda.is_available():
