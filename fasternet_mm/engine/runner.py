@@ -15,13 +15,17 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from ..data.checks import check_data
+from ..data.checks import check_data, classes_of
 from ..errors import UserError
+from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
 from ..weights.pretrained import has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .storage import check_writable, register_atomic_backend
+
+
+RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'
 
 
 class StrictRunner(Runner):
@@ -31,10 +35,16 @@ class StrictRunner(Runner):
     or options of ``torch.compile``, is for the backbone.
     """
 
+    split = 'train'
+    """Of which split the classes are compared with a checkpoint's."""
+
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
         checkpoint = read_checkpoint(filename, map_location)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg)).load()
+        fit = fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg))
+        fit.load()
+        if not fit.notes:  # which tell of heads for another number of classes
+            check_classes(checkpoint, filename, classes_of(self.cfg, self.split), advice=None)
         self._has_loaded = True
         return checkpoint
 
@@ -60,6 +70,8 @@ class StrictRunner(Runner):
 
 class EvaluationRunner(StrictRunner):
     """Leaves the work directory the config that it was trained with; the visualizer puts its own beside the log."""
+
+    split = 'test'
 
     def dump_config(self) -> None:
         pass
@@ -118,6 +130,9 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
         fit_weights(model, checkpoint, source, **_load_options(cfg))
         if cfg.get('resume'):
             check_training_state(checkpoint, source)
+            check_classes(checkpoint, source, classes_of(cfg, 'train'), RESTART)
+        elif 'train' not in splits and not _load_options(cfg).get('allow_mismatch'):
+            check_classes(checkpoint, source, classes_of(cfg, 'test'))
     elif 'train' in splits:
         for module, init_cfg in _pretrained_parts(model):
             _check_pretrained(module, **init_cfg)

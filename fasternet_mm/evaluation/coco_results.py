@@ -209,7 +209,10 @@ def check_results(results: CocoResults, truth: CocoTruth, source: str) -> None:
     """
     unknown = ~np.isin(results.image_ids, np.array(list(truth.sizes), dtype=np.int64))
     problems = [
-        (number, f'is of image {results.image_ids[number]}, which {truth.source} lacks: use the annotations of the data')
+        (
+            number,
+            f'is of image {results.image_ids[number]}, which {truth.source} lacks: use the annotations of the data',
+        )
         for number in np.flatnonzero(unknown).tolist()
     ]
     refuse_bad(source, 'detection', problems, len(results))

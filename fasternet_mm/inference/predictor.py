@@ -20,7 +20,7 @@ from ..engine.runner import build_model
 from ..engine.work_dir import config_and_checkpoint
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids, encode_masks
-from ..weights.loading import load_weights
+from ..weights.classes import load_trained
 from .drawing import palette_of
 from .engines import is_exported
 from .optimization import optimize
@@ -45,7 +45,7 @@ class Predictor:
         batch_size: so many pictures go through the network together, where they follow each other in one size; the
             results are those of single pictures but for rounding. Default: 1.
         channel_order: of arrays: 'bgr', as OpenCV reads, or 'rgb', as Pillow does. Default: 'bgr'.
-        allow_mismatch: take from the checkpoint what fits. Default: False.
+        allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
         optimized: run a model of PyTorch as `optimize` makes it. Default: True.
         bf16: compute in bfloat16, not exactly. Default: False.
         trusted: an exported file may be a program: see `open_engine`. Default: False.
@@ -56,7 +56,7 @@ class Predictor:
         is_segmenter: whether it labels pixels.
 
     Raises:
-        UserError: config and checkpoint do not fit, or one cannot be used.
+        UserError: config and checkpoint do not fit, in tensors or classes, or one cannot be used.
         ValueError: the device does not compute in bfloat16, or an argument is unknown.
     """
 
@@ -82,16 +82,16 @@ class Predictor:
         self.batch_size, self.channel_order = batch_size, channel_order
         self.cfg, weights = _find(source, checkpoint, options, 'bfloat16' if bf16 else 'float32', trusted)
         self.model = build_model(self.cfg)
+        meta = meta_of_test_set(self.cfg)
+        self.classes, self.palette = tuple(meta['classes']), palette_of(meta)
         if weights is not None:
-            load_weights(self.model, weights, allow_mismatch=allow_mismatch)
+            load_trained(self.model, weights, self.classes, allow_mismatch)
         self.model.to(self.device).eval()
         if weights is not None and optimized:
             self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
         # By name, since importing MMSegmentation's models takes seconds, and a detector does without.
         self.is_segmenter = any(kind.__name__ == 'BaseSegmentor' for kind in type(self.model).__mro__)
         self.pipeline = PicturePipeline(self.cfg)
-        meta = meta_of_test_set(self.cfg)
-        self.classes, self.palette = tuple(meta['classes']), palette_of(meta)
 
     @cached_property
     def category_ids(self) -> list[int]:
