@@ -24,7 +24,6 @@ from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .storage import check_writable, register_atomic_backend
 
-
 RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'
 
 

@@ -30,10 +30,10 @@ AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 class CocoMetric(BaseMetric):
     """COCO's average precision and recall: MMDetection's ``CocoMetric``, with the same options, keys and figures.
 
-    It differs where MMDetection's fails: detections whose box or score is NaN or infinite count nowhere, and are said in
-    the log; a test run without any detection has AP 0 instead of no figures; 'mAP' without
-    100 among ``proposal_nums`` is at the most of them instead of -1; figures per class belong to the class also where
-    the file's ids do not ascend; 'proposal_fast', which fails on NumPy from 1.24, is not offered.
+    It differs where MMDetection's fails: detections whose box or score is NaN or infinite count nowhere, and the log
+    says so; a test run without any detection has AP 0 instead of no figures; 'mAP' without 100 among ``proposal_nums``
+    is at the most of them instead of -1; figures per class belong to the class also where the file's ids do not ascend;
+    'proposal_fast', which fails on NumPy from 1.24, is not offered.
 
     Args:
         ann_file: COCO annotations. Default: made from the data set's, which must then come with the samples.
@@ -213,8 +213,8 @@ class CocoMetric(BaseMetric):
 
 def _warn_of_not_finite(found: CocoResults, finite: np.ndarray) -> None:
     MMLogger.get_current_instance().warning(
-        f'{(~finite).sum()} of {len(finite)} detections have a box or score that is NaN or infinite, and count nowhere; '
-        f'the first is of image {found.image_ids[~finite][0]}. If a loss is NaN too, the training has diverged: lower '
+        f'{(~finite).sum()} of {len(finite)} detections have a box or score that is NaN or infinite: they count '
+        f'nowhere; the first is of image {found.image_ids[~finite][0]}. If a loss is NaN too, the training has diverged: lower '
         'the learning rate'
     )
 

@@ -38,7 +38,7 @@ class CocoTruth:
     category_names: dict[int, str]
 
     def image_numbers(self, image_ids: np.ndarray) -> np.ndarray:
-        """The numbers in ``coco`` of images, given by id: from 1, in the order of the ids, on which equal scores depend.
+        """The numbers in ``coco`` of images given by id: from 1, in the order of ids, which decides on equal scores.
 
         hotcoco takes detections as float64, in which ids from 2**53 on, such as time stamps, would become others.
         """
