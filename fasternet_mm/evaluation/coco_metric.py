@@ -213,9 +213,8 @@ class CocoMetric(BaseMetric):
 
 def _warn_of_not_finite(found: CocoResults, finite: np.ndarray) -> None:
     MMLogger.get_current_instance().warning(
-        f'{(~finite).sum()} of {len(finite)} detections have a box or score that is NaN or infinite: they count '
-        f'nowhere; the first is of image {found.image_ids[~finite][0]}. If a loss is NaN too, the training has diverged: lower '
-        'the learning rate'
+        f'{(~finite).sum()} of {len(finite)} detections have a box or score that is not finite, and count nowhere; '
+        f'the first is of image {found.image_ids[~finite][0]}; if the loss is NaN too, train with a lower learning rate'
     )
 
 

@@ -260,8 +260,8 @@ def test_detections_that_are_not_finite_count_nowhere_and_are_said(what, number,
     assert figures(CocoMetric(**options), classes, samples) == expected
     count = sum(len(sample['pred_instances']['scores']) for sample in samples)
     first = spoiled[0]['img_id']
-    assert [warning.split('. If')[0] for warning in warnings()] == [
-        f'{2 * len(spoiled)} of {count} detections have a box or score that is NaN or infinite, and count nowhere; '
+    assert [warning.split('; if')[0] for warning in warnings()] == [
+        f'{2 * len(spoiled)} of {count} detections have a box or score that is not finite, and count nowhere; '
         f'the first is of image {first}'
     ]
 
