@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from os import PathLike
@@ -12,7 +14,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.structures import BaseDataElement
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement, InstanceData
 
 from ..data.checks import meta_of_test_set
 from ..engine.config import load_config, merge_options
@@ -123,12 +126,13 @@ class Predictor:
         """
         batch: list[dict[str, Any]] = []
         for number, picture in enumerate(pictures, start=1):
+            name = str(picture) if isinstance(picture, str | PathLike) else f'picture {number}'
             try:
-                data = self._prepare(picture, number)
-            except UserError as error:
+                data = self._prepare(picture, name)
+            except Exception as error:  # by OpenCV, NumPy, steps of the pipeline, …
                 if broken is None:
                     raise
-                broken.append(error)
+                broken.append(named_error(error, name))
                 continue
             # MMDetection would pad pictures of several sizes to one, which changes what is found near their edges.
             if batch and data['sizes'] != batch[0]['sizes']:
@@ -141,30 +145,34 @@ class Predictor:
         if batch:
             yield from self._predict(batch, broken)
 
-    def _prepare(self, picture: Picture, number: int) -> dict[str, Any]:
+    def _prepare(self, picture: Picture, name: str) -> dict[str, Any]:
         pixels = read_picture(picture, self.channel_order)
-        source = str(picture) if isinstance(picture, str | PathLike) else ''
+        source = name if isinstance(picture, str | PathLike) else ''
         packed = self.pipeline(pixels, source)
         sizes = pixels.shape, packed['inputs'].shape
-        return dict(picture=pixels, source=source, name=source or f'picture {number}', packed=packed, sizes=sizes)
+        return dict(picture=pixels, source=source, name=name, packed=packed, sizes=sizes)
 
     def _predict(self, batch: list[dict[str, Any]], broken: list[UserError] | None) -> list[Prediction]:
         try:
             with torch.no_grad():
                 samples = self.model.test_step(pseudo_collate([data['packed'] for data in batch]))
-        except ValueError as error:  # of the size, which all have
-            errors = [UserError(f'{data["name"]}: {error}') for data in batch]
+            return [self._to_prediction(data, sample.cpu()) for data, sample in zip(batch, samples)]
+        except Exception as error:  # of the size, of memory, of whatever a model stumbles over
+            if broken is None and isinstance(error, ValueError):
+                raise named_error(error, batch[0]['name']) from error
             if broken is None:
-                raise errors[0] from error
-            broken += errors
-            return []
-        return [self._to_prediction(data, sample.cpu()) for data, sample in zip(batch, samples)]
+                raise
+            if len(batch) == 1:
+                broken.append(named_error(error, batch[0]['name']))
+                return []
+        # One picture can spoil a batch, or memory be too small for all: each alone, now that the first try is freed.
+        return [prediction for data in batch for prediction in self._predict([data], broken)]
 
     def _to_prediction(self, data: dict[str, Any], sample: BaseDataElement) -> Prediction:
         boxes, scores, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
         masks = label_map = None
         if 'pred_instances' in sample:
-            found = sample.pred_instances
+            found = _finite(sample.pred_instances, data['name'])
             boxes, scores, labels = (found[key].numpy() for key in ('bboxes', 'scores', 'labels'))
             masks = encode_masks(found.masks.numpy()) if 'masks' in found else None
         if 'pred_sem_seg' in sample:
@@ -182,6 +190,27 @@ class Predictor:
             encoded_masks=masks,
             label_map=label_map,
         )
+
+
+def named_error(error: Exception, name: str) -> UserError:
+    """What went wrong with a picture, with its name."""
+    if isinstance(error, UserError):
+        return error
+    traceback.clear_frames(error.__traceback__)  # in which batches lie in memory
+    reason = str(error).strip().partition('\n')[0]
+    named = UserError(f'{name}: {reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"}')
+    named.__cause__ = error
+    return named
+
+
+def _finite(found: InstanceData, name: str) -> InstanceData:
+    """The objects whose box and score are numbers; others are said in the log."""
+    finite = found.bboxes.isfinite().all(dim=1) & found.scores.isfinite()
+    if finite.all():
+        return found
+    text = f'{name}: {int((~finite).sum())} of {len(finite)} objects have a box or score that is not finite: left out'
+    print_log(text, logger='current', level=logging.WARNING)
+    return found[finite]
 
 
 def _find(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet.evaluation import CocoMetric as TheirMetric
-from mmengine.logging import MMLogger
 from pycocotools import mask as rle
 
 from fasternet_mm import CocoMetric
@@ -89,15 +88,6 @@ def with_instances(content, samples):
             if one['image_id'] == sample['img_id'] and (box := one['bbox'])
         ]
     return samples
-
-
-@pytest.fixture
-def warnings(caplog):
-    """What MMEngine's logger warns of."""
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield lambda: [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture
@@ -243,7 +233,7 @@ def test_detections_that_would_spoil_the_figures_are_refused(what, message, writ
 
 @pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
 @pytest.mark.parametrize('what', ['scores', 'bboxes', 'mask_scores'])
-def test_detections_that_are_not_finite_count_nowhere_and_are_said(what, number, write, warnings):
+def test_detections_that_are_not_finite_count_nowhere_and_are_said(what, number, write, logged_warnings):
     """They count as the same detections without them: MMDetection's figures of the others."""
     content, classes, samples = random_case(RICH)
     options = dict(ann_file=write(content), metric=['bbox', 'segm'])
@@ -260,7 +250,7 @@ def test_detections_that_are_not_finite_count_nowhere_and_are_said(what, number,
     assert figures(CocoMetric(**options), classes, samples) == expected
     count = sum(len(sample['pred_instances']['scores']) for sample in samples)
     first = spoiled[0]['img_id']
-    assert [warning.split('; if')[0] for warning in warnings()] == [
+    assert [warning.split('; if')[0] for warning in logged_warnings()] == [
         f'{2 * len(spoiled)} of {count} detections have a box or score that is not finite, and count nowhere; '
         f'the first is of image {first}'
     ]

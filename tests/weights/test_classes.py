@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmseg.datasets import ADE20KDataset
 from small_models import SMALL
 
@@ -100,24 +99,18 @@ def test_a_checkpoint_of_other_classes_is_refused(way, cfg, checkpoint, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def log(caplog):
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield lambda: [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
-    logger.removeHandler(caplog.handler)
-
-
-def test_a_difference_that_is_meant_is_said(cfg, checkpoint, tmp_path, log):
+def test_a_difference_that_is_meant_is_said(cfg, checkpoint, tmp_path, logged_warnings):
     checking(('test',), load_options=dict(allow_mismatch=True))(cfg, checkpoint, tmp_path)
     assert Predictor(cfg, checkpoint, allow_mismatch=True).classes == CLASSES
-    assert [line.partition(': ')[2] for line in log()] == [
+    assert [line.partition(': ')[2] for line in logged_warnings()] == [
         f"label 0 is '{SWAPPED[0]}' there and '{CLASSES[0]}' here; its heads are taken as they are"
     ]
 
 
 @pytest.mark.parametrize(('new_heads', 'classes', 'lines'), [(False, 6, 1), (True, 6, 1), (True, 2, 0)])
-def test_a_training_that_begins_with_heads_of_other_classes_says_so(new_heads, classes, lines, cfg, tmp_path, log):
+def test_a_training_that_begins_with_heads_of_other_classes_says_so(
+    new_heads, classes, lines, cfg, tmp_path, logged_warnings
+):
     """Not where the heads begin anew, which the line about the weights tells."""
     of_others = copy.deepcopy(cfg)
     of_others.model.roi_head.bbox_head.num_classes = of_others.model.roi_head.mask_head.num_classes = classes
@@ -128,4 +121,4 @@ def test_a_training_that_begins_with_heads_of_other_classes_says_so(new_heads, c
     runner.cfg = Config({**cfg.to_dict(), 'load_options': dict(new_heads=new_heads)})
     runner.model, runner._hooks = build_model(cfg), []
     runner.load_checkpoint(path)
-    assert len(log()) == lines
+    assert len(logged_warnings()) == lines
