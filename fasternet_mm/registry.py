@@ -20,7 +20,12 @@ HOOKS = Registry(
     'hook',
     scope='fasternet_mm',
     parent=MMENGINE_HOOKS,
-    locations=['fasternet_mm.engine.checkpoint_hook', 'fasternet_mm.inference', 'fasternet_mm.weights'],
+    locations=[
+        'fasternet_mm.engine.checkpoint_hook',
+        'fasternet_mm.engine.logits_hook',
+        'fasternet_mm.inference',
+        'fasternet_mm.weights',
+    ],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',

@@ -106,7 +106,11 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         if checkpoint_hook.type in ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook):
             checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
         checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.PlainCheckpointHook')]
+    cfg.custom_hooks = [
+        *cfg.get('custom_hooks', []),
+        dict(type='fasternet_mm.PlainCheckpointHook'),
+        dict(type='fasternet_mm.BrokenLogitsHook'),
+    ]
     if not torch.cuda.is_available():
         # MMEngine sets up processes and DistributedDataParallel on CUDA devices, unless it finds this done.
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from logging import WARNING
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 
 from ..data.checks import meta_of_test_set
 from ..engine.config import load_config, merge_options
+from ..engine.logits_hook import has_broken_logits
 from ..engine.runner import build_model
 from ..engine.work_dir import config_and_checkpoint
 from ..errors import UserError
@@ -175,6 +176,8 @@ class Predictor:
             found = _finite(sample.pred_instances, data['name'])
             boxes, scores, labels = (found[key].numpy() for key in ('bboxes', 'scores', 'labels'))
             masks = encode_masks(found.masks.numpy()) if 'masks' in found else None
+        if has_broken_logits(sample):
+            print_log(f'{data["name"]}: the logits are not finite, and the labels mean nothing', 'current', WARNING)
         if 'pred_sem_seg' in sample:
             kind = np.uint8 if len(self.classes) < 256 else np.uint16
             label_map = sample.pred_sem_seg.data[0].numpy().astype(kind)
@@ -209,7 +212,7 @@ def _finite(found: InstanceData, name: str) -> InstanceData:
     if finite.all():
         return found
     text = f'{name}: {int((~finite).sum())} of {len(finite)} objects have a box or score that is not finite: left out'
-    print_log(text, logger='current', level=logging.WARNING)
+    print_log(text, 'current', WARNING)
     return found[finite]
 
 
