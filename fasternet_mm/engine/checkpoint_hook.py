@@ -32,9 +32,16 @@ class CheckpointHook(MMEngineCheckpointHook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """In a training that is resumed, take back a best checkpoint that MMEngine chose without a figure."""
+        """Take back a best checkpoint that MMEngine chose without a figure; warn of those of other trainings."""
         super().before_train(runner)
         recorded = runner.message_hub.runtime_info
+        own = {Path(path).name for key, path in recorded.items() if key.startswith('best_ckpt')}
+        others = [str(path) for path in Path(self.out_dir).glob('best_*.pth') if path.name not in own]
+        if self.save_best and others:
+            runner.logger.warning(
+                f'{", ".join(others)}: not of this training, but tools that are given its work directory may take it '
+                'for the best: move it to another place'
+            )
         for indicator in self.key_indicators if self.save_best else ():
             suffix = '' if len(self.key_indicators) == 1 else f'_{indicator}'
             path = recorded.get(f'best_ckpt{suffix}')

@@ -42,7 +42,7 @@ class BrokenLogitsHook(Hook):
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         if mode != 'train' and self.images:
             runner.logger.warning(
-                f'The logits of {len(self.images)} images are not finite, first those of {self.images[0]}: their labels '
+                f'The logits of {len(self.images)} images are not finite, first those of {self.images[0]}: labels '
                 'and the figures mean nothing; if the loss is NaN too, train with a lower learning rate'
             )
             self.images = []

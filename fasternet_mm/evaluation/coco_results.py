@@ -157,11 +157,13 @@ def concatenate(parts: Sequence[CocoResults]) -> CocoResults:
 
 
 def category_ids(ann_file: str, classes: Sequence[str]) -> list[int]:
-    """The id of each class: the annotation file's, where it is at hand; without it COCO's own, or 1, 2, 3, …."""
+    """The id of each class: the annotation file's, where it has them all; without it COCO's own, or 1, 2, 3, …."""
     from mmdet.datasets import CocoDataset
 
     if Path(ann_file).is_file():
-        return [category['id'] for category in read_annotations(ann_file)['categories'] if category['name'] in classes]
+        ids = {category['name']: whole_number(category['id']) for category in read_annotations(ann_file)['categories']}
+        if None not in map(ids.get, classes):
+            return [ids[name] for name in classes]
     if tuple(classes) == CocoDataset.METAINFO['classes']:
         return [number for number in range(1, 91) if number not in UNUSED_COCO_IDS]
     return list(range(1, len(classes) + 1))

@@ -76,7 +76,7 @@ def _files_of(path: str, out_dir: Path | None) -> list[str]:
 
 
 def _walk(top: str) -> list[Path]:
-    """All files in a folder and in those below it, sorted: links are followed, but each folder is entered once."""
+    """All files in a folder and in those below it, sorted, and links that lead nowhere; each folder is entered once."""
     files, entered = [], set()
     for folder, below, names in os.walk(top, onerror=_refuse_closed, followlinks=True):
         if _real(folder) in entered:
@@ -88,7 +88,7 @@ def _walk(top: str) -> list[Path]:
             text = f'{Path(folder, name)} has the results of an earlier run: it is left out, unless it is named'
             print_log(text, logger='current', level=logging.WARNING)
         below[:] = [name for name in below if name not in earlier]
-        files += [Path(folder, name) for name in names if Path(folder, name).is_file()]
+        files += [file for file in (Path(folder, name) for name in names) if file.is_file() or not file.exists()]
     return sorted(files)
 
 

@@ -130,10 +130,10 @@ class Predictor:
             name = str(picture) if isinstance(picture, str | PathLike) else f'picture {number}'
             try:
                 data = self._prepare(picture, name)
-            except Exception as error:  # by OpenCV, NumPy, steps of the pipeline, …
+            except UserError as error:
                 if broken is None:
                     raise
-                broken.append(named_error(error, name))
+                broken.append(error)
                 continue
             # MMDetection would pad pictures of several sizes to one, which changes what is found near their edges.
             if batch and data['sizes'] != batch[0]['sizes']:
@@ -149,7 +149,13 @@ class Predictor:
     def _prepare(self, picture: Picture, name: str) -> dict[str, Any]:
         pixels = read_picture(picture, self.channel_order)
         source = name if isinstance(picture, str | PathLike) else ''
-        packed = self.pipeline(pixels, source)
+        try:
+            packed = self.pipeline(pixels, source)
+        except Exception as error:  # by OpenCV, NumPy, …, mostly of the size
+            height, width = pixels.shape[:2]
+            raise UserError(
+                f'{name}: a picture of {width}x{height} pixels cannot be prepared ({_line(error)})'
+            ) from error
         sizes = pixels.shape, packed['inputs'].shape
         return dict(picture=pixels, source=source, name=name, packed=packed, sizes=sizes)
 
@@ -200,10 +206,15 @@ def named_error(error: Exception, name: str) -> UserError:
     if isinstance(error, UserError):
         return error
     traceback.clear_frames(error.__traceback__)  # in which batches lie in memory
-    reason = str(error).strip().partition('\n')[0]
-    named = UserError(f'{name}: {reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"}')
+    named = UserError(f'{name}: {error}' if isinstance(error, ValueError) else f'{name} failed ({_line(error)})')
     named.__cause__ = error
     return named
+
+
+def _line(error: Exception) -> str:
+    return (
+        f'{type(error).__module__}.{type(error).__name__}: {error}'.removeprefix('builtins.').strip().partition('\n')[0]
+    )
 
 
 def _finite(found: InstanceData, name: str) -> InstanceData:

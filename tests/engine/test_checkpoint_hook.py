@@ -113,6 +113,15 @@ def test_resuming_keeps_a_best_with_a_figure(tmp_path):
     assert training.warnings == []
 
 
+def test_a_best_checkpoint_of_another_training_is_said(tmp_path):
+    (tmp_path / 'best_mIoU_iter_900.pth').touch()
+    training = Training(tmp_path, save_best='mIoU')
+    assert training.validate(dict(mIoU=3.0)) == ['best_mIoU_epoch_1.pth', 'best_mIoU_iter_900.pth']
+    assert [warning.partition(',')[0] for warning in training.warnings] == [
+        f'{tmp_path / "best_mIoU_iter_900.pth"}: not of this training'
+    ]
+
+
 def test_a_config_that_names_mmengines_hook_gets_this_one(root, tmp_path):
     cfg = Config.fromfile(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py')
     cfg.model.backbone.arch, cfg.model.neck.in_channels = SMALL, [16, 32, 64, 128]

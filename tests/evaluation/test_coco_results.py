@@ -122,6 +122,8 @@ def test_ids_of_classes(tmp_path):
     categories = [dict(id=3, name='cat'), dict(id=5, name='cow'), dict(id=7, name='dog')]
     (tmp_path / 'a.json').write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
     assert category_ids(str(tmp_path / 'a.json'), ['cat', 'dog']) == [3, 7]
+    assert category_ids(str(tmp_path / 'a.json'), ['dog', 'cat', 'cow']) == [7, 3, 5]
+    assert category_ids(str(tmp_path / 'a.json'), ['dog', 'horse']) == [1, 2]  # it is of other data
     assert category_ids('nowhere.json', ['cat', 'dog']) == [1, 2]
     of_coco = category_ids('nowhere.json', CocoDataset.METAINFO['classes'])
     # Known ids from the COCO annotations: stop sign 13, dining table 67, toothbrush 90.

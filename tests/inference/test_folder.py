@@ -136,10 +136,18 @@ def test_links_are_followed_once_even_in_a_circle(folder):
     paint(folder / 'photos/a.jpg', folder / 'elsewhere/b.jpg')
     (folder / 'photos/more').symlink_to(folder / 'elsewhere')
     (folder / 'photos/again').symlink_to(folder / 'photos')
-    (folder / 'photos/nothing.jpg').symlink_to('nothing.jpg')
+    (folder / 'photos/nothing.txt').symlink_to('nothing.txt')
     expected = ['photos/a.jpg', 'photos/more/b.jpg']
     assert find_inputs(['photos'], 'out') == expected
     assert find_inputs(['photos/**/[ab].jpg', 'photos'], 'out') == expected
+
+
+def test_a_link_that_leads_nowhere_is_a_picture_that_cannot_be_read(folder):
+    paint(folder / 'photos/a.jpg')
+    (folder / 'photos/b.jpg').symlink_to('moved.jpg')
+    sources = find_inputs(['photos'], 'out')
+    with pytest.raises(UserError, match=r'1 of 2 pictures were left out: photos/b.jpg cannot be read'):
+        predict_to_folder(Stub(), sources, 'out')
 
 
 def test_a_folder_that_cannot_be_opened_is_named(folder, monkeypatch):
@@ -198,7 +206,7 @@ def test_a_picture_whose_results_cannot_be_written_is_named_and_the_rest_is_done
         return draw(self, *arguments, **options)
 
     monkeypatch.setattr(Prediction, 'draw', failing)
-    with pytest.raises(UserError, match=r'1 of 3 pictures were left out: b.jpg: .*odd') as raised:
+    with pytest.raises(UserError, match=r'1 of 3 pictures were left out: b.jpg(: | failed).*odd') as raised:
         predict_to_folder(Stub(), ['a.jpg', 'b.jpg', 'c.jpg'], 'out')
     assert raised.value.__cause__ is error  # for --debug
     assert {record['file_name'] for record in records(folder / 'out/results.json')} == {'a.jpg', 'c.jpg'}
