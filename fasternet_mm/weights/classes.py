@@ -31,15 +31,22 @@ def recorded_classes(checkpoint: dict[str, Any]) -> list[str] | None:
 
 
 def class_difference(recorded: Sequence[str], own: Sequence[str]) -> str | None:
-    """The first difference in number, names or order, as half a sentence; case and spaces around a name are none."""
+    """The first difference in number, names or order, as half a sentence.
+
+    Case, spaces around a name, and underscores for spaces are none: MMDetection has written 'traffic_light', too.
+    """
     for label, (theirs, ours) in enumerate(zip(recorded, own)):
-        if theirs.strip().casefold() != ours.strip().casefold():
+        if _plain(theirs) != _plain(ours):
             return f'label {label} is {theirs!r} there and {ours!r} here'
     if len(recorded) == len(own):
         return None
     more, where = (recorded, 'there') if len(recorded) > len(own) else (own, 'here')
     label = min(len(recorded), len(own))
     return f'there are {len(recorded)} there and {len(own)} here; label {label} is {more[label]!r} {where} alone'
+
+
+def _plain(name: str) -> str:
+    return name.replace('_', ' ').strip().casefold()
 
 
 def check_classes(

@@ -201,8 +201,8 @@ def white(shape=(160, 160, 3)):
 
 @pytest.mark.parametrize('error', [ValueError, RuntimeError, cv2.error, MemoryError])
 @pytest.mark.parametrize('batch_size', [1, 2, 5])
-def test_a_picture_that_the_model_fails_on_takes_no_other(error, batch_size, detector_dir, pictures, monkeypatch):
-    predictor = Predictor(detector_dir, device='cpu', batch_size=batch_size)
+def test_a_picture_that_the_model_fails_on_takes_no_other(error, batch_size, predictor, pictures, monkeypatch):
+    monkeypatch.setattr(predictor, 'batch_size', batch_size)
     step = type(predictor.model).test_step
 
     def failing(self, data):
@@ -220,8 +220,8 @@ def test_a_picture_that_the_model_fails_on_takes_no_other(error, batch_size, det
         predictor([white()])
 
 
-def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(detector_dir, pictures, monkeypatch):
-    predictor = Predictor(detector_dir, device='cpu', batch_size=4)
+def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(predictor, pictures, monkeypatch):
+    monkeypatch.setattr(predictor, 'batch_size', 4)
     step = type(predictor.model).test_step
 
     def small(self, data):
@@ -236,17 +236,16 @@ def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(detector_dir,
 
 
 @pytest.mark.parametrize(('shape', 'left_out'), [((1, 1, 3), 0), ((1, 20000, 3), 1), ((20000, 1, 3), 1)])
-def test_pictures_of_odd_sizes_are_predicted_or_named(shape, left_out, detector_dir, pictures):
+def test_pictures_of_odd_sizes_are_predicted_or_named(shape, left_out, predictor, pictures):
     broken = []
-    found = list(Predictor(detector_dir, device='cpu').stream([pictures[0], white(shape), pictures[1]], broken))
+    found = list(predictor.stream([pictures[0], white(shape), pictures[1]], broken))
     assert (len(found), len(broken)) == (3 - left_out, left_out)
     assert (found[0].source, found[-1].source) == (str(pictures[0]), str(pictures[1]))
     size = f'picture 2: a picture of {shape[1]}x{shape[0]} pixels cannot be prepared (cv2.error: '
     assert all(str(error).startswith(size) for error in broken)
 
 
-def test_objects_that_are_not_finite_are_left_out_and_said(detector_dir, pictures, monkeypatch, logged_warnings):
-    predictor = Predictor(detector_dir, device='cpu')
+def test_objects_that_are_not_finite_are_left_out_and_said(predictor, pictures, monkeypatch, logged_warnings):
     expected = predictor(pictures[0])
     assert len(expected) > 3
     step = type(predictor.model).test_step
