@@ -28,6 +28,9 @@ from .video import open_video, video_appearing
 NAMED = 10
 """Pictures that could not be predicted and are named."""
 
+CUT_OFF = 0.9
+"""Of a video's frames, by the file's own count, which some kinds of files only estimate."""
+
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Errors of the system after which no other file can be written either."""
 
@@ -117,7 +120,7 @@ def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
     with open_video(source) as video:
         name = output.new_name(source, '.mp4')
         with video_appearing(output.folder / name, video.fps, video.is_live) as file:
-            frames = tqdm(video, total=video.length, unit='frame', desc=name)
+            frames, number = tqdm(video, total=video.length, unit='frame', desc=name), 0
             try:
                 for number, prediction in enumerate(predictor.stream(frames), start=1):
                     # A legend's height differs from frame to frame.
@@ -129,6 +132,10 @@ def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
             except KeyboardInterrupt:
                 if not video.is_live:
                     raise
+        if video.length and number < CUT_OFF * video.length:
+            raise UserError(
+                f'{source} may be cut off: {number} of its {video.length} frames could be read, and are done'
+            )
 
 
 class _Output:

@@ -65,7 +65,7 @@ def film(path, frames=5, fps=12.5, size=(64, 48)):
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), fps, size)
     for number in range(frames):
-        writer.write(np.full((*size[::-1], 3), 40 * number, np.uint8))
+        writer.write(np.full((*size[::-1], 3), 40 * number % 256, np.uint8))
     writer.release()
 
 
@@ -328,6 +328,18 @@ def test_a_video_is_written_back_with_its_size_and_speed(folder):
         *sorted([*crops, 'crops/cat/clip-1.jpg']),
         'results.json',
     ]
+
+
+def test_a_video_that_is_cut_off_is_done_as_far_as_it_goes_and_named(folder):
+    film(folder / 'clip.avi', frames=40)
+    content = (folder / 'clip.avi').read_bytes()
+    (folder / 'clip.avi').write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r'clip.avi may be cut off: (\d+) of its 40 frames could be read') as raised:
+        predict_to_folder(Stub(), ['clip.avi'], 'out')
+    frames = int(str(raised.value).partition('cut off: ')[2].split()[0])
+    assert 10 < frames < 30
+    assert len(open_written('out/clip.mp4')[1]) == frames
+    assert max(record['frame'] for record in records(folder / 'out/results.json')) == frames
 
 
 def test_a_video_is_turned_as_its_file_says(folder):
