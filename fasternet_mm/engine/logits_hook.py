@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -40,9 +41,12 @@ class BrokenLogitsHook(Hook):
             self.images += [sample.get('img_path', '') for sample in outputs or () if has_broken_logits(sample)]
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        if mode != 'train' and self.images:
+        if mode == 'train':
+            return
+        images = [image for part in all_gather_object(self.images) for image in part]  # the log is rank 0's
+        self.images = []
+        if images:
             runner.logger.warning(
-                f'The logits of {len(self.images)} images are not finite, first those of {self.images[0]}: labels '
-                'and the figures mean nothing; if the loss is NaN too, train with a lower learning rate'
+                f'The logits of {len(images)} images are not finite, first those of {images[0]}: labels and the figures '
+                'mean nothing; if the loss is NaN too, train with a lower learning rate'
             )
-            self.images = []
