@@ -47,6 +47,6 @@ class BrokenLogitsHook(Hook):
         self.images = []
         if images:
             runner.logger.warning(
-                f'The logits of {len(images)} images are not finite, first those of {images[0]}: labels and the figures '
+                f'The logits of {len(images)} images are not finite, first of {images[0]}: labels and figures '
                 'mean nothing; if the loss is NaN too, train with a lower learning rate'
             )

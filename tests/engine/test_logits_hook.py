@@ -24,7 +24,7 @@ def test_images_with_logits_that_are_not_finite_are_said_once(mode):
         getattr(hook, f'after_{mode}_iter')(runner, 0, outputs=outputs)
     getattr(hook, f'after_{mode}_epoch')(runner, {})
     assert [warning.partition(':')[0] for warning in warnings] == [
-        'The logits of 2 images are not finite, first those of b.png'
+        'The logits of 2 images are not finite, first of b.png'
     ]
     getattr(hook, f'after_{mode}_iter')(runner, 0, outputs=[sample('a.png')])
     getattr(hook, f'after_{mode}_epoch')(runner, {})
