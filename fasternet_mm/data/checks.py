@@ -139,7 +139,7 @@ def classes_of(cfg: Config, split: str) -> list[str] | None:
     """The classes of a split's data set, of the first one out of wrappers; None where its config does not say them."""
     for _, dataset in _datasets(cfg.get(f'{split}_dataloader', {}).get('dataset'), ''):
         classes = dataset_meta(cfg, dataset).get('classes')
-        return [classes] if isinstance(classes, str) else classes and list(classes)
+        return list(classes) if isinstance(classes, (list, tuple)) else None  # MMEngine takes text for a file of names
     return None
 
 

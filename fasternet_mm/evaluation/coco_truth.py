@@ -82,9 +82,9 @@ def to_truth(content: dict[str, Any], source: str) -> CocoTruth:
     sizes = {image['id']: (image.get('height'), image.get('width')) for image in images}
     try:
         coco = COCO(_numbered(content, sizes))
+        times = Counter(category['name'] for category in categories)
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise UserError(f'{source} is not COCO annotations: {error}') from error
-    times = Counter(category['name'] for category in categories)
     names = {
         category['id']: category['name'] if times[category['name']] == 1 else f'{category["name"]} ({category["id"]})'
         for category in categories

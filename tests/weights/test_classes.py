@@ -11,6 +11,7 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.utils.class_names import ade_classes
 from small_models import SMALL
 
+from fasternet_mm.data.checks import classes_of
 from fasternet_mm.data.shapes import CLASSES
 from fasternet_mm.engine.runner import StrictRunner, build_model, check_checkpoints
 from fasternet_mm.errors import UserError
@@ -18,6 +19,7 @@ from fasternet_mm.inference import Predictor
 from fasternet_mm.inference.export import export
 from fasternet_mm.weights.classes import check_classes, class_difference, recorded_classes
 
+COCO_NAMES = CocoDataset.METAINFO['classes']
 SWAPPED = (CLASSES[1], CLASSES[0], *CLASSES[2:])
 
 
@@ -91,6 +93,22 @@ WAYS = {
     'predict': lambda cfg, checkpoint, tmp_path: Predictor(cfg, checkpoint),
     'export': lambda cfg, checkpoint, tmp_path: export(cfg, checkpoint, 'torch-export', str(tmp_path / 'net.pt2')),
 }
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'classes'),
+    [
+        (dict(metainfo=dict(classes=('cat', 'dog'))), ['cat', 'dog']),
+        (dict(metainfo=dict(classes='names.txt')), None),  # MMEngine reads the file
+        (dict(), list(COCO_NAMES)),
+    ],
+)
+def test_a_configs_classes_are_found_in_wrappers_too(dataset, classes):
+    dataset = dict(type='CocoDataset', **dataset)
+    for wrapped in (dataset, dict(type='RepeatDataset', times=2, dataset=dataset)):
+        cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=wrapped)))
+        assert classes_of(cfg, 'train') == classes
+        assert classes_of(cfg, 'test') is None
 
 
 @pytest.mark.parametrize('way', WAYS)
