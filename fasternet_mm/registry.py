@@ -18,7 +18,15 @@ METRICS = Registry(
     'metric', scope='fasternet_mm', parent=MMENGINE_METRICS, locations=['fasternet_mm.evaluation.coco_metric']
 )
 HOOKS = Registry(
-    'hook', scope='fasternet_mm', parent=MMENGINE_HOOKS, locations=['fasternet_mm.inference', 'fasternet_mm.weights']
+    'hook',
+    scope='fasternet_mm',
+    parent=MMENGINE_HOOKS,
+    locations=[
+        'fasternet_mm.engine.checkpoint_hook',
+        'fasternet_mm.engine.logits_hook',
+        'fasternet_mm.inference',
+        'fasternet_mm.weights',
+    ],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',

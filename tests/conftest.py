@@ -5,6 +5,7 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 
 import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
@@ -26,3 +27,12 @@ def root() -> Path:
 @pytest.fixture(scope='session')
 def fixtures() -> Path:
     return ROOT / 'tests' / 'fixtures'
+
+
+@pytest.fixture
+def logged_warnings(caplog):
+    """What MMEngine's logger warns of in a test, as a function, since its records do not reach pytest by themselves."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+    logger.removeHandler(caplog.handler)

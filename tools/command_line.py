@@ -48,7 +48,9 @@ def model_parser(description: str, epilog: str, **options: str) -> Parser:
     )
     _add_cfg_options(result)
     result.add_argument(
-        '--allow-mismatch', action='store_true', help='take from the checkpoint what fits, and list what does not'
+        '--allow-mismatch',
+        action='store_true',
+        help='take from the checkpoint what fits, under other names of classes too, and say what does not',
     )
     return result
 

@@ -45,6 +45,9 @@ def main(args: argparse.Namespace) -> None:
     print(
         metric_table({f'coco/{task}_{name}': v for task, figures in summaries.items() for name, v in figures.items()})
     )
+    empty = len(truth.sizes) - len(set(results.image_ids.tolist()))
+    if empty:
+        print(f'{empty:,} of {len(truth.sizes):,} images have no detections in {args.results}')
     if args.classwise:
         for task, evaluation in evaluations.items():
             print(class_table(task, evaluation.classes(truth)))

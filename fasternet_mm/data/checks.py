@@ -131,6 +131,14 @@ def meta_of_test_set(cfg: Config) -> dict[str, Any]:
     return meta
 
 
+def classes_of(cfg: Config, split: str) -> list[str] | None:
+    """The classes of a split's data set, of the first one out of wrappers; None where its config does not say them."""
+    for _, dataset in _datasets(cfg.get(f'{split}_dataloader', {}).get('dataset'), ''):
+        classes = dataset_meta(cfg, dataset).get('classes')
+        return list(classes) if isinstance(classes, (list, tuple)) else None  # MMEngine takes text for a file of names
+    return None
+
+
 def _scoped_type(cfg: Config, dataset: Any) -> str:
     return dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
 

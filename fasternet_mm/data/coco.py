@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,14 @@ def refuse_bad(source: str | PathLike, kind: str, problems: Sequence[tuple[int, 
 
 def is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def whole_number(value: Any) -> int | None:
+    """An id as an integer of 64 bits, which 7.0 is too; None for anything else, such as '7' or True."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole and not (isinstance(value, float) and value.is_integer()):
+        return None
+    return int(value) if -(2**63) <= value < 2**63 else None
 
 
 def is_box(box: Any) -> bool:

@@ -9,19 +9,23 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from ..data.checks import check_data
+from ..data.checks import check_data, classes_of
 from ..errors import UserError
+from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
 from ..weights.pretrained import has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .storage import check_writable, register_atomic_backend
 from .training_step import check_training_step
+
+RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'
 
 
 class StrictRunner(Runner):
@@ -31,10 +35,16 @@ class StrictRunner(Runner):
     or options of ``torch.compile``, is for the backbone.
     """
 
+    split = 'train'
+    """Of which split the classes are compared with a checkpoint's."""
+
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
         checkpoint = read_checkpoint(filename, map_location)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg)).load()
+        fit = fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg))
+        fit.load()
+        if not fit.notes:  # which tell of heads for another number of classes
+            check_classes(checkpoint, filename, classes_of(self.cfg, self.split), advice=None)
         self._has_loaded = True
         return checkpoint
 
@@ -60,6 +70,8 @@ class StrictRunner(Runner):
 
 class EvaluationRunner(StrictRunner):
     """Leaves the work directory the config that it was trained with; the visualizer puts its own beside the log."""
+
+    split = 'test'
 
     def dump_config(self) -> None:
         pass
@@ -92,8 +104,14 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     register_atomic_backend()
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
     if checkpoint_hook:
+        if checkpoint_hook.type in ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook):
+            checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
         checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.PlainCheckpointHook')]
+    cfg.custom_hooks = [
+        *cfg.get('custom_hooks', []),
+        dict(type='fasternet_mm.PlainCheckpointHook'),
+        dict(type='fasternet_mm.BrokenLogitsHook'),
+    ]
     if not torch.cuda.is_available():
         # MMEngine sets up processes and DistributedDataParallel on CUDA devices, unless it finds this done.
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
@@ -117,6 +135,9 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
         fit_weights(model, checkpoint, source, **_load_options(cfg))
         if cfg.get('resume'):
             check_training_state(checkpoint, source)
+            check_classes(checkpoint, source, classes_of(cfg, 'train'), RESTART)
+        elif 'train' not in splits and not _load_options(cfg).get('allow_mismatch'):
+            check_classes(checkpoint, source, classes_of(cfg, 'test'))
     elif 'train' in splits:
         for module, init_cfg in _pretrained_parts(model):
             _check_pretrained(module, **init_cfg)

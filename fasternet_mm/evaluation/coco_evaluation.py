@@ -105,7 +105,8 @@ def evaluate(
         iou_thrs: IoU from which a detection matches. Default: 0.5, 0.55, …, 0.95.
         class_agnostic: match whatever the classes, as for proposals. Default: False.
     """
-    rows = np.column_stack((results.image_ids, results.boxes, results.scores, results.category_ids))
+    numbers = truth.image_numbers(results.image_ids)
+    rows = np.column_stack((numbers, results.boxes, results.scores, results.category_ids))
     found = truth.coco.load_res(rows, segmentation=results.masks if task == 'segm' and len(results) else None)
     if task == 'segm' and len(results):  # else the boxes' areas would tell small from large
         found.update_anns(ids=np.arange(1, len(results) + 1), area=rle.area(results.masks))

@@ -13,6 +13,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
+from ..data.coco import whole_number
 from ..engine.storage import write_atomically
 from ..errors import UserError
 from ..registry import METRICS
@@ -29,9 +30,10 @@ AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 class CocoMetric(BaseMetric):
     """COCO's average precision and recall: MMDetection's ``CocoMetric``, with the same options, keys and figures.
 
-    It differs where MMDetection's fails: a test run without any detection has AP 0 instead of no figures; 'mAP' without
-    100 among ``proposal_nums`` is at the most of them instead of -1; figures per class belong to the class also where
-    the file's ids do not ascend; 'proposal_fast', which fails on NumPy from 1.24, is not offered.
+    It differs where MMDetection's fails: detections whose box or score is NaN or infinite count nowhere, and the log
+    says so; a test run without any detection has AP 0 instead of no figures; 'mAP' without 100 among ``proposal_nums``
+    is at the most of them instead of -1; figures per class belong to the class also where the file's ids do not ascend;
+    'proposal_fast', which fails on NumPy from 1.24, is not offered.
 
     Args:
         ann_file: COCO annotations. Default: made from the data set's, which must then come with the samples.
@@ -107,7 +109,10 @@ class CocoMetric(BaseMetric):
         """Keep the detections of each picture, masks as RLE, and without ``ann_file`` its annotations."""
         for sample in data_samples:  # one entry a picture: MMEngine cuts what it collects to the data set's length
             instances = sample['pred_instances']
-            found = to_coco_results(instances, sample['img_id'], self.category_ids)
+            image_id = whole_number(sample['img_id'])
+            if image_id is None:
+                raise UserError(f'an image has the id {sample["img_id"]!r}: COCO needs whole numbers, of 64 bits')
+            found = to_coco_results(instances, image_id, self.category_ids)
             mask_scores = (
                 instances['mask_scores'].cpu().numpy().astype(float) if 'mask_scores' in instances else found.scores
             )
@@ -119,7 +124,7 @@ class CocoMetric(BaseMetric):
                         "LoadAnnotations to the test pipeline and 'instances' to PackDetInputs' meta_keys"
                     )
                 truth = (*sample['ori_shape'], sample['instances'])
-            self.results.append((sample['img_id'], found, mask_scores, truth))
+            self.results.append((image_id, found, mask_scores, truth))
 
     @property
     def category_ids(self) -> list[int]:
@@ -137,6 +142,10 @@ class CocoMetric(BaseMetric):
         with_masks = replace(found, scores=np.concatenate(mask_scores))
         truth = self.truth or self._convert_truth(image_ids, truths)
         check_results(found, truth, 'the detections')
+        finite = found.finite & with_masks.finite
+        if not finite.all():
+            _warn_of_not_finite(found, finite)
+            found, with_masks = found.subset(finite), with_masks.subset(finite)
         if self.outfile_prefix is not None:
             replace(found, masks=None).write(f'{self.outfile_prefix}.bbox.json')
             if found.masks is not None:
@@ -200,6 +209,13 @@ class CocoMetric(BaseMetric):
             }
             logger.info(f'\n{class_table(task, classes)}')
         return metrics | {f'{task}_{name}': _rounded(figures[name]) for name in items}
+
+
+def _warn_of_not_finite(found: CocoResults, finite: np.ndarray) -> None:
+    MMLogger.get_current_instance().warning(
+        f'{(~finite).sum()} of {len(finite)} detections have a box or score that is not finite, and count nowhere; '
+        f'the first is of image {found.image_ids[~finite][0]}; if the loss is NaN too, train with a lower learning rate'
+    )
 
 
 def _rounded(value: float) -> float:

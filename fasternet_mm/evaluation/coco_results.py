@@ -13,7 +13,15 @@ import numpy as np
 from hotcoco import mask as rle
 from mmengine.structures import BaseDataElement
 
-from ..data.coco import is_box, is_finite, mask_problem, read_annotations, read_json, refuse_bad
+from ..data.coco import (
+    is_box,
+    is_finite,
+    mask_problem,
+    read_annotations,
+    read_json,
+    refuse_bad,
+    whole_number,
+)
 from ..engine.storage import write_atomically
 from ..errors import UserError
 from .coco_truth import CocoTruth
@@ -44,6 +52,11 @@ class CocoResults:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def finite(self) -> np.ndarray:
+        """Bool ``(n,)``: where box and score are finite numbers."""
+        return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
 
     def subset(self, kept: np.ndarray) -> CocoResults:
         """Those detections where ``kept``, bool ``(n,)``, is true."""
@@ -109,18 +122,22 @@ def to_coco_results(
         UserError: a label has no id.
     """
     boxes = instances['bboxes'].cpu().numpy().astype(float).reshape(-1, 4)
-    boxes[:, 2:] -= boxes[:, :2]
+    with np.errstate(invalid='ignore'):  # of boxes that are not finite, which the metric leaves out
+        boxes[:, 2:] -= boxes[:, :2]
     labels = instances['labels'].cpu().numpy()
-    if len(labels) and labels.max() >= len(category_ids):
+    if not len(labels):  # of no objects models may give floating-point numbers
+        labels = labels.astype(np.int64)
+    unknown = labels[(labels < 0) | (labels >= len(category_ids))]
+    if len(unknown):
         raise UserError(
-            f'the model found label {labels.max()}, but the annotations have {len(category_ids)} of its classes: '
+            f'the model found label {unknown[0]}, but the annotations have {len(category_ids)} of its classes: '
             'they must be those that the model was trained on'
         )
     masks = instances.get('masks')
     if masks is not None and not isinstance(masks, list):
-        masks = encode_masks(masks.cpu().numpy().astype(bool, copy=False))
+        masks = encode_masks(masks.cpu().numpy().astype(bool, copy=False)) if len(labels) else []
     return CocoResults(
-        image_ids=np.full(len(labels), image_id),
+        image_ids=np.full(len(labels), image_id, dtype=np.int64),
         category_ids=np.asarray(category_ids, dtype=np.int64)[labels],
         boxes=boxes,
         scores=instances['scores'].cpu().numpy().astype(float),
@@ -140,11 +157,13 @@ def concatenate(parts: Sequence[CocoResults]) -> CocoResults:
 
 
 def category_ids(ann_file: str, classes: Sequence[str]) -> list[int]:
-    """The id of each class: the annotation file's, where it is at hand; without it COCO's own, or 1, 2, 3, …."""
+    """The id of each class: the annotation file's, where it has them all; without it COCO's own, or 1, 2, 3, …."""
     from mmdet.datasets import CocoDataset
 
     if Path(ann_file).is_file():
-        return [category['id'] for category in read_annotations(ann_file)['categories'] if category['name'] in classes]
+        ids = {category['name']: whole_number(category['id']) for category in read_annotations(ann_file)['categories']}
+        if None not in map(ids.get, classes):
+            return [ids[name] for name in classes]
     if tuple(classes) == CocoDataset.METAINFO['classes']:
         return [number for number in range(1, 91) if number not in UNUSED_COCO_IDS]
     return list(range(1, len(classes) + 1))
@@ -170,8 +189,8 @@ def read_results(path: str | PathLike, truth: CocoTruth) -> CocoResults:
     masks = [record['segmentation'] for record in records] if 'segmentation' in keys else None
     boxes = [record['bbox'] for record in records] if 'bbox' in keys else rle.to_bbox(masks)
     return CocoResults(
-        image_ids=np.array([record['image_id'] for record in records]),
-        category_ids=np.array([record['category_id'] for record in records]),
+        image_ids=np.array([whole_number(record['image_id']) for record in records], dtype=np.int64),
+        category_ids=np.array([whole_number(record['category_id']) for record in records], dtype=np.int64),
         boxes=np.asarray(boxes, dtype=float),
         scores=np.array([record['score'] for record in records], dtype=float),
         masks=masks,
@@ -180,7 +199,7 @@ def read_results(path: str | PathLike, truth: CocoTruth) -> CocoResults:
 
 
 def check_results(results: CocoResults, truth: CocoTruth, source: str) -> None:
-    """Refuse what would make figures meaningless in detections that a model gave.
+    """Refuse detections that a model gave for other images than those of the annotations, or of another size.
 
     Args:
         results: the detections.
@@ -188,17 +207,22 @@ def check_results(results: CocoResults, truth: CocoTruth, source: str) -> None:
         source: where the detections are from, for messages.
 
     Raises:
-        UserError: the first detection of an unknown picture, or with a box or score that is not finite, and how many.
+        UserError: the first detection of an unknown image, or with a mask of another size, and how many there are.
     """
-    known = np.isin(results.image_ids, list(truth.sizes))
-    finite = np.isfinite(results.boxes).all(axis=1) & np.isfinite(results.scores)
+    unknown = ~np.isin(results.image_ids, np.array(list(truth.sizes), dtype=np.int64))
     problems = [
         (
             number,
-            f'of picture {results.image_ids[number]} has the box {results.boxes[number].tolist()} and the score '
-            f'{results.scores[number]}: a picture of {truth.source} and finite numbers are needed',
+            f'is of image {results.image_ids[number]}, which {truth.source} lacks: use the annotations of the data',
         )
-        for number in np.flatnonzero(~(known & finite)).tolist()
+        for number in np.flatnonzero(unknown).tolist()
+    ]
+    refuse_bad(source, 'detection', problems, len(results))
+    sizes = ((number, truth.sizes[number]) for number in results.image_ids.tolist())
+    problems = [
+        (place, f'has a mask of {list(mask["size"])} pixels, but {truth.source} says {list(size)} of image {number}')
+        for place, (mask, (number, size)) in enumerate(zip(results.masks or (), sizes))
+        if None not in size and list(mask['size']) != list(size)
     ]
     refuse_bad(source, 'detection', problems, len(results))
 
@@ -207,11 +231,11 @@ def _problem(record: Any, keys: Collection[str], truth: CocoTruth) -> str | None
     """What is wrong with one record of a results file."""
     if not isinstance(record, dict) or not {'image_id', 'category_id', 'score', *keys} <= record.keys() or not keys:
         return 'lacks image_id, category_id, score, or bbox or segmentation where others have it'
-    image_id, category_id = record['image_id'], record['category_id']
-    if not isinstance(image_id, int) or image_id not in truth.sizes:
-        return f'has image_id {image_id!r}, which {truth.source} lacks'
-    if not isinstance(category_id, int) or category_id not in truth.category_names:
-        return f'has category_id {category_id!r}, which {truth.source} lacks'
+    image_id, category_id = whole_number(record['image_id']), whole_number(record['category_id'])
+    if image_id not in truth.sizes:
+        return f'has image_id {record["image_id"]!r}, which {truth.source} lacks'
+    if category_id not in truth.category_names:
+        return f'has category_id {record["category_id"]!r}, which {truth.source} lacks'
     if not is_finite(record['score']):
         return f'has score {record["score"]!r}: a finite number is needed'
     if 'bbox' in keys and not is_box(record['bbox']):

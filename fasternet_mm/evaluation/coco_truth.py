@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+import numpy as np
 from hotcoco import COCO
 
-from ..data.coco import is_box, is_finite, mask_problem, read_annotations, refuse_bad
+from ..data.coco import is_box, is_finite, mask_problem, read_annotations, refuse_bad, whole_number
 from ..errors import UserError
+
+ID_RANGES = {'images': ('image', -(2**63), 2**63 - 1), 'categories': ('category', 0, 2**53)}
+"""What one of each is called, and its least and largest id: hotcoco takes the classes of detections as float64."""
 
 
 @dataclass
@@ -19,10 +24,11 @@ class CocoTruth:
 
     Attributes:
         source: where they are from, for messages.
-        content: of the annotation file.
-        coco: the same as the evaluation reads it.
+        content: of the annotation file. Its annotations are numbered anew, from 1: in files of several origins ids
+            repeat, and nothing refers to them.
+        coco: the same as the evaluation reads it, with images numbered by `image_numbers`.
         sizes: height and width of each picture, by id.
-        category_names: in the file's order, by id.
+        category_names: in the file's order, by id; a name that several classes have is followed by the id.
     """
 
     source: str
@@ -30,6 +36,13 @@ class CocoTruth:
     coco: COCO
     sizes: dict[int, tuple[int, int]]
     category_names: dict[int, str]
+
+    def image_numbers(self, image_ids: np.ndarray) -> np.ndarray:
+        """The numbers in ``coco`` of images given by id: from 1, in the order of ids, which decides on equal scores.
+
+        hotcoco takes detections as float64, in which ids from 2**53 on, such as time stamps, would become others.
+        """
+        return 1 + np.searchsorted(_ascending(self.sizes), image_ids)
 
     def ids_of(self, classes: Collection[str]) -> list[int]:
         """The ids of those classes that are annotated, in the annotations' order, as MMDetection numbers labels."""
@@ -53,21 +66,79 @@ def read_truth(path: str | PathLike) -> CocoTruth:
 
 def to_truth(content: dict[str, Any], source: str) -> CocoTruth:
     """As `read_truth`, from the content of an annotation file."""
-    found = [(number, _box_problem(one)) for number, one in enumerate(content['annotations'])]
+    images, categories = (_with_ids(content[part], part, source) for part in ('images', 'categories'))
+    found = [(number, _annotation_problem(one)) for number, one in enumerate(content['annotations'])]
     refuse_bad(source, 'annotation', [(number, problem) for number, problem in found if problem], len(found))
+    annotations = [
+        annotation
+        | dict(
+            id=number,
+            image_id=whole_number(annotation['image_id']),
+            category_id=whole_number(annotation['category_id']),
+        )
+        for number, annotation in enumerate(content['annotations'], start=1)
+    ]
+    content = content | dict(images=images, annotations=annotations, categories=categories)
+    sizes = {image['id']: (image.get('height'), image.get('width')) for image in images}
     try:
-        coco = COCO(content)
-        sizes = {image['id']: (image.get('height'), image.get('width')) for image in content['images']}
+        coco = COCO(_numbered(content, sizes))
+        times = Counter(category['name'] for category in categories)
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise UserError(f'{source} is not COCO annotations: {error}') from error
-    names = {category['id']: category['name'] for category in content['categories']}
+    names = {
+        category['id']: category['name'] if times[category['name']] == 1 else f'{category["name"]} ({category["id"]})'
+        for category in categories
+    }
     return CocoTruth(source, content, coco, sizes, names)
 
 
-def _box_problem(annotation: Any) -> str | None:
+def _ascending(sizes: Collection[int]) -> np.ndarray:
+    return np.array(sorted(sizes), dtype=np.int64)
+
+
+def _numbered(content: dict[str, Any], sizes: Collection[int]) -> dict[str, Any]:
+    """The content with `CocoTruth.image_numbers` for ids, without annotations of other images, which count nowhere."""
+    numbers = {image_id: number for number, image_id in enumerate(_ascending(sizes).tolist(), start=1)}
+    return content | dict(
+        images=[image | dict(id=numbers[image['id']]) for image in content['images']],
+        annotations=[
+            annotation | dict(image_id=numbers[annotation['image_id']])
+            for annotation in content['annotations']
+            if annotation['image_id'] in numbers
+        ],
+    )
+
+
+def _with_ids(records: Sequence[Any], part: str, source: str) -> list[dict[str, Any]]:
+    """Images or categories with integers for ids.
+
+    Raises:
+        UserError: an id is no whole number, or belongs to two of them.
+    """
+    kind, least, most = ID_RANGES[part]
+    seen: set[int] = set()
+    problems, numbered = [], []
+    for number, record in enumerate(records):
+        given = record.get('id') if isinstance(record, dict) else None
+        record_id = whole_number(given)
+        if record_id is None or not least <= record_id <= most:
+            problems.append((number, f'has the id {given!r}: a whole number from {least} to {most} is needed'))
+        elif record_id in seen:
+            problems.append((number, f'has the id {given!r}, which another one has too: number them anew'))
+        else:
+            seen.add(record_id)
+            numbered.append(record | dict(id=record_id))
+    refuse_bad(source, kind, problems, len(records))
+    return numbered
+
+
+def _annotation_problem(annotation: Any) -> str | None:
     needed = {'id', 'image_id', 'category_id', 'bbox', 'area'}
     if not isinstance(annotation, dict) or not needed <= annotation.keys():
         return f'lacks one of {", ".join(sorted(needed))}'
+    for key in ('image_id', 'category_id'):
+        if whole_number(annotation[key]) is None:
+            return f'(id {annotation["id"]}) has the {key} {annotation[key]!r}: a whole number is needed'
     if not is_box(annotation['bbox']) or not is_finite(annotation['area']):
         return (
             f'(id {annotation["id"]}) has bbox {annotation["bbox"]} and area {annotation["area"]}: five finite numbers'

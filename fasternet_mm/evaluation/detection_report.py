@@ -268,8 +268,8 @@ def _pictures(
                 PicturePair(
                     name=names[number],
                     caption=f'{names[number]}: {losses[number]:.4f} AP50, {missed} missed, {mistakes} wrong',
-                    truth=draw_objects(picture, found[number], truth.coco, size),
-                    prediction=draw_objects(picture, wrong[number], truth.coco, size),
+                    truth=draw_objects(picture, found[number], size),
+                    prediction=draw_objects(picture, wrong[number], size),
                 )
             )
     text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from terminaltables import AsciiTable
@@ -42,4 +43,4 @@ def class_table(task: str, classes: Mapping[str, Sequence[float]]) -> str:
 
 
 def format_figure(value: float) -> str:
-    return '–' if value == -1 else f'{value:.3f}'
+    return '–' if value == -1 or math.isnan(value) else f'{value:.3f}'

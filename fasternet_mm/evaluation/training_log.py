@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from ..engine.checkpoint_hook import AVERAGE
 from ..errors import UserError
 from .plots import COLOURS, INK
 
@@ -27,8 +27,6 @@ NEEDED = "MMEngine's scalars.json is needed"
 FORMATS = ('.png', '.svg', '.pdf')
 MOST = np.finfo(np.float32).max
 COUNTERS = ('step', 'iter', 'epoch')
-AVERAGE = re.compile(r'_?m?A[PR](?![a-z])')
-"""Average precision or recall in the name of a metric ('coco/bbox_mAP_50'): the task is before it."""
 
 LITERALLY = rc_context({'text.parse_math': False})
 """Names are no formulas, even with a $."""

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from hotcoco import COCO
+from hotcoco import mask as rle
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..errors import UserError
@@ -59,20 +59,19 @@ def open_picture(path: Path) -> Image.Image:
     return picture.resize((width, max(round(picture.height * width / picture.width), 1)))
 
 
-def draw_objects(picture: Image.Image, objects: Sequence[Mapping[str, Any]], coco: COCO, size: tuple[int, int]) -> str:
+def draw_objects(picture: Image.Image, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> str:
     """A ``data:`` URL of the picture with boxes, masks and labels.
 
     Args:
         picture: RGB, of any scale.
         objects: COCO annotations or detections, each also with ``text`` and ``right``.
-        coco: the annotations, which decode masks.
         size: height and width that the objects' coordinates are in.
     """
     scale = picture.width / size[1], picture.height / size[0]
     drawing = picture.copy()
     for one in objects:
         if one.get('segmentation'):
-            mask = Image.fromarray(coco.ann_to_mask(one) * np.uint8(110)).resize(picture.size)
+            mask = Image.fromarray(_decode(one['segmentation'], size) * np.uint8(110)).resize(picture.size)
             drawing.paste(RIGHT if one['right'] else WRONG, mask=mask)
     draw = ImageDraw.Draw(drawing)
     font = ImageFont.load_default(12)
@@ -87,6 +86,12 @@ def draw_objects(picture: Image.Image, objects: Sequence[Mapping[str, Any]], coc
         draw.rectangle((left, top, left + wide + 4, top + high + 3), fill=colour)
         draw.text((left + 2, top), one['text'], 'white', font)
     return to_data_url(drawing)
+
+
+def _decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """COCO's polygons or RLE as uint8 ``(height, width)``."""
+    encoded = rle.fr_py_objects(segmentation, *size)
+    return rle.decode(rle.merge(encoded) if isinstance(encoded, list) else encoded)
 
 
 def draw_labels(picture: Image.Image, labels: np.ndarray, palette: np.ndarray) -> str:

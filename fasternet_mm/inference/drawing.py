@@ -46,13 +46,13 @@ def draw_objects(
 
     Args:
         picture: uint8 ``(H, W, 3)``, RGB; it stays as it is.
-        boxes: ``(n, 4)``, xyxy in pixels.
+        boxes: ``(n, 4)``, xyxy in pixels; objects where they are not finite are not drawn.
         colours: RGB, one per object.
         texts: one per object.
         masks: bool ``(n, H, W)``.
     """
     drawing = picture.copy()
-    order = range(len(boxes))[::-1]
+    order = np.flatnonzero(np.isfinite(boxes).all(axis=1))[::-1]
     for number in order if masks is not None else ():
         inside = drawing[masks[number]]
         drawing[masks[number]] = inside * (1 - OPACITY) + np.array(colours[number]) * OPACITY

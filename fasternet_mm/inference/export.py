@@ -29,7 +29,7 @@ from ..engine.storage import appearing
 from ..errors import UserError
 from ..extras import require
 from ..models.backbone import MIN_INPUT_SIZE
-from ..weights.loading import load_weights
+from ..weights.classes import load_trained
 from .description import KEY, Description
 from .detector_graph import DetectorGraph, check_detector
 from .engines import SUFFIXES
@@ -81,7 +81,7 @@ def export(
         half: store weights in float16; computation stays as it is. ONNX and OpenVINO. Default: False.
         calibration: pictures, or folders of them, like those that the file is for: convolutions and matrix products
             are done in int8 on scales measured on these. OpenVINO. Default: none.
-        allow_mismatch: take from the checkpoint what fits. Default: False.
+        allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
 
     Returns:
         What the file says of itself.
@@ -96,7 +96,7 @@ def export(
     meta = dict(classes=[]) if backbone_alone else meta_of_test_set(cfg)
     if not backbone_alone:
         check_heads(cfg, 'test_dataloader.dataset', meta['classes'])
-    load_weights(model, checkpoint, allow_mismatch=allow_mismatch)
+    load_trained(model, checkpoint, meta['classes'], allow_mismatch)
     check_writable(str(Path(out).parent))
 
     graph = build_graph(model, backbone_alone, prepared)

@@ -19,9 +19,10 @@ from mmseg.models import EncoderDecoder
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor
 
-from ..data.checks import few, meta_of_test_set
+from ..data.checks import meta_of_test_set
 from ..errors import UserError
 from ..registry import MODELS
+from ..weights.classes import class_difference
 from .description import Description
 from .engines import open_engine
 from .graphs import preparation_settings
@@ -82,11 +83,11 @@ def _describe(path: str, precision: str, trusted: bool) -> Description:
 def _check_config(cfg: Config, description: Description, path: str) -> None:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     task = 'segmentation' if cfg.model.type.endswith('EncoderDecoder') else 'detection'
-    own, classes = list(description.classes), list(meta_of_test_set(cfg)['classes'])
-    if own != classes:
+    difference = class_difference(description.classes, meta_of_test_set(cfg)['classes'])
+    if difference:
         raise UserError(
-            f'{path} knows {len(own)} classes ({few(own)}), but the test data set of the config has {len(classes)} '
-            f'({few(classes)}): give the config of the export, or export again'
+            f'{path} was exported with other classes than those of the config: {difference}; give the config of the '
+            'export, or export again'
         )
     preparation = preparation_settings(MMENGINE_MODELS.build(cfg.model.data_preprocessor))
     for what, given, wanted in (

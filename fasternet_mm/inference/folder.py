@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,11 +22,17 @@ from .drawing import write_drawing
 from .inputs import is_camera, is_video
 from .pictures import is_url
 from .prediction import Prediction, labels_of
-from .predictor import Predictor
+from .predictor import Predictor, named_error
 from .video import open_video, video_appearing
 
 NAMED = 10
 """Pictures that could not be predicted and are named."""
+
+CUT_OFF = 0.9
+"""Of a video's frames, by the file's own count, which some kinds of files only estimate."""
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Errors of the system after which no other file can be written either."""
 
 
 def predict_to_folder(
@@ -42,7 +49,7 @@ def predict_to_folder(
     Of a segmenter that is ``labels/NAME.png`` per picture, each pixel the number of its class; of a detector
     ``results.json``, in COCO's results format plus ``file_name``, and of a video's frames their number, ``frame``. A
     picture named by a number alone, as COCO's are, has it as ``image_id``; others and frames have the numbers from 1
-    that are left. What cannot be read does not stop the rest.
+    that are left. Whatever goes wrong with one picture, the others are predicted.
 
     Args:
         predictor: the model.
@@ -54,7 +61,8 @@ def predict_to_folder(
         json_file: of detections, instead of ``results.json`` in ``out_dir``.
 
     Raises:
-        UserError: ``out_dir`` cannot be written, an option is not for this model, or something could not be read.
+        UserError: ``out_dir`` cannot be written, an option is not for this model, or, once all is done and written,
+            something could not be predicted: the first of them by name.
     """
     labels_of(classes, predictor.classes)
     if predictor.is_segmenter and (save_crops or json_file):
@@ -68,12 +76,11 @@ def predict_to_folder(
     with nullcontext(None) if predictor.is_segmenter else json_list(records_file) as records:
         output = _Output(Path(out_dir), score_thr, classes, save_crops, records, pictures)
         for prediction in predictor.stream(tqdm(pictures, unit='picture', disable=not pictures), broken):
-            output.save_picture(prediction)
+            with _left_out(prediction.source, broken):
+                output.save_picture(prediction)
         for video in videos:
-            try:
+            with _left_out(video, broken):
                 _predict_video(predictor, video, output)
-            except UserError as error:
-                broken.append(error)
     print(f'drawings:   {out_dir}')
     if predictor.is_segmenter and pictures:
         print(f'label maps: {Path(out_dir, "labels")}')
@@ -83,14 +90,37 @@ def predict_to_folder(
         print(f'detections: {records_file} ({output.found})')
     if broken:
         named = [str(error) for error in broken[:NAMED]] + (['…'] if len(broken) > NAMED else [])
-        raise UserError(f'{len(broken)} of {len(sources)} pictures were left out: {"; ".join(named)}')
+        raise UserError(f'{len(broken)} of {len(sources)} pictures were left out: {"; ".join(named)}') from broken[
+            0
+        ].__cause__
+
+
+@contextmanager
+def _left_out(source: str, broken: list[UserError]) -> Iterator[None]:
+    """Add what goes wrong with one picture or video to ``broken``; only where nothing can be written, nothing goes on.
+
+    Raises:
+        UserError: the disk is full, or the like.
+    """
+    try:
+        yield
+    except UserError as error:
+        broken.append(error)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise UserError(
+                f'the results of {source} cannot be written ({error.strerror}): make room, or name another --out-dir'
+            ) from error
+        broken.append(named_error(error, source))
+    except Exception as error:  # by OpenCV, Pillow, the model, …
+        broken.append(named_error(error, source))
 
 
 def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
     with open_video(source) as video:
         name = output.new_name(source, '.mp4')
         with video_appearing(output.folder / name, video.fps, video.is_live) as file:
-            frames = tqdm(video, total=video.length, unit='frame', desc=name)
+            frames, number = tqdm(video, total=video.length, unit='frame', desc=name), 0
             try:
                 for number, prediction in enumerate(predictor.stream(frames), start=1):
                     # A legend's height differs from frame to frame.
@@ -102,6 +132,10 @@ def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
             except KeyboardInterrupt:
                 if not video.is_live:
                     raise
+        if video.length and number < CUT_OFF * video.length:
+            raise UserError(
+                f'{source} may be cut off: {number} of its {video.length} frames could be read, and are done'
+            )
 
 
 class _Output:
@@ -174,7 +208,7 @@ def _candidates(stem: str) -> Iterator[str]:
 def _number(source: str) -> int | None:
     """COCO's pictures are named by their ids."""
     stem = Path(source).stem
-    return int(stem) if stem.isdecimal() and len(stem) <= 18 else None
+    return int(stem) if stem.isdecimal() and int(stem) < 2**63 else None
 
 
 def _safe(name: str) -> str:

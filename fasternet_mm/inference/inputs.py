@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from mmengine.logging import print_log
 
 from ..data.picture_files import SUFFIXES
 from ..errors import UserError
@@ -18,7 +23,7 @@ VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm'}
 
 def find_pictures(paths: Sequence[str]) -> list[str]:
     """Picture files: see `find_inputs`, which also finds other things."""
-    return _found(paths, PICTURES, None)
+    return _unique(file for path in paths for file in _find(path, PICTURES, None))
 
 
 def find_inputs(paths: Sequence[str], out_dir: str) -> list[str]:
@@ -27,12 +32,15 @@ def find_inputs(paths: Sequence[str], out_dir: str) -> list[str]:
     Args:
         paths: picture files and videos, folders of them, patterns ('holiday/**/*.jpg'), http and https URLs of
             pictures, 'camera' or 'camera:1'.
-        out_dir: where results will go: in folders it is passed over.
+        out_dir: where results will go: in folders it is passed over, as are folders with the results of earlier runs.
 
     Raises:
-        UserError: there is no such thing, or a file that is named is in ``out_dir``.
+        UserError: one of them is not there, has no pictures, cannot be opened, or is a file in ``out_dir``.
     """
-    return _found(paths, PICTURES | VIDEOS, Path(out_dir).resolve())
+    found = []
+    for path in paths:
+        found += [path] if is_url(path) or is_camera(path) else _find(path, PICTURES | VIDEOS, _real(out_dir))
+    return _unique(found)
 
 
 def is_camera(source: str) -> bool:
@@ -43,37 +51,74 @@ def is_video(source: str) -> bool:
     return is_camera(source) or (not is_url(source) and Path(source).suffix.lower() in VIDEOS)
 
 
-def _found(paths: Sequence[str], suffixes: set[str], out_dir: Path | None) -> list[str]:
-    found: list[str] = []
-    for path in paths:
-        if out_dir and (is_url(path) or is_camera(path)):
-            found.append(path)
-        elif Path(path).is_file():
-            _refuse_inside(Path(path), out_dir)
-            found.append(path)
-        elif Path(path).is_dir():
-            _refuse_inside(Path(path), out_dir)
-            found += _files_of([Path(path)], suffixes, out_dir)
-        elif glob.has_magic(path):
-            found += _files_of(map(Path, sorted(glob.glob(path, recursive=True))), suffixes, out_dir)
-        else:
-            raise UserError(f'{path} does not exist: name pictures, or folders of pictures')
+def _find(path: str, suffixes: set[str], out_dir: Path | None) -> list[str]:
+    """The files that one path names."""
+    if Path(path).is_file():
+        _refuse_inside(Path(path), out_dir)
+        return [path]
+    if Path(path).is_dir():
+        _refuse_inside(Path(path), out_dir)
+        named, what = [path], f'no pictures in {path}'
+    elif glob.has_magic(path):
+        named, what = sorted(glob.glob(path, recursive=True)), f'no pictures match {path}'
+    else:
+        raise UserError(f'{path} does not exist: name pictures, or folders of pictures')
+    found = [file for name in named for file in _files_of(name, out_dir) if Path(file).suffix.lower() in suffixes]
     if not found:
-        raise UserError(f'no pictures in {", ".join(map(str, paths))}: looked for {", ".join(sorted(suffixes))}')
-    return list(dict.fromkeys(found))
+        raise UserError(f'{what}: looked for {", ".join(sorted(suffixes))}')
+    return found
 
 
-def _files_of(paths: Sequence[Path] | Iterator[Path], suffixes: set[str], out_dir: Path | None) -> Iterator[str]:
-    for path in paths:
-        files = sorted(file for file in path.rglob('*') if file.is_file()) if path.is_dir() else [path]
-        for file in files:
-            inside = out_dir is not None and file.resolve().is_relative_to(out_dir)
-            if file.suffix.lower() in suffixes and not inside:
-                yield str(file)
+def _files_of(path: str, out_dir: Path | None) -> list[str]:
+    """The file itself, or all files in a folder, sorted; without those in the folder of the results."""
+    files = _walk(path) if Path(path).is_dir() else [Path(path)]
+    return [str(file) for file in files if out_dir is None or not _real(file).is_relative_to(out_dir)]
+
+
+def _walk(top: str) -> list[Path]:
+    """All files in a folder and in those below it, sorted, and links that lead nowhere; each folder is entered once."""
+    files, entered = [], set()
+    for folder, below, names in os.walk(top, onerror=_refuse_closed, followlinks=True):
+        if _real(folder) in entered:
+            below.clear()
+            continue
+        entered.add(_real(folder))
+        earlier = [name for name in below if _has_results(Path(folder, name))]
+        for name in earlier:
+            text = f'{Path(folder, name)} has the results of an earlier run: it is left out, unless it is named'
+            print_log(text, logger='current', level=logging.WARNING)
+        below[:] = [name for name in below if name not in earlier]
+        files += [file for file in (Path(folder, name) for name in names) if file.is_file() or not file.exists()]
+    return sorted(files)
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether predictions were written there: a detector's list, or a segmenter's labels in the default folder."""
+    return Path(folder, 'results.json').is_file() or (folder.name == 'predictions' and Path(folder, 'labels').is_dir())
+
+
+def _real(path: str | Path) -> Path:
+    """Where links lead; unlike ``Path.resolve``, links in a circle are no error."""
+    return Path(os.path.realpath(path))
+
+
+def _refuse_closed(error: OSError) -> NoReturn:
+    raise UserError(
+        f'{error.filename} cannot be opened ({error.strerror}): make it readable, or name others'
+    ) from error
 
 
 def _refuse_inside(path: Path, out_dir: Path | None) -> None:
-    if out_dir is not None and path.resolve().is_relative_to(out_dir):
+    if out_dir is not None and _real(path).is_relative_to(out_dir):
         raise UserError(
             f'{path} is in the folder of the results, where it could be overwritten: name another --out-dir'
         )
+
+
+def _unique(files: Iterable[str]) -> list[str]:
+    """Each once, by its shortest name, whatever links lead to its folder, in the order in which they came first."""
+    places: dict[str | Path, str] = {}
+    for file in files:
+        where = file if is_url(file) or is_camera(file) else _real(Path(file).parent) / Path(file).name
+        places[where] = min(places.get(where, file), file, key=len)
+    return list(places.values())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 from PIL import Image, ImageOps
 
 from ..errors import UserError
@@ -19,6 +22,9 @@ Picture: TypeAlias = str | PathLike | bytes | np.ndarray | Image.Image
 MAX_BYTES = 100_000_000
 """Of a picture from a URL."""
 
+JPEG = b'\xff\xd8'
+"""What its files begin with."""
+
 MODES_16 = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 """Pillow's names for 16 bits of grey; some of its releases open them with 32."""
 
@@ -27,7 +33,8 @@ def read_picture(given: Picture, channel_order: str = 'bgr') -> np.ndarray:
     """A picture as training and testing see it, which read files by OpenCV.
 
     EXIF orientation is applied, grey becomes three equal channels, transparency is left out, CMYK and palettes become
-    colours, and of 16 bits the upper eight are taken. What OpenCV cannot decode is left to Pillow.
+    colours, and of 16 bits the upper eight are taken. What OpenCV cannot decode is left to Pillow. Of several frames or
+    pages the first is taken, and the log says so.
 
     Args:
         given: files, URLs and bytes hold any format of OpenCV's or Pillow's. Arrays are uint8 or uint16, ``(H, W)``,
@@ -39,7 +46,7 @@ def read_picture(given: Picture, channel_order: str = 'bgr') -> np.ndarray:
         uint8 ``(H, W, 3)``, BGR.
 
     Raises:
-        UserError: that is no picture.
+        UserError: that is no picture, or only the beginning of one.
     """
     if isinstance(given, np.ndarray):
         return _from_array(given, channel_order)
@@ -67,18 +74,40 @@ def _decode(content: bytes, name: str) -> np.ndarray:
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error:  # too many pixels
         picture = None
-    return _by_pillow(content, name) if picture is None else picture
+    if picture is None or _lacks_end(content):
+        picture = _by_pillow(content, name)
+    if not content.startswith(JPEG) and _has_several_frames(content):
+        print_log(f'{name} has several frames: the first is taken', logger='current', level=logging.WARNING)
+    return picture
+
+
+def _lacks_end(content: bytes) -> bool:
+    """Whether a JPEG may be cut off: OpenCV 4 makes what is not there grey, and Pillow refuses it."""
+    if not content.startswith(JPEG):
+        return False
+    place = len(JPEG)  # of the markers before the scan: among them may be a small picture, with an end of its own
+    while content[place : place + 1] == b'\xff' and content[place + 1 : place + 2] != b'\xda':
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
+    return content.find(b'\xff\xd9', place) < 0
+
+
+def _has_several_frames(content: bytes) -> bool:
+    try:
+        with Image.open(BytesIO(content)) as image:
+            return getattr(image, 'is_animated', False)
+    except Exception:  # Pillow reads fewer kinds than OpenCV, and raises whatever it stumbles over
+        return False
 
 
 def _by_pillow(content: bytes, name: str) -> np.ndarray:
-    from io import BytesIO
-
     try:
         with Image.open(BytesIO(content)) as image:
             return _from_pillow(image)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f'{name}: {error}') from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        if 'truncated' in str(error):
+            raise UserError(f'{name} is cut off: only the beginning of a picture is there; copy it again') from error
         raise UserError(
             f'{name} is not a picture that can be read: use JPEG, PNG, BMP, TIFF, WebP or GIF, of less than '
             f'{Image.MAX_IMAGE_PIXELS:,} pixels'
@@ -88,9 +117,12 @@ def _by_pillow(content: bytes, name: str) -> np.ndarray:
 def _from_pillow(image: Image.Image) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode in MODES_16:
-        return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16), 'rgb')
+        pixels = np.asarray(image)
+        if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65535:
+            raise UserError('a picture with numbers below 0 or above 65535 has no known range: scale it to 0 to 255')
+        return _from_array(pixels.astype(np.uint16), 'rgb')
     if image.mode == 'F':
-        raise UserError('a PIL image of mode F has no known range: scale it to 0 to 255 and convert it to RGB')
+        raise UserError('a picture of floating-point numbers has no known range: scale it to 0 to 255')
     return _from_array(np.asarray(image.convert('RGB')), 'rgb')
 
 

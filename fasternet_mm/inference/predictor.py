@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from logging import WARNING
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,17 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.structures import BaseDataElement
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement, InstanceData
 
 from ..data.checks import meta_of_test_set
 from ..engine.config import load_config, merge_options
+from ..engine.logits_hook import has_broken_logits
 from ..engine.runner import build_model
 from ..engine.work_dir import config_and_checkpoint
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids, encode_masks
-from ..weights.loading import load_weights
+from ..weights.classes import load_trained
 from .drawing import palette_of
 from .engines import is_exported
 from .optimization import optimize
@@ -45,7 +49,7 @@ class Predictor:
         batch_size: so many pictures go through the network together, where they follow each other in one size; the
             results are those of single pictures but for rounding. Default: 1.
         channel_order: of arrays: 'bgr', as OpenCV reads, or 'rgb', as Pillow does. Default: 'bgr'.
-        allow_mismatch: take from the checkpoint what fits. Default: False.
+        allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
         optimized: run a model of PyTorch as `optimize` makes it. Default: True.
         bf16: compute in bfloat16, not exactly. Default: False.
         trusted: an exported file may be a program: see `open_engine`. Default: False.
@@ -56,7 +60,7 @@ class Predictor:
         is_segmenter: whether it labels pixels.
 
     Raises:
-        UserError: config and checkpoint do not fit, or one cannot be used.
+        UserError: config and checkpoint do not fit, in tensors or classes, or one cannot be used.
         ValueError: the device does not compute in bfloat16, or an argument is unknown.
     """
 
@@ -82,16 +86,16 @@ class Predictor:
         self.batch_size, self.channel_order = batch_size, channel_order
         self.cfg, weights = _find(source, checkpoint, options, 'bfloat16' if bf16 else 'float32', trusted)
         self.model = build_model(self.cfg)
+        meta = meta_of_test_set(self.cfg)
+        self.classes, self.palette = tuple(meta['classes']), palette_of(meta)
         if weights is not None:
-            load_weights(self.model, weights, allow_mismatch=allow_mismatch)
+            load_trained(self.model, weights, self.classes, allow_mismatch)
         self.model.to(self.device).eval()
         if weights is not None and optimized:
             self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
         # By name, since importing MMSegmentation's models takes seconds, and a detector does without.
         self.is_segmenter = any(kind.__name__ == 'BaseSegmentor' for kind in type(self.model).__mro__)
         self.pipeline = PicturePipeline(self.cfg)
-        meta = meta_of_test_set(self.cfg)
-        self.classes, self.palette = tuple(meta['classes']), palette_of(meta)
 
     @cached_property
     def category_ids(self) -> list[int]:
@@ -123,8 +127,9 @@ class Predictor:
         """
         batch: list[dict[str, Any]] = []
         for number, picture in enumerate(pictures, start=1):
+            name = str(picture) if isinstance(picture, str | PathLike) else f'picture {number}'
             try:
-                data = self._prepare(picture, number)
+                data = self._prepare(picture, name)
             except UserError as error:
                 if broken is None:
                     raise
@@ -141,32 +146,44 @@ class Predictor:
         if batch:
             yield from self._predict(batch, broken)
 
-    def _prepare(self, picture: Picture, number: int) -> dict[str, Any]:
+    def _prepare(self, picture: Picture, name: str) -> dict[str, Any]:
         pixels = read_picture(picture, self.channel_order)
-        source = str(picture) if isinstance(picture, str | PathLike) else ''
-        packed = self.pipeline(pixels, source)
+        source = name if isinstance(picture, str | PathLike) else ''
+        try:
+            packed = self.pipeline(pixels, source)
+        except Exception as error:  # by OpenCV, NumPy, …, mostly of the size
+            height, width = pixels.shape[:2]
+            raise UserError(
+                f'{name}: a picture of {width}x{height} pixels cannot be prepared ({_line(error)})'
+            ) from error
         sizes = pixels.shape, packed['inputs'].shape
-        return dict(picture=pixels, source=source, name=source or f'picture {number}', packed=packed, sizes=sizes)
+        return dict(picture=pixels, source=source, name=name, packed=packed, sizes=sizes)
 
     def _predict(self, batch: list[dict[str, Any]], broken: list[UserError] | None) -> list[Prediction]:
         try:
             with torch.no_grad():
                 samples = self.model.test_step(pseudo_collate([data['packed'] for data in batch]))
-        except ValueError as error:  # of the size, which all have
-            errors = [UserError(f'{data["name"]}: {error}') for data in batch]
+            return [self._to_prediction(data, sample.cpu()) for data, sample in zip(batch, samples)]
+        except Exception as error:  # of the size, of memory, of whatever a model stumbles over
+            if broken is None and isinstance(error, ValueError):
+                raise named_error(error, batch[0]['name']) from error
             if broken is None:
-                raise errors[0] from error
-            broken += errors
-            return []
-        return [self._to_prediction(data, sample.cpu()) for data, sample in zip(batch, samples)]
+                raise
+            if len(batch) == 1:
+                broken.append(named_error(error, batch[0]['name']))
+                return []
+        # One picture can spoil a batch, or memory be too small for all: each alone, now that the first try is freed.
+        return [prediction for data in batch for prediction in self._predict([data], broken)]
 
     def _to_prediction(self, data: dict[str, Any], sample: BaseDataElement) -> Prediction:
         boxes, scores, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
         masks = label_map = None
         if 'pred_instances' in sample:
-            found = sample.pred_instances
+            found = _finite(sample.pred_instances, data['name'])
             boxes, scores, labels = (found[key].numpy() for key in ('bboxes', 'scores', 'labels'))
             masks = encode_masks(found.masks.numpy()) if 'masks' in found else None
+        if has_broken_logits(sample):
+            print_log(f'{data["name"]}: the logits are not finite, and the labels mean nothing', 'current', WARNING)
         if 'pred_sem_seg' in sample:
             kind = np.uint8 if len(self.classes) < 256 else np.uint16
             label_map = sample.pred_sem_seg.data[0].numpy().astype(kind)
@@ -182,6 +199,32 @@ class Predictor:
             encoded_masks=masks,
             label_map=label_map,
         )
+
+
+def named_error(error: Exception, name: str) -> UserError:
+    """What went wrong with a picture, with its name."""
+    if isinstance(error, UserError):
+        return error
+    traceback.clear_frames(error.__traceback__)  # in which batches lie in memory
+    named = UserError(f'{name}: {error}' if isinstance(error, ValueError) else f'{name} failed ({_line(error)})')
+    named.__cause__ = error
+    return named
+
+
+def _line(error: Exception) -> str:
+    return (
+        f'{type(error).__module__}.{type(error).__name__}: {error}'.removeprefix('builtins.').strip().partition('\n')[0]
+    )
+
+
+def _finite(found: InstanceData, name: str) -> InstanceData:
+    """The objects whose box and score are numbers; others are said in the log."""
+    finite = found.bboxes.isfinite().all(dim=1) & found.scores.isfinite()
+    if finite.all():
+        return found
+    text = f'{name}: {int((~finite).sum())} of {len(finite)} objects have a box or score that is not finite: left out'
+    print_log(text, 'current', WARNING)
+    return found[finite]
 
 
 def _find(

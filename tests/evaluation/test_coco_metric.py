@@ -74,6 +74,22 @@ def figures(metric, classes, samples):
     return metric.evaluate(len(samples))
 
 
+def with_instances(content, samples):
+    """The samples, each with the annotations of its image as MMDetection's data sets load them."""
+    for sample in samples:
+        sample['instances'] = [
+            dict(
+                bbox=[box[0], box[1], box[0] + box[2], box[1] + box[3]],
+                bbox_label=one['category_id'] // 10 - 1,
+                ignore_flag=one['iscrowd'],
+                mask=one['segmentation'],
+            )
+            for one in content['annotations']
+            if one['image_id'] == sample['img_id'] and (box := one['bbox'])
+        ]
+    return samples
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(content):
@@ -112,17 +128,7 @@ def test_figures_are_mmdetections_on_generated_cases(hundred, write):
 @pytest.mark.parametrize('seed', range(20))
 def test_annotations_that_come_with_the_samples_give_mmdetections_figures(seed):
     content, classes, samples = random_case(seed)
-    for sample in samples:
-        sample['instances'] = [
-            dict(
-                bbox=[box[0], box[1], box[0] + box[2], box[1] + box[3]],
-                bbox_label=one['category_id'] // 10 - 1,
-                ignore_flag=one['iscrowd'],
-                mask=one['segmentation'],
-            )
-            for one in content['annotations']
-            if one['image_id'] == sample['img_id'] and (box := one['bbox'])
-        ]
+    with_instances(content, samples)
     if not any(len(sample['pred_instances']['scores']) for sample in samples) or not content['annotations']:
         pytest.skip('MMDetection cannot evaluate it')
     theirs = figures(TheirMetric(metric=['bbox', 'segm']), classes, samples)
@@ -200,17 +206,86 @@ def test_masks_that_annotations_or_model_lack_are_named(write):
         figures(CocoMetric(ann_file=write(random_case(RICH)[0]), metric='segm'), classes, samples)
 
 
-@pytest.mark.parametrize('what', ['score', 'box', 'picture', 'label'])
-def test_detections_that_would_spoil_the_figures_are_refused(what, write):
+@pytest.mark.parametrize(
+    ('what', 'message'),
+    [
+        ('image', r'the detections: detection \d+ is of image 77, which .*truth.json lacks'),
+        ('text', "an image has the id '1.png': COCO needs whole numbers"),
+        ('label', 'the model found label 3, but the annotations have 3 of its classes'),
+        ('negative label', 'the model found label -1, but'),
+        ('mask', r'detection 0 has a mask of \[64, 48\] pixels, but .* says \[48, 64\] of image 1'),
+    ],
+)
+def test_detections_that_would_spoil_the_figures_are_refused(what, message, write):
     content, classes, samples = random_case(RICH)
     broken = next(sample for sample in samples if len(sample['pred_instances']['scores']))
-    if what == 'score':
-        broken['pred_instances']['scores'][1] = float('nan')
-    elif what == 'box':
-        broken['pred_instances']['bboxes'][0, 2] = float('inf')
-    elif what == 'picture':
+    if what == 'image':
         broken['img_id'] = 77
+    elif what == 'text':
+        broken['img_id'] = '1.png'
+    elif what == 'mask':
+        broken['pred_instances']['masks'] = broken['pred_instances']['masks'].transpose(1, 2)
     else:
-        broken['pred_instances']['labels'][0] = 3
-    with pytest.raises(UserError, match='label 3' if what == 'label' else r'detections: detection \d+ of picture'):
-        figures(CocoMetric(ann_file=write(content)), classes, samples)
+        broken['pred_instances']['labels'][0] = dict(label=3).get(what, -1)
+    with pytest.raises(UserError, match=message):
+        figures(CocoMetric(ann_file=write(content), metric=['bbox', 'segm']), classes, samples)
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('what', ['scores', 'bboxes', 'mask_scores'])
+def test_detections_that_are_not_finite_count_nowhere_and_are_said(what, number, write, logged_warnings):
+    """They count as the same detections without them: MMDetection's figures of the others."""
+    content, classes, samples = random_case(RICH)
+    options = dict(ann_file=write(content), metric=['bbox', 'segm'])
+    for sample in samples:
+        sample['pred_instances']['mask_scores'] = sample['pred_instances']['scores'].clone()
+    spoiled = [sample for sample in samples if len(sample['pred_instances']['scores']) > 3]
+    whole = [sample['pred_instances'] for sample in spoiled]
+    for sample, instances in zip(spoiled, whole):
+        sample['pred_instances'] = {name: value[2:] for name, value in instances.items()}
+    expected = figures(TheirMetric(**options), classes, samples)
+    for sample, instances in zip(spoiled, whole):
+        instances[what][:2] = number
+        sample['pred_instances'] = instances
+    assert figures(CocoMetric(**options), classes, samples) == expected
+    count = sum(len(sample['pred_instances']['scores']) for sample in samples)
+    first = spoiled[0]['img_id']
+    assert [warning.split('; if')[0] for warning in logged_warnings()] == [
+        f'{2 * len(spoiled)} of {count} detections have a box or score that is not finite, and count nowhere; '
+        f'the first is of image {first}'
+    ]
+
+
+def test_a_validation_of_nothing_but_nan_scores_nothing(write):
+    content, classes, samples = random_case(RICH)
+    for sample in samples:
+        sample['pred_instances']['scores'][:] = float('nan')
+    found = figures(CocoMetric(ann_file=write(content), metric=['bbox', 'segm']), classes, samples)
+    assert (found['coco/bbox_mAP'], found['coco/segm_mAP']) == (0, 0)
+
+
+def test_images_without_detections_may_have_floating_point_labels_and_no_masks(write):
+    """As models give them: `torch.zeros(0)` is of floats."""
+    content, classes, samples = random_case(RICH)
+    nothing = dict(bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0), masks=torch.zeros(0))
+    for sample in samples[:2]:
+        sample['pred_instances'] = dict(nothing)
+    options = dict(ann_file=write(content), metric=['bbox', 'segm'])
+    assert figures(CocoMetric(**options), classes, samples) == figures(TheirMetric(**options), classes, samples)
+
+
+@pytest.mark.parametrize('first', [10**18, 2**63 - 6, -3])
+@pytest.mark.parametrize('with_ann_file', [True, False])
+def test_figures_do_not_depend_on_the_size_of_image_ids(first, with_ann_file, write):
+    """From 2**53 on a float64 does not have all integers."""
+    content, classes, samples = random_case(RICH)
+    theirs = figures(TheirMetric(ann_file=write(content), metric=['bbox', 'segm', 'proposal']), classes, samples)
+    for record in (*content['images'], *content['annotations'], *samples):
+        key = next(key for key in ('img_id', 'image_id', 'id') if key in record)
+        record[key] += first
+    if not with_ann_file:
+        theirs = figures(TheirMetric(metric=['bbox', 'segm', 'proposal']), classes, with_instances(content, samples))
+    ann_file = write(content) if with_ann_file else None
+    ours = CocoMetric(ann_file=ann_file, metric=['bbox', 'segm', 'proposal'])
+    assert figures(ours, classes, samples) == theirs
+    assert theirs['coco/bbox_mAP'] > 0.1

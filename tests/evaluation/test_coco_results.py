@@ -122,6 +122,8 @@ def test_ids_of_classes(tmp_path):
     categories = [dict(id=3, name='cat'), dict(id=5, name='cow'), dict(id=7, name='dog')]
     (tmp_path / 'a.json').write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
     assert category_ids(str(tmp_path / 'a.json'), ['cat', 'dog']) == [3, 7]
+    assert category_ids(str(tmp_path / 'a.json'), ['dog', 'cat', 'cow']) == [7, 3, 5]
+    assert category_ids(str(tmp_path / 'a.json'), ['dog', 'horse']) == [1, 2]  # it is of other data
     assert category_ids('nowhere.json', ['cat', 'dog']) == [1, 2]
     of_coco = category_ids('nowhere.json', CocoDataset.METAINFO['classes'])
     # Known ids from the COCO annotations: stop sign 13, dining table 67, toothbrush 90.
@@ -206,16 +208,90 @@ def test_the_first_bad_annotation_and_the_number_of_them_are_named(change, messa
         read_truth(path).check_masks()
 
 
-@pytest.mark.parametrize(
-    'change', [dict(image_id='x'), dict(id=-1), dict(segmentation=dict(size=[160, 160], counts=[-1]))]
-)
-def test_annotations_of_other_types_are_refused(change, truth, tmp_path):
+def test_annotations_of_other_types_are_refused(truth, tmp_path):
     path = tmp_path / 'shapes/annotations/val.json'
     content = json.loads(path.read_text())
-    content['annotations'][1].update(change)
+    content['annotations'][1].update(segmentation=dict(size=[160, 160], counts=[-1]))
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r'val.json is not COCO annotations: .*annotations\[1\]'):
         read_truth(path)
+
+
+@pytest.mark.parametrize(
+    ('part', 'change', 'message'),
+    [
+        ('images', dict(id='7'), r"image 1 has the id '7': a whole number from -9223372036854775808 to"),
+        ('images', dict(id=2**63), 'image 1 has the id 9223372036854775808: a whole number'),
+        ('images', dict(id=1.5), 'image 1 has the id 1.5: a whole number'),
+        ('images', dict(id=True), 'image 1 has the id True: a whole number'),
+        ('images', dict(id=1), 'image 1 has the id 1, which another one has too: number them anew'),
+        ('categories', dict(id=2**53 + 1), 'category 1 has the id 9007199254740993: a whole number from 0'),
+        ('categories', dict(id=-1), 'category 1 has the id -1: a whole number from 0'),
+        ('categories', dict(id=1), 'category 1 has the id 1, which another one has too'),
+        ('annotations', dict(image_id='1'), r"annotation 1 \(id 2\) has the image_id '1': a whole number"),
+        ('annotations', dict(category_id=None), r'annotation 1 \(id 2\) has the category_id None: a whole number'),
+    ],
+)
+def test_ids_that_are_no_numbers_or_not_unique_are_refused(part, change, message, truth, tmp_path):
+    path = tmp_path / 'shapes/annotations/val.json'
+    content = json.loads(path.read_text())
+    content[part][1].update(change)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf'val.json: {message}.* \(1 of'):
+        read_truth(path)
+
+
+@pytest.mark.parametrize('annotation_ids', [dict(id=0), dict(id=-1), dict(id='a'), dict(id=2**70)])
+def test_figures_do_not_depend_on_annotation_ids(annotation_ids, results, tmp_path):
+    """Nothing refers to them, and tools write all kinds: pycocotools takes an object of id 0 for one never found."""
+    path = tmp_path / 'shapes/annotations/val.json'
+    content = json.loads(path.read_text())
+    for annotation in content['annotations'][:3]:
+        annotation.update(annotation_ids)
+    path.write_text(json.dumps(content))
+    truth = read_truth(path)
+    figures = {task: one.summary() for task, one in evaluate_tasks(truth, read_results(results, truth)).items()}
+    assert (figures['bbox']['mAP'], figures['segm']['mAP'], figures['bbox']['AR@100']) == pytest.approx((1, 1, 1))
+
+
+def test_ids_written_as_floating_point_numbers_are_the_same_ids(results, tmp_path):
+    """As pandas writes columns in which a value was missing once."""
+    records = json.loads(results.read_text())
+    for record in records:
+        record |= dict(image_id=float(record['image_id']), category_id=float(record['category_id']))
+    results.write_text(json.dumps(records))
+    truth = read_truth(tmp_path / 'shapes/annotations/val.json')
+    found = read_results(results, truth)
+    assert evaluate_tasks(truth, found, ['bbox'])['bbox'].summary()['mAP'] == pytest.approx(1)
+    assert {type(record['image_id']) for record in found.records()} == {int}
+
+
+def test_classes_of_the_same_name_have_figures_of_their_own(results, tmp_path):
+    path = tmp_path / 'shapes/annotations/val.json'
+    content = json.loads(path.read_text())
+    for category in content['categories'][:2]:
+        category['name'] = 'thing'
+    path.write_text(json.dumps(content))
+    truth = read_truth(path)
+    classes = evaluate_tasks(truth, read_results(results, truth), ['bbox'])['bbox'].classes(truth)
+    assert list(classes) == ['thing (1)', 'thing (2)', *shapes.CLASSES[2:]]
+
+
+def test_results_keep_image_ids_of_19_digits(truth, results, tmp_path):
+    annotations, large = tmp_path / 'shapes/annotations/val.json', 2**63 - 9
+    content, records = json.loads(annotations.read_text()), json.loads(results.read_text())
+    expected = evaluate_tasks(read_truth(annotations), read_results(results, read_truth(annotations)))
+    for record in (*content['images'], *content['annotations'], *records):
+        key = 'image_id' if 'image_id' in record else 'id'
+        record[key] += large
+    annotations.write_text(json.dumps(content))
+    results.write_text(json.dumps(records))
+    renumbered = read_truth(annotations)
+    found = read_results(results, renumbered)
+    assert found.records() == records
+    for task, evaluation in evaluate_tasks(renumbered, found).items():
+        assert evaluation.summary() == expected[task].summary()
+        assert evaluation.classes(renumbered) == expected[task].classes(renumbered)
 
 
 def test_table_shows_a_row_a_task_and_a_dash_where_nothing_counts():

@@ -20,13 +20,13 @@ TIDE_CASES = [
 """What is done wrong with the second cat, and what tidecv 1.0.1 answers: the AP50 that each type costs, and AP50."""
 
 
-def truth_of(objects, pictures=2):
-    """Annotations from (picture, class, box, crowd)."""
+def truth_of(objects, pictures=2, first=0):
+    """Annotations from (picture, class, box, crowd); ``first`` is added to ids of pictures."""
     annotations = [
-        dict(id=number, image_id=image, category_id=kind, bbox=box, area=box[2] * box[3], iscrowd=crowd)
+        dict(id=number, image_id=image + first, category_id=kind, bbox=box, area=box[2] * box[3], iscrowd=crowd)
         for number, (image, kind, box, crowd) in enumerate(objects, start=1)
     ]
-    images = [dict(id=n, height=200, width=200, file_name=f'{n}.png') for n in range(1, pictures + 1)]
+    images = [dict(id=n + first, height=200, width=200, file_name=f'{n}.png') for n in range(1, pictures + 1)]
     categories = [dict(id=1, name='cat'), dict(id=2, name='dog')]
     return to_truth(dict(images=images, annotations=annotations, categories=categories), 'made')
 
@@ -111,3 +111,28 @@ def test_a_pictures_loss_is_the_sum_of_what_mending_each_mistake_alone_gives():
                 expected[image] += (area_under_curve([*ranked, (2, True)], 12) - before) / total
     assert 0 < sum(matches.right) < len(detections) - 3
     assert picture_losses(truth, results, matches) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('first', [10**18, 2**63 - 3])
+def test_analyses_do_not_depend_on_the_size_of_image_ids(first):
+    objects = [(1, 1, [0, 0, 40, 40], 0), (1, 1, [0, 60, 40, 40], 0), (2, 2, [60, 0, 40, 40], 0)]
+    detections = [*FOUND, (2, 1, [60, 0, 40, 40], 0.8), (2, 2, [60, 0, 40, 40], 0.6)]
+    truth, results = truth_of(objects), results_of(detections)
+    large, same = truth_of(objects, first=first), results_of(detections)
+    same.image_ids += first
+    analyses = []
+    for start, annotations, found in ((0, truth, results), (first, large, same)):
+        evaluation = evaluate(annotations, found, 'bbox')
+        matches = match(evaluation, found)
+        analyses.append(
+            dict(
+                summary=evaluation.summary(),
+                tide=evaluation.coco.tide_errors(),
+                found=matches.found,
+                right=matches.right.tolist(),
+                confusion=confusion(annotations, found, matches, 'bbox', 0.5).tolist(),
+                losses={number - start: loss for number, loss in picture_losses(annotations, found, matches).items()},
+            )
+        )
+    assert analyses[0] == analyses[1]
+    assert analyses[0]['found'] == {1: pytest.approx(0.9), 2: None, 3: pytest.approx(0.6)}

@@ -61,6 +61,20 @@ def detection_page(data):
     return page
 
 
+def test_a_report_does_not_depend_on_the_size_of_image_ids(data, detection_page, tmp_path):
+    """Time stamps in nanoseconds have 19 digits, more than a float64."""
+    (tmp_path / 'annotations').mkdir()
+    for name in ('annotations/val.json', 'results.json'):
+        content = json.loads((data / name).read_text())
+        records = content if isinstance(content, list) else [*content['images'], *content['annotations']]
+        for record in records:
+            record['image_id' if 'image_id' in record else 'id'] += 2**63 - 9
+        (tmp_path / name).write_text(json.dumps(content))
+    page = tmp_path / 'detection.html'
+    write_detection_report(page, tmp_path / 'results.json', tmp_path / 'annotations/val.json', data / 'images/val')
+    assert page.read_text() == detection_page.read_text()
+
+
 @pytest.fixture(scope='module')
 def segmentation_page(data):
     truths = sorted((data / 'labels/val').glob('*.png'))

@@ -102,6 +102,15 @@ def test_classes_without_colours_get_different_ones(palette):
     assert len(set(palette_of(dict(classes='abcdef', palette=palette)))) == 6
 
 
+@pytest.mark.parametrize('broken', [float('nan'), float('inf')])
+def test_an_object_whose_box_is_not_finite_is_not_drawn(broken):
+    boxes = np.array([[20, 20, broken, 50], [120, 20, 150, 50]], np.float32)
+    masks = np.zeros((2, 60, 200), bool)
+    masks[0, :, :90] = True
+    drawing = draw_objects(GREY, boxes, PALETTE[:2], ['road', 'tree'], masks)
+    np.testing.assert_array_equal(drawing, draw_objects(GREY, boxes[1:], PALETTE[1:2], ['tree'], masks[1:]))
+
+
 def test_a_format_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(UserError, match=r'a.txt: a drawing can be .png'):
         drawing.write_drawing(tmp_path / 'a.txt', GREY)

@@ -1,7 +1,9 @@
 """What is found on a command line, and what is written for it, with a model that finds one box everywhere."""
 
+import errno
 import itertools
 import json
+import os
 import struct
 from types import SimpleNamespace
 
@@ -63,7 +65,7 @@ def film(path, frames=5, fps=12.5, size=(64, 48)):
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), fps, size)
     for number in range(frames):
-        writer.write(np.full((*size[::-1], 3), 40 * number, np.uint8))
+        writer.write(np.full((*size[::-1], 3), 40 * number % 256, np.uint8))
     writer.release()
 
 
@@ -94,14 +96,18 @@ def test_files_folders_and_patterns_are_found_in_order(folder):
     [
         (['nowhere.jpg'], 'nowhere.jpg does not exist'),
         (['empty'], 'no pictures in empty: looked for .avi'),
-        (['*.tga'], r'no pictures in \*.tga'),
+        (['*.tga'], r'no pictures match \*.tga'),
+        (['fine/a.jpg', '*.tga', 'fine'], r'no pictures match \*.tga: looked for .avi'),
+        (['fine', 'empty'], 'no pictures in empty'),
+        (['fine', 'fine/*.txt'], r'no pictures match fine/\*.txt'),
         (['out/a.jpg'], 'is in the folder of the results'),
         (['out'], 'is in the folder of the results'),
         (['elsewhere/../out/crops/a.jpg'], 'is in the folder of the results'),
     ],
 )
 def test_what_is_not_there_or_would_be_overwritten_is_refused(folder, paths, message):
-    paint(folder / 'out/a.jpg', folder / 'out/crops/a.jpg')
+    paint(folder / 'out/a.jpg', folder / 'out/crops/a.jpg', folder / 'fine/a.jpg')
+    (folder / 'fine/notes.txt').touch()
     (folder / 'empty').mkdir()
     (folder / 'elsewhere').mkdir()
     with pytest.raises(UserError, match=message):
@@ -111,6 +117,51 @@ def test_what_is_not_there_or_would_be_overwritten_is_refused(folder, paths, mes
 def test_earlier_results_are_no_input(folder):
     paint(folder / 'a.jpg', folder / 'out/a.jpg', folder / 'out/crops/cat/a-1.jpg')
     assert find_inputs(['.', '**/*.jpg'], 'out') == ['a.jpg']
+
+
+def test_results_of_another_earlier_run_are_no_input_unless_they_are_named(folder, logged_warnings):
+    paint(folder / 'a.jpg', folder / 'of_detector/a.jpg', folder / 'predictions/a.jpg', folder / 'mine/b.jpg')
+    (folder / 'of_detector/results.json').touch()
+    (folder / 'predictions/labels').mkdir()
+    (folder / 'mine/labels').mkdir()
+    assert find_inputs(['.'], 'out') == ['a.jpg', 'mine/b.jpg']
+    assert [warning.partition(':')[0] for warning in logged_warnings()] == [
+        'of_detector has the results of an earlier run',
+        'predictions has the results of an earlier run',
+    ]
+    assert find_inputs(['of_detector'], 'out') == ['of_detector/a.jpg']
+
+
+def test_links_are_followed_once_even_in_a_circle(folder):
+    paint(folder / 'photos/a.jpg', folder / 'elsewhere/b.jpg')
+    (folder / 'photos/more').symlink_to(folder / 'elsewhere')
+    (folder / 'photos/again').symlink_to(folder / 'photos')
+    (folder / 'photos/nothing.txt').symlink_to('nothing.txt')
+    expected = ['photos/a.jpg', 'photos/more/b.jpg']
+    assert find_inputs(['photos'], 'out') == expected
+    assert find_inputs(['photos/**/[ab].jpg', 'photos'], 'out') == expected
+
+
+def test_a_link_that_leads_nowhere_is_a_picture_that_cannot_be_read(folder):
+    paint(folder / 'photos/a.jpg')
+    (folder / 'photos/b.jpg').symlink_to('moved.jpg')
+    sources = find_inputs(['photos'], 'out')
+    with pytest.raises(UserError, match=r'1 of 2 pictures were left out: photos/b.jpg cannot be read'):
+        predict_to_folder(Stub(), sources, 'out')
+
+
+def test_a_folder_that_cannot_be_opened_is_named(folder, monkeypatch):
+    paint(folder / 'photos/a.jpg', folder / 'photos/closed/b.jpg')
+    scandir = os.scandir
+
+    def closing(path):
+        if str(path).endswith('closed'):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', closing)
+    with pytest.raises(UserError, match=r'photos/closed cannot be opened \(Permission denied\)'):
+        find_inputs(['photos'], 'out')
 
 
 # What is written
@@ -142,6 +193,54 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(folder, capsys):
         predict_to_folder(Stub(), ['a.jpg', 'broken.jpg', 'broken.mp4', 'b.jpg'], 'out')
     assert written(folder / 'out') == ['a.jpg', 'b.jpg', 'results.json']
     assert 'detections: out/results.json (4)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('error', [ValueError('odd'), cv2.error('odd'), OSError(errno.ENAMETOOLONG, 'odd')])
+def test_a_picture_whose_results_cannot_be_written_is_named_and_the_rest_is_done(error, folder, monkeypatch):
+    paint(folder / 'a.jpg', folder / 'b.jpg', folder / 'c.jpg')
+    draw = Prediction.draw
+
+    def failing(self, *arguments, **options):
+        if self.source == 'b.jpg':
+            raise error
+        return draw(self, *arguments, **options)
+
+    monkeypatch.setattr(Prediction, 'draw', failing)
+    with pytest.raises(UserError, match=r'1 of 3 pictures were left out: b.jpg(: | failed).*odd') as raised:
+        predict_to_folder(Stub(), ['a.jpg', 'b.jpg', 'c.jpg'], 'out')
+    assert raised.value.__cause__ is error  # for --debug
+    assert {record['file_name'] for record in records(folder / 'out/results.json')} == {'a.jpg', 'c.jpg'}
+
+
+def test_a_full_disk_stops_all(folder, monkeypatch):
+    paint(folder / 'a.jpg', folder / 'b.jpg')
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('fasternet_mm.inference.drawing.write_atomically', full)
+    message = r'the results of a.jpg cannot be written \(No space left on device\): make room'
+    with pytest.raises(UserError, match=message):
+        predict_to_folder(Stub(), ['a.jpg', 'b.jpg'], 'out')
+    assert written(folder / 'out') == []
+
+
+def test_names_of_19_digits_are_ids_as_they_are(folder):
+    """Time stamps in nanoseconds; 2**63 is no 64-bit integer any more."""
+    names = [f'{number}.png' for number in (1732600000123456789, 2**63 - 1, 2**63)]
+    paint(*(folder / name for name in names))
+    predict_to_folder(Stub(), names, 'out')
+    ids = {record['file_name']: record['image_id'] for record in records(folder / 'out/results.json')}
+    assert list(ids.values()) == [1732600000123456789, 2**63 - 1, 1]
+
+
+@pytest.mark.parametrize('name', ['new\nline.jpg', 'lone \udce9.jpg', '\N{SNOWMAN}.jpg'])
+def test_odd_names_are_kept(name, folder):
+    paint(folder / 'a.jpg')
+    os.rename('a.jpg', name)
+    predict_to_folder(Stub(), [name], 'out')
+    assert set(written(folder / 'out')) == {name, 'results.json'}
+    assert records(folder / 'out/results.json')[0]['file_name'] == name
 
 
 def test_classes_crops_and_another_file_of_detections(folder):
@@ -229,6 +328,18 @@ def test_a_video_is_written_back_with_its_size_and_speed(folder):
         *sorted([*crops, 'crops/cat/clip-1.jpg']),
         'results.json',
     ]
+
+
+def test_a_video_that_is_cut_off_is_done_as_far_as_it_goes_and_named(folder):
+    film(folder / 'clip.avi', frames=40)
+    content = (folder / 'clip.avi').read_bytes()
+    (folder / 'clip.avi').write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r'clip.avi may be cut off: (\d+) of its 40 frames could be read') as raised:
+        predict_to_folder(Stub(), ['clip.avi'], 'out')
+    frames = int(str(raised.value).partition('cut off: ')[2].split()[0])
+    assert 0 < frames < 30
+    assert len(open_written('out/clip.mp4')[1]) == frames
+    assert max(record['frame'] for record in records(folder / 'out/results.json')) == frames
 
 
 def test_a_video_is_turned_as_its_file_says(folder):

@@ -161,7 +161,9 @@ def test_transparency_is_left_out_as_in_training(tmp_path):
         (np.zeros((2, 5, 5, 3), np.uint8), 'is no picture'),
         (np.zeros((0, 5, 3), np.uint8), 'is no picture'),
         (np.zeros((5, 5), bool), 'is no picture'),
-        (Image.new('F', (5, 5)), 'mode F has no known range'),
+        (Image.new('F', (5, 5)), 'floating-point numbers has no known range'),
+        (Image.fromarray(np.full((5, 5), 70000, np.int32)), 'above 65535 has no known range'),
+        (encoded(Image.new('F', (5, 5)), 'TIFF'), r'^\d+ bytes: a picture of floating-point numbers'),
         (b'', '0 bytes is not a picture'),
         (b'GIF89a and no more', '18 bytes is not a picture'),
         (3, 'a int is no picture'),
@@ -191,3 +193,41 @@ def test_addresses_are_followed_safely(serve, photo, tmp_path, monkeypatch):
         read_picture(serve(photo.read_bytes()))
     with refused(match='cannot be reached'):
         read_picture('http://127.0.0.1:9/a.jpg')
+
+
+def as_opencv_4(monkeypatch):
+    """OpenCV 4 decodes the beginning of a JPEG, and leaves the rest grey."""
+    monkeypatch.setattr(pictures.cv2, 'imdecode', lambda content, flags: np.full((40, 40, 3), 128, np.uint8))
+
+
+@pytest.mark.parametrize('options', [dict(), dict(progressive=True), dict(exif=True)])
+@pytest.mark.parametrize('missing', [2, 500])
+def test_a_jpeg_that_is_cut_off_is_no_picture(options, missing, photo, tmp_path, monkeypatch):
+    with Image.open(photo) as image:
+        if options.pop('exif', False):  # a camera's small picture, with an end of its own
+            small = encoded(image.resize((32, 32)), 'JPEG')
+            options['exif'] = b'Exif\0\0' + small
+        content = encoded(image, 'JPEG', **options)
+    (tmp_path / 'a.jpg').write_bytes(content)
+    assert read_picture(tmp_path / 'a.jpg').shape == (*image.size[::-1], 3)
+    (tmp_path / 'a.jpg').write_bytes(content[:-missing])
+    as_opencv_4(monkeypatch)
+    with pytest.raises(UserError, match=r'a\.jpg is cut off: only the beginning of a picture is there'):
+        read_picture(tmp_path / 'a.jpg')
+
+
+def test_what_comes_after_the_end_of_a_jpeg_does_not_matter(photo):
+    content = photo.read_bytes()
+    np.testing.assert_array_equal(read_picture(content + content[:900]), read_picture(content))
+
+
+@pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'TIFF', 'PNG'])
+def test_of_several_frames_the_first_is_taken_and_that_is_said(kind, tmp_path, logged_warnings):
+    frames = [Image.new('RGB', (40, 30), (level, level, level)) for level in (50, 200)]
+    path = tmp_path / f'a.{kind.lower()}'
+    frames[0].save(path, kind)
+    assert abs(read_picture(path).mean() - 50) < 2
+    assert logged_warnings() == []
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
+    assert abs(read_picture(path).mean() - 50) < 2
+    assert logged_warnings() == [f'{path} has several frames: the first is taken']

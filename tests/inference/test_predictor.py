@@ -195,6 +195,76 @@ def test_what_cannot_be_predicted_is_named_or_left_out(segmenter_dir, pictures, 
         predictor(7)
 
 
+def white(shape=(160, 160, 3)):
+    return np.full(shape, 255, np.uint8)
+
+
+@pytest.mark.parametrize('error', [ValueError, RuntimeError, cv2.error, MemoryError])
+@pytest.mark.parametrize('batch_size', [1, 2, 5])
+def test_a_picture_that_the_model_fails_on_takes_no_other(error, batch_size, predictor, pictures, monkeypatch):
+    monkeypatch.setattr(predictor, 'batch_size', batch_size)
+    step = type(predictor.model).test_step
+
+    def failing(self, data):
+        if any(image.min() == 255 for image in data['inputs']):
+            raise error('too white')
+        return step(self, data)
+
+    monkeypatch.setattr(type(predictor.model), 'test_step', failing)
+    broken = []
+    found = list(predictor.stream([*pictures[:3], white(), *pictures[3:5]], broken))
+    assert [one.source for one in found] == [str(picture) for picture in pictures[:5]]
+    alone = 'picture 4: too white' if error is ValueError else f'picture 4 failed ({error.__name__}: too white)'
+    assert [str(one).replace('cv2.', '') for one in broken] == [alone]
+    with pytest.raises(UserError if error is ValueError else error, match='too white'):
+        predictor([white()])
+
+
+def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(predictor, pictures, monkeypatch):
+    monkeypatch.setattr(predictor, 'batch_size', 4)
+    step = type(predictor.model).test_step
+
+    def small(self, data):
+        if len(data['inputs']) > 1:
+            raise torch.OutOfMemoryError('CUDA out of memory.') if hasattr(torch, 'OutOfMemoryError') else RuntimeError
+        return step(self, data)
+
+    monkeypatch.setattr(type(predictor.model), 'test_step', small)
+    broken = []
+    assert [one.source for one in predictor.stream(pictures, broken)] == [str(picture) for picture in pictures]
+    assert broken == []
+
+
+@pytest.mark.parametrize(('shape', 'left_out'), [((1, 1, 3), 0), ((1, 20000, 3), 1), ((20000, 1, 3), 1)])
+def test_pictures_of_odd_sizes_are_predicted_or_named(shape, left_out, predictor, pictures):
+    broken = []
+    found = list(predictor.stream([pictures[0], white(shape), pictures[1]], broken))
+    assert (len(found), len(broken)) == (3 - left_out, left_out)
+    assert (found[0].source, found[-1].source) == (str(pictures[0]), str(pictures[1]))
+    size = f'picture 2: a picture of {shape[1]}x{shape[0]} pixels cannot be prepared (cv2.error: '
+    assert all(str(error).startswith(size) for error in broken)
+
+
+def test_objects_that_are_not_finite_are_left_out_and_said(predictor, pictures, monkeypatch, logged_warnings):
+    expected = predictor(pictures[0])
+    assert len(expected) > 3
+    step = type(predictor.model).test_step
+
+    def spoiling(self, data):
+        samples = step(self, data)
+        samples[0].pred_instances.bboxes[0, 2] = float('nan')
+        samples[0].pred_instances.scores[1] = float('inf')
+        return samples
+
+    monkeypatch.setattr(type(predictor.model), 'test_step', spoiling)
+    found = predictor(pictures[0])
+    np.testing.assert_array_equal(found.boxes, expected.boxes[2:])
+    assert len(found.masks) == len(found.scores) == len(expected) - 2
+    assert logged_warnings() == [
+        f'{pictures[0]}: 2 of {len(expected)} objects have a box or score that is not finite: left out'
+    ]
+
+
 def test_many_predictions_leave_nothing_behind(predictor, pictures):
     """NumPy's memory by tracemalloc; PyTorch's tensors, which it does not see, by their number."""
     import gc

@@ -1,0 +1,94 @@
+"""The classes that a checkpoint was trained on, as it says itself, beside those that a config gives it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import nn
+
+from ..errors import UserError
+from .loading import fit_weights
+from .sources import read_checkpoint
+
+ALLOW = 'where the same classes have other names, add --allow-mismatch'
+
+
+def recorded_classes(checkpoint: dict[str, Any]) -> list[str] | None:
+    """The names, in the order of the labels, as MMEngine and MMCV write them in training; None where there are none."""
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, dict):
+        return None
+    data = meta.get('dataset_meta')
+    for place in (data if isinstance(data, dict) else {}, meta):
+        for key in ('classes', 'CLASSES'):  # the latter in MMDetection 2 and MMSegmentation 0
+            names = [place[key]] if isinstance(place.get(key), str) else place.get(key)
+            if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+                return list(names)
+    return None
+
+
+def class_difference(recorded: Sequence[str], own: Sequence[str]) -> str | None:
+    """The first difference in number, names or order, as half a sentence.
+
+    Case, spaces around a name, and underscores for spaces are none: MMDetection has written 'traffic_light', too.
+    """
+    for label, (theirs, ours) in enumerate(zip(recorded, own)):
+        if _plain(theirs) != _plain(ours):
+            return f'label {label} is {theirs!r} there and {ours!r} here'
+    if len(recorded) == len(own):
+        return None
+    more, where = (recorded, 'there') if len(recorded) > len(own) else (own, 'here')
+    label = min(len(recorded), len(own))
+    return f'there are {len(recorded)} there and {len(own)} here; label {label} is {more[label]!r} {where} alone'
+
+
+def _plain(name: str) -> str:
+    return name.replace('_', ' ').strip().casefold()
+
+
+def check_classes(
+    checkpoint: dict[str, Any], source: str, classes: Sequence[str] | None, advice: str | None = ALLOW
+) -> None:
+    """Compare the classes that a checkpoint was trained on with those of the config that it is used with.
+
+    Labels are numbers: under other names, or the same names in another order, every figure and every prediction would
+    be of other things.
+
+    Args:
+        checkpoint: see `read_checkpoint`.
+        source: what to call it in messages.
+        classes: the config's; None where it does not say them.
+        advice: what to do where the difference is meant; None: it is, and the log says it. Default: `ALLOW`.
+
+    Raises:
+        UserError: the classes differ.
+    """
+    recorded = recorded_classes(checkpoint)
+    difference = class_difference(recorded, classes) if recorded and classes else None
+    if not difference:
+        return
+    sentence = f'checkpoint {source} was trained on other classes than those of the config: {difference}'
+    if advice:
+        raise UserError(f'{sentence}; use the config that it was trained with, which its work directory has; {advice}')
+    print_log(f'{sentence}; its heads are taken as they are', logger='current', level=logging.WARNING)
+
+
+def load_trained(model: nn.Module, source: str, classes: Sequence[str], allow_mismatch: bool = False) -> None:
+    """As `load_weights`, of a whole model that was trained on these classes.
+
+    Args:
+        model: see `load_weights`.
+        source: see `local_file`.
+        classes: by label; empty where there are none to compare.
+        allow_mismatch: take what fits, under other names of classes too, and say it in the log. Default: False.
+
+    Raises:
+        UserError: the checkpoint cannot be read, does not fit, or was trained on other classes.
+    """
+    checkpoint = read_checkpoint(source, mmap=True)
+    fit = fit_weights(model, checkpoint, source, allow_mismatch=allow_mismatch)
+    check_classes(checkpoint, source, classes, advice=None if allow_mismatch else ALLOW)
+    fit.load()
