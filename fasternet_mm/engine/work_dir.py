@@ -22,8 +22,8 @@ def refuse_earlier_training(work_dir: str) -> None:
     checkpoint = checkpoint_of_training(work_dir)
     if checkpoint:
         raise UserError(
-            f'{work_dir} holds {checkpoint.name} of an earlier training: go on with --resume, or name another '
-            '--work-dir'
+            f'{work_dir} holds {checkpoint.name} of an earlier training: go on with --resume, or from a certain one '
+            'with --resume CHECKPOINT, or name another --work-dir'
         )
 
 
