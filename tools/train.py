@@ -146,6 +146,7 @@ def prepare(cfg, args: argparse.Namespace):
     from fasternet_mm.engine.runner import latest_checkpoint
     from fasternet_mm.engine.work_dir import refuse_earlier_training
     from fasternet_mm.errors import UserError
+    from fasternet_mm.own_data.planning import earlier_run
 
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     if args.seed is not None:
@@ -172,17 +173,23 @@ def prepare(cfg, args: argparse.Namespace):
     with_data = args.dry_run, args.size, args.epochs, args.ignore_label is not None, args.group is not None
     if args.data is None and any(with_data):
         raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
-    resumed = latest_checkpoint(cfg.work_dir) if args.resume is True else args.resume
+    resume = args.resume or cfg.get('resume')
+    resumed = None
+    if resume:
+        named = cfg.get('load_from') if args.resume is None else args.resume
+        resumed = named if isinstance(named, str) else latest_checkpoint(cfg.work_dir)
+        cfg.resume = resumed is not None
     if resumed:
-        cfg.load_from, cfg.resume = resumed, True
-    elif not (cfg.get('resume') or args.dry_run):
+        cfg.load_from = resumed
+    elif not args.dry_run:
         refuse_earlier_training(cfg.work_dir)
     if args.data:
-        use_data(cfg, args, resumed)
+        earlier = earlier_run(Path(cfg.work_dir), resumed) if resume else None
+        use_data(cfg, args, resumed, earlier)
     return cfg
 
 
-def use_data(cfg, args: argparse.Namespace, resumed: str | None) -> None:
+def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path | None) -> None:
     """Make the config one for the user's own data, show what was decided, and write it into the work directory.
 
     All is written into a draft first, on which all checks are made. A dry run of a work directory that holds a training
@@ -196,12 +203,11 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None) -> None:
     from fasternet_mm.engine.runner import check_run
     from fasternet_mm.engine.storage import drafting
     from fasternet_mm.engine.work_dir import checkpoint_of_training
-    from fasternet_mm.own_data.planning import begin_draft, earlier_run, plan_text, put_in_place, use_own_data
+    from fasternet_mm.own_data.planning import begin_draft, plan_text, put_in_place, use_own_data
     from fasternet_mm.own_data.sheet import draw_samples
 
     work_dir = Path(cfg.work_dir)
     held = checkpoint_of_training(cfg.work_dir)
-    earlier = earlier_run(work_dir, resumed) if args.resume else None
     with tempfile.TemporaryDirectory() if args.dry_run and held else drafting(work_dir) as draft:
         begin_draft(Path(draft), work_dir, args.data)
         cfg.work_dir = str(draft)
