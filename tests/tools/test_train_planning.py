@@ -165,8 +165,7 @@ runpy.run_path('tools/train.py', run_name='__main__')
 """
 
 
-@pytest.mark.parametrize('sound', [True, False])
-def test_two_processes_take_the_first_ones_plan_or_end_with_its_error(sound, root, tmp_path):
+def test_two_processes_take_the_first_ones_plan(root, tmp_path):
     """Each sees other data under the same path, as on two machines."""
     with socket.socket() as free:
         free.bind(('localhost', 0))
@@ -174,7 +173,7 @@ def test_two_processes_take_the_first_ones_plan_or_end_with_its_error(sound, roo
     processes = []
     for rank in range(2):
         home = tmp_path / str(rank)
-        write_coco(home / 'data', made(train=20 + rank, val=0, masks=sound or rank == 1))
+        write_coco(home / 'data', made(train=20 + rank, val=0))
         for folder in ('tools', 'configs', 'fasternet_mm'):
             (home / folder).symlink_to(root / folder)
         environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='localhost', MASTER_PORT=port)
@@ -184,13 +183,9 @@ def test_two_processes_take_the_first_ones_plan_or_end_with_its_error(sound, roo
         command = [sys.executable, '-c', SCRIPT, *options]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(subprocess.Popen(command, cwd=home, env=environment, **pipes))
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0 if sound else 2] * 2, outputs
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[1][0] == ''
-    assert 'error:' not in outputs[1][1]
-    if sound:
-        assert (tmp_path / '0.py').read_text() == (tmp_path / '1.py').read_text()
-        assert '0/work/data/train.json' in (tmp_path / '1.py').read_text()
-        assert not (tmp_path / '1/work').exists()
-    else:
-        assert 'have a box and no mask' in outputs[0][1]
+    assert (tmp_path / '0.py').read_text() == (tmp_path / '1.py').read_text()
+    assert '0/work/data/train.json' in (tmp_path / '1.py').read_text()
+    assert not (tmp_path / '1/work').exists()
