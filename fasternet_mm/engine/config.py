@@ -59,7 +59,8 @@ def load_config(path: str, options: Sequence[str] = ()) -> LiteralConfig:
         read = Config.fromfile(path)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
-    cfg = LiteralConfig(read._cfg_dict, read.text, read.filename, read.env_variables)
+    cfg = LiteralConfig()
+    cfg.__setstate__(read.__getstate__())
     cfg.setdefault('load_options', {})
     merge_options(cfg, options)
     return cfg

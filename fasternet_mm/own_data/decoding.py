@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -24,6 +25,11 @@ from .content import Kind, Problem
 DECODERS = [1, cv2.__version__, PIL.__version__]
 """What an image was found readable by: the version of these checks, and of the libraries. Another asks again."""
 
+
+LARGE = 1 << 25
+"""Pixels above which images are decoded one after the other, since each takes more than 100 MB of memory."""
+
+_ONE_AT_A_TIME = Lock()
 
 State = tuple[str, int, int]
 """Of a file: its path in the data folder, its size in bytes, the time of its last change in nanoseconds."""
@@ -87,22 +93,34 @@ def _decode(path: Path) -> Decoded | Problem:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
             size = size_as_read(image)
-            # Pillow notices where a file ends too early; OpenCV gives grey. Of a JPEG all is read, little computed.
-            image.draft('L', (1, 1))
-            image.load()
-        # What mmcv's ``imread``, with which training's ``LoadImageFromFile`` reads images, comes down to.
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        with _ONE_AT_A_TIME if size[0] * size[1] > LARGE else nullcontext():
+            decoded = _decoded_size(content)
     except Exception as error:  # decoders raise whatever they stumble over
         reason = ' '.join(str(error).split()) or type(error).__name__
         return Problem(str(path), f'is cut off or broken ({reason})', Kind.UNREADABLE)
-    if pixels is None:
+    if decoded is None:
         return Problem(
             str(path), 'cannot be read by OpenCV, as training does: save it as PNG or JPEG of 8 bits', Kind.UNREADABLE
         )
-    if pixels.shape[1::-1] != size:
-        what = 'has {}x{} pixels by its header, {}x{} decoded'.format(*size, *pixels.shape[1::-1])
+    if decoded != size:
+        what = 'has {}x{} pixels by its header, {}x{} decoded'.format(*size, *decoded)
         return Problem(str(path), what, Kind.WRONG_SIZE)
     return Decoded(size, hashlib.sha256(content).hexdigest())
+
+
+def _decoded_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height as training reads them, None where it cannot; raises where the content ends too early."""
+    _decode_by_pillow(content)
+    # What mmcv's ``imread``, with which training's ``LoadImageFromFile`` reads images, comes down to.
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    return None if pixels is None else pixels.shape[1::-1]
+
+
+def _decode_by_pillow(content: bytes) -> None:
+    """Pillow notices where a file ends too early, where OpenCV may give grey."""
+    with Image.open(BytesIO(content)) as image:
+        image.draft('L', (1, 1))  # of a JPEG all is read, little computed
+        image.load()
 
 
 def _cache_file(root: Path) -> Path:

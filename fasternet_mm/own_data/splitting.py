@@ -190,15 +190,14 @@ def group_images(
     names = []
     for path, content, match in zip(paths, contents, matches):
         copy = ROBOFLOW_COPY.fullmatch(path)
-        # By what an image is told to be like others, the more telling first.
-        keys = ('group', match), ('copies', copy and copy[1]), ('content', content)
-        names.append([key for key in keys if key[1] is not None])
+        # Kinds are numbered by what names a group in which there are several.
+        kinds = enumerate([match, copy and copy[1], content])
+        names.append([(kind, name) for kind, name in kinds if name is not None])
     groups = []
     for numbers in _connected(names):
-        first_kind = next(
-            kind for kind in ('group', 'copies', 'content') if any(key[0] == kind for n in numbers for key in names[n])
-        )
-        place = min(_place(key, seed) for number in numbers for key in names[number] if key[0] == first_kind)
+        own = {name for number in numbers for name in names[number]}
+        naming = min(kind for kind, _ in own)
+        place = min(_place(kind, name, seed) for kind, name in own if kind == naming)
         groups.append(_group(numbers, labels, place, place < SHARE))
     return sorted(groups, key=lambda group: (group.place, group.images))
 
@@ -247,8 +246,8 @@ def _connected(names: Sequence[Sequence[Any]]) -> list[list[int]]:
     return list(connected.values())
 
 
-def _place(key: tuple[str, str], seed: int) -> float:
-    digest = hashlib.sha256(f'{seed}\n{key[0]}\n{key[1]}'.encode('utf-8', 'surrogatepass')).digest()
+def _place(kind: int, name: str, seed: int) -> float:
+    digest = hashlib.sha256(f'{seed} {kind} {name}'.encode('utf-8', 'surrogatepass')).digest()
     return int.from_bytes(digest[:7], 'big') / 2**56
 
 
