@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,8 +92,7 @@ def read_earlier_split(folder: Path, root: Path) -> EarlierSplit | None:
 
 
 def _in_folder(path: str, root: Path) -> str:
-    absolute = root.absolute()
-    return Path(path).relative_to(absolute).as_posix() if Path(path).is_relative_to(absolute) else path
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def ensure_validation(
@@ -135,10 +135,23 @@ def ensure_validation(
                 f'--group {pattern!r} is for data that has no validation part yet, but {data.root} has '
                 f'{", ".join(data.splits)}: leave it out'
             )
-        if 'val' in data.splits:
-            return 'as the data has it'
-        data.splits['val'], pictures['val'] = data.splits['test'], pictures['test']
-        return 'as the data has it; test serves as val, too'
+        lines = ['as the data has it']
+        if 'val' not in data.splits:
+            data.splits['val'], pictures['val'] = data.splits['test'], pictures['test']
+            lines = ['as the data has it; test serves as val, too']
+    else:
+        lines = _divide(data, pictures, images, seed, pattern, earlier)
+    return '\n'.join([*lines, *_absent(pictures, data.classes)])
+
+
+def _divide(
+    data: Instances | LabelMaps,
+    pictures: dict[str, list[Picture]],
+    images: Mapping[Path, Decoded],
+    seed: int,
+    pattern: str | None,
+    earlier: EarlierSplit | None,
+) -> list[str]:
     paths = [path.relative_to(data.root).as_posix() for path in data.pictures['train']]
     labels = [picture.labels for picture in pictures['train']]
     groups = group_images(paths, [images[path].sha256 for path in data.pictures['train']], labels, seed, pattern)
@@ -150,7 +163,7 @@ def ensure_validation(
     if not validation or (len(paths) < TOO_FEW and not earlier):
         data.splits['val'], pictures['val'] = data.splits['train'], pictures['train']
         reason = f'fewer than {TOO_FEW} images' if len(paths) < TOO_FEW else 'images that cannot be divided'
-        return f'none: {reason} are evaluated on as well, which says nothing about other images'
+        return [f'none: {reason} are evaluated on as well, which says nothing about other images']
     whole, known = data.splits['train'], pictures['train']
     for split, chosen in (('train', False), ('val', True)):
         part = [number for number in range(len(paths)) if (number in validation) is chosen]
@@ -159,7 +172,17 @@ def ensure_validation(
     how += _as_earlier(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
     if related:
         notes.insert(0, f'{len(paths)} images are {len(groups)} groups: those that are equal or belong together')
-    return '\n'.join([how, *notes])
+    return [how, *notes]
+
+
+def _absent(pictures: Mapping[str, Sequence[Picture]], classes: Sequence[str]) -> list[str]:
+    """Which classes are trained and not evaluated, for people."""
+    trained, evaluated = ({label for one in pictures[part] for label in one.labels} for part in ('train', 'val'))
+    names = [repr(classes[label]) for label in sorted(trained - evaluated)]
+    if not names:
+        return []
+    few = ', '.join(names[:SHOWN]) + (f', … ({len(names)} in all)' if len(names) > SHOWN else '')
+    return [f'not in validation, which says nothing about them: {few}']
 
 
 def _part(whole: Any, numbers: Sequence[int]) -> Any:
@@ -292,7 +315,7 @@ def _balance(groups: Sequence[Group], paths: Sequence[str], classes: Sequence[st
     """Move groups so that each class is in both parts, where that can be; in training if only in one.
 
     Returns:
-        What was moved and why, and which classes are not in validation, for people.
+        What was moved and why, for people.
     """
     having = defaultdict(list)
     for group in groups:
@@ -314,19 +337,11 @@ def _balance(groups: Sequence[Group], paths: Sequence[str], classes: Sequence[st
         if all(group.validation for group in having[label]):
             for group in [group for group in having[label] if not group.settled][-1:]:
                 move(group, 'training', f'where {classes[label]!r} would be missing')
-    missing = []
     for label in rarest_first:
         if not any(group.validation for group in having[label]):
-            movable = [group for group in having[label] if may_leave_training(group)]
-            if movable:
-                move(movable[0], 'validation', f'where {classes[label]!r} would be missing')
-            else:
-                missing.append(repr(classes[label]))
+            for group in [group for group in having[label] if may_leave_training(group)][:1]:
+                move(group, 'validation', f'where {classes[label]!r} would be missing')
     if not any(group.validation for group in groups):
         for group in [group for group in groups if may_leave_training(group)][:1]:
             move(group, 'validation', 'which would be empty')
-    notes = moved[:SHOWN] + ([f'… and {len(moved) - SHOWN} more are moved'] if len(moved) > SHOWN else [])
-    if missing:
-        names = ', '.join(missing[:SHOWN]) + (f', … ({len(missing)} in all)' if len(missing) > SHOWN else '')
-        notes.append(f'not in validation, since too few images have them: {names}')
-    return notes
+    return moved[:SHOWN] + ([f'… and {len(moved) - SHOWN} more are moved'] if len(moved) > SHOWN else [])
