@@ -143,7 +143,6 @@ def prepare(cfg, args: argparse.Namespace):
     import torch
 
     from fasternet_mm.engine.config import default_work_dir
-    from fasternet_mm.engine.runner import latest_checkpoint
     from fasternet_mm.engine.work_dir import refuse_earlier_training
     from fasternet_mm.errors import UserError
     from fasternet_mm.own_data.planning import earlier_run
@@ -174,19 +173,23 @@ def prepare(cfg, args: argparse.Namespace):
     if args.data is None and any(with_data):
         raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
     resume = args.resume or cfg.get('resume')
-    resumed = None
-    if resume:
-        named = cfg.get('load_from') if args.resume is None else args.resume
-        resumed = named if isinstance(named, str) else latest_checkpoint(cfg.work_dir)
-        cfg.resume = resumed is not None
-    if resumed:
-        cfg.load_from = resumed
-    elif not args.dry_run:
+    resumed = checkpoint_to_resume(cfg, args) if resume else None
+    if not (resumed or args.dry_run):
         refuse_earlier_training(cfg.work_dir)
     if args.data:
-        earlier = earlier_run(Path(cfg.work_dir), resumed) if resume else None
-        use_data(cfg, args, resumed, earlier)
+        use_data(cfg, args, resumed, earlier_run(Path(cfg.work_dir), resumed) if resume else None)
     return cfg
+
+
+def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
+    """The checkpoint that training goes on from, which the config then names; None where there is none yet."""
+    from fasternet_mm.engine.runner import latest_checkpoint
+
+    named = cfg.get('load_from') if args.resume is None else args.resume
+    resumed = named if isinstance(named, str) else latest_checkpoint(cfg.work_dir)
+    cfg.resume = resumed is not None
+    cfg.load_from = resumed or cfg.get('load_from')
+    return resumed
 
 
 def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path | None) -> None:
@@ -194,6 +197,12 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
 
     All is written into a draft first, on which all checks are made. A dry run of a work directory that holds a training
     leaves it there.
+
+    Args:
+        cfg: with all else that the command line says; it is changed.
+        args: of the command line.
+        resumed: the checkpoint that training goes on from, if any.
+        earlier: the work directory of that run, if it has the run's split.
     """
     import tempfile
 
@@ -214,13 +223,13 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
         plan = use_own_data(
             cfg,
             args.data,
-            args.seed or 0,
-            args.size,
-            args.epochs,
-            args.ignore_label,
-            get_world_size(),
-            args.group,
-            earlier,
+            seed=args.seed or 0,
+            scale=args.size,
+            epochs=args.epochs,
+            ignored=args.ignore_label,
+            processes=get_world_size(),
+            pattern=args.group,
+            earlier=earlier,
         )
         merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
         cfg.work_dir = str(draft)
@@ -229,7 +238,9 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
         check_run(cfg, ('train', 'val'))
         print(plan_text(plan), flush=True)
         if args.dry_run and held:
-            print(f'{work_dir} holds {held.name}: nothing was written there')
+            print(
+                f'{work_dir} holds {held.name}: nothing was written there; train with --resume, or in another --work-dir'
+            )
             return
         draw_samples(cfg, plan.pictures['train'], Path(draft, 'samples.png'))
         config = put_in_place(cfg, work_dir)

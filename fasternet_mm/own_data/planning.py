@@ -155,14 +155,14 @@ def put_in_place(cfg: Config, work_dir: Path) -> Path:
         The path of the config.
     """
     old, new = (str(Path(folder).absolute()) + os.sep for folder in (cfg.work_dir, work_dir))
-    for file in sorted(Path(old).rglob('*'), key=lambda file: (file.suffix == '.json', file)):
+    files = [file for file in Path(old).rglob('*') if file.is_file()]
+    for file in sorted(files, key=lambda file: file.suffix == '.json'):
         target = Path(new, file.relative_to(old))
-        if file.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-        elif file.suffix == '.json':  # lists of label maps have their paths
+        if file.suffix == '.json':  # lists of label maps have their paths
             before, after = (json.dumps(folder)[1:-1].encode() for folder in (old, new))
             write_atomically(target, file.read_bytes().replace(before, after))
         else:
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
     _replace_start(cfg, old, new)
     cfg.work_dir = str(work_dir)
