@@ -238,9 +238,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
         check_run(cfg, ('train', 'val'))
         print(plan_text(plan), flush=True)
         if args.dry_run and held:
-            print(
-                f'{work_dir} holds {held.name}: nothing was written there; train with --resume, or in another --work-dir'
-            )
+            print(f'{work_dir} holds {held.name}: nothing was written; train with --resume, or in another --work-dir')
             return
         draw_samples(cfg, plan.pictures['train'], Path(draft, 'samples.png'))
         config = put_in_place(cfg, work_dir)

@@ -83,7 +83,7 @@ def test_a_dry_run_shows_all_and_changes_nothing_where_a_training_is(checkpoint,
     status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', data, '--dry-run', '--size', '90x60')
     assert status == 0, error
     assert 'picture size:  90x60' in printed
-    assert f'{work} holds {checkpoint}: nothing was written there' in printed
+    assert f'{work} holds {checkpoint}: nothing was written; train with --resume' in printed
     assert snapshot(work) == before
 
 
