@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import cv2
@@ -16,7 +17,7 @@ from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data import start_weights
 from fasternet_mm.own_data.pictures import Picture
-from fasternet_mm.own_data.planning import plan_text, put_in_place, use_own_data
+from fasternet_mm.own_data.planning import begin_draft, plan_text, put_in_place, use_own_data
 from fasternet_mm.own_data.sheet import choose_samples
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
@@ -130,6 +131,17 @@ def test_a_draft_is_moved_into_place_with_all_paths_in_it(tmp_path):
             assert record['seg_map_path'].startswith(f'{work}/data/labels/')
             assert np.unique(cv2.imread(record['seg_map_path'], cv2.IMREAD_UNCHANGED)).tolist() in ([0], [0, 1])
     check_data(again, ('train', 'val', 'test'))
+
+
+def test_label_maps_of_colours_are_not_written_again_for_a_draft(tmp_path):
+    written, draft = tmp_path / 'work/data', tmp_path / 'draft'
+    (written / 'labels').mkdir(parents=True)
+    for name in ('colours.json', 'train.json', 'labels/a.png'):
+        (written / name).write_text(name)
+    os.utime(written / 'labels/a.png', ns=(5, 5))
+    begin_draft(draft, tmp_path / 'work', str(tmp_path))
+    assert sorted(path.name for path in draft.rglob('*.*')) == ['a.png', 'colours.json']
+    assert (draft / 'data/labels/a.png').stat().st_mtime_ns == 5
 
 
 def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):

@@ -119,10 +119,11 @@ def test_what_fails_before_a_resumed_training_starts_changes_nothing(run, train,
     assert snapshot(run) == before
 
 
-def test_a_resumed_training_has_the_split_and_the_size_of_the_run(run, train, data, monkeypatch):
+@pytest.mark.parametrize('resume', [['--resume'], ['--cfg-options', 'resume=True']])
+def test_a_resumed_training_has_the_split_and_the_size_of_the_run(resume, run, train, data, monkeypatch):
     before = {part: json.loads((run / f'data/{part}.json').read_text()) for part in ('train', 'val')}
     monkeypatch.setattr('fasternet_mm.engine.runner.build_runner', lambda *_: sys.exit(0))
-    status, _, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--resume', '--seed', 6)
+    status, _, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--seed', 6, *resume)
     assert status == 0, error
     assert {part: json.loads((run / f'data/{part}.json').read_text()) for part in ('train', 'val')} == before
     cfg = load_config(str(run / 'config.py'))
