@@ -306,8 +306,8 @@ def _as_earlier(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
     known = earlier.parts['train'] | earlier.parts['val']
     new, gone = len({*paths} - known), len(known - {*paths})
     return (
-        f'as the run has it ({earlier.folder}), whatever --seed and --group; {new} new images by a hash of each (seed '
-        f'{seed}), {gone} are gone'
+        f'as the run has it ({earlier.folder}), whatever --seed and --group; new images, by a hash of each (seed '
+        f'{seed}): {new}; gone: {gone}'
     )
 
 

@@ -105,7 +105,8 @@ def test_a_dry_run_with_resume_changes_nothing_either_and_keeps_split_and_size(r
     status, printed, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--dry-run', '--resume', '--seed', 6)
     assert status == 0, error
     assert 'picture size:  90x60: as the run has it' in printed
-    assert f'as the run has it ({run / "data"}), whatever --seed and --group; 0 new images' in printed
+    assert f'as the run has it ({run / "data"}), whatever --seed and --group; new images' in printed
+    assert '(seed 6): 0; gone: 0' in printed
     assert f'{run / "epoch_1.pth"}, where it stopped' in printed
     assert snapshot(run) == before
 
