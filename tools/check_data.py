@@ -7,12 +7,12 @@ from command_line import parser, run
 
 SHOWN = 20
 EPILOG = f"""examples:
-  python tools/check_data.py my_data                    read every picture and annotation, with all cores
-  python tools/check_data.py my_data --quick            without decoding pictures, as before training
+  python tools/check_data.py my_data                    read every image and annotation, with all cores
   python tools/check_data.py my_data --json found.json  all problems, for other programs
 
 The layout is found by itself: COCO, VIA or LabelMe JSON, Pascal VOC XML, YOLO with a data.yaml, or pictures and label
-maps. docs/your-own-data.md shows them all, and says what each problem means.
+maps. docs/your-own-data.md shows them all, and says what each problem means. Images that were sound are remembered, and
+not decoded again until they change.
 
 The first {SHOWN} problems of each kind are shown. The status is 1 where some must be mended before training, 0 where
 none must, 2 where the data could not be read at all.
@@ -22,7 +22,6 @@ none must, 2 where the data could not be read at all.
 def arguments() -> argparse.ArgumentParser:
     result = parser('Check your own data: every picture and annotation.', EPILOG)
     result.add_argument('data', metavar='DIR', help='the folder that has the pictures and their annotations')
-    result.add_argument('--quick', action='store_true', help='do not decode pictures')
     result.add_argument(
         '--kind',
         choices=['objects', 'label-maps'],
@@ -46,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
         check_writable(Path(args.json).parent)
     data = read_own_data(args.data, {None: None, 'objects': True, 'label-maps': False}[args.kind])
     print(summary_table(data))
-    problems = check_own_data(data, thorough=not args.quick)
+    problems = check_own_data(data).problems
     print(problem_list(problems, SHOWN))
     if args.json:
         records = [{**asdict(problem), 'kind': problem.kind.title, 'severe': problem.severe} for problem in problems]

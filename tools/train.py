@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from command_line import config_parser, positive, run
@@ -45,6 +46,12 @@ def arguments() -> argparse.ArgumentParser:
         type=label,
         metavar='N',
         help='with --data: the label of pixels that are no class; default: 255',
+    )
+    result.add_argument(
+        '--group',
+        metavar='REGEX',
+        help='with --data: images whose paths have the same match, or the same first group of it, are never split, '
+        'such as frames of a video: "(video[0-9]+)_"',
     )
     result.add_argument(
         '--resume',
@@ -107,15 +114,39 @@ def size(text: str) -> tuple[int, int]:
 
 def main(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    import torch
-
-    from fasternet_mm.engine.config import default_work_dir, load_config
-    from fasternet_mm.engine.runner import build_runner, latest_checkpoint
-    from fasternet_mm.errors import UserError
+    from fasternet_mm.engine.config import load_config
+    from fasternet_mm.engine.processes import from_rank_0, start_processes
+    from fasternet_mm.engine.runner import build_runner
     from fasternet_mm.evaluation.table import metric_table
 
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    start_processes(cfg)
+    cfg = from_rank_0(lambda: prepare(cfg, args))
+    if args.dry_run:
+        return
+    runner = build_runner(cfg, ('train', 'val'))
+    runner.train()
+
+    if runner.rank == 0:
+        scalars = runner.message_hub.log_scalars
+        metrics = {k[4:]: v.current() for k, v in scalars.items() if k.startswith('val/') and 'time' not in k}
+        if metrics:
+            print(metric_table(metrics))
+        print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
+        if args.data:
+            print(f'try it:      python tools/predict.py {shlex.quote(cfg.work_dir)} PICTURES')
+
+
+def prepare(cfg, args: argparse.Namespace):
+    """The config with all that the command line says, and with a plan for the user's own data; files are in place."""
+    import torch
+
+    from fasternet_mm.engine.config import default_work_dir
+    from fasternet_mm.engine.work_dir import refuse_earlier_training
+    from fasternet_mm.errors import UserError
+    from fasternet_mm.own_data.planning import earlier_run
+
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
@@ -138,47 +169,82 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(
             '--new-heads and --allow-mismatch say how to start from other weights: add --load-from CHECKPOINT'
         )
-    if args.data is None and (args.dry_run or args.size or args.epochs or args.ignore_label is not None):
-        raise UserError('--dry-run, --size, --epochs and --ignore-label are for --data DIR: name the folder')
-    if args.data and not use_data(cfg, args):
-        return
-    if args.resume:
-        resumed = latest_checkpoint(cfg.work_dir) if args.resume is True else args.resume
-        if resumed:
-            cfg.load_from, cfg.resume = resumed, True
-
-    runner = build_runner(cfg, ('train', 'val'))
-    runner.train()
-
-    if runner.rank == 0:
-        scalars = runner.message_hub.log_scalars
-        metrics = {k[4:]: v.current() for k, v in scalars.items() if k.startswith('val/') and 'time' not in k}
-        if metrics:
-            print(metric_table(metrics))
-        print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
-        if args.data:
-            print(f'try it:      python tools/predict.py {cfg.work_dir} PICTURES')
+    with_data = args.dry_run, args.size, args.epochs, args.ignore_label is not None, args.group is not None
+    if args.data is None and any(with_data):
+        raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
+    resume = args.resume or cfg.get('resume')
+    resumed = checkpoint_to_resume(cfg, args) if resume else None
+    if not (resumed or args.dry_run):
+        refuse_earlier_training(cfg.work_dir)
+    if args.data:
+        use_data(cfg, args, resumed, earlier_run(Path(cfg.work_dir), resumed) if resume else None)
+    return cfg
 
 
-def use_data(cfg, args: argparse.Namespace) -> bool:
-    """Make the config one for the user's own data, and show what was decided; whether to go on."""
+def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
+    """The checkpoint that training goes on from, which the config then names; None where there is none yet."""
+    from fasternet_mm.engine.runner import latest_checkpoint
+
+    named = cfg.get('load_from') if args.resume is None else args.resume
+    resumed = named if isinstance(named, str) else latest_checkpoint(cfg.work_dir)
+    cfg.resume = resumed is not None
+    cfg.load_from = resumed or cfg.get('load_from')
+    return resumed
+
+
+def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path | None) -> None:
+    """Make the config one for the user's own data, show what was decided, and write it into the work directory.
+
+    All is written into a draft first, on which all checks are made. A dry run of a work directory that holds a training
+    leaves it there.
+
+    Args:
+        cfg: with all else that the command line says; it is changed.
+        args: of the command line.
+        resumed: the checkpoint that training goes on from, if any.
+        earlier: the work directory of that run, if it has the run's split.
+    """
+    import tempfile
+
+    from mmengine.dist import get_world_size
+
     from fasternet_mm.engine.config import merge_options
-    from fasternet_mm.own_data.planning import plan_text, use_own_data, write_config
+    from fasternet_mm.engine.runner import check_run
+    from fasternet_mm.engine.storage import drafting
+    from fasternet_mm.engine.work_dir import checkpoint_of_training
+    from fasternet_mm.own_data.planning import begin_draft, plan_text, put_in_place, use_own_data
     from fasternet_mm.own_data.sheet import draw_samples
 
-    processes = (
-        int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1) if args.launcher != 'none' else 1
-    )
-    plan = use_own_data(cfg, args.data, args.seed or 0, args.size, args.epochs, args.ignore_label, processes)
-    merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
-    config = write_config(cfg)
-    if int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0:
-        sheet = Path(cfg.work_dir, 'samples.png')
-        draw_samples(cfg, plan.pictures['train'], sheet)
-        print(f'{plan_text(plan)}\n{"samples:":15}{sheet}\n{"config:":15}{config}', flush=True)
+    work_dir = Path(cfg.work_dir)
+    held = checkpoint_of_training(cfg.work_dir)
+    with tempfile.TemporaryDirectory() if args.dry_run and held else drafting(work_dir) as draft:
+        begin_draft(Path(draft), work_dir, args.data)
+        cfg.work_dir = str(draft)
+        plan = use_own_data(
+            cfg,
+            args.data,
+            seed=args.seed or 0,
+            scale=args.size,
+            epochs=args.epochs,
+            ignored=args.ignore_label,
+            processes=get_world_size(),
+            pattern=args.group,
+            earlier=earlier,
+        )
+        merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
+        cfg.work_dir = str(draft)
+        if resumed:
+            cfg.load_from, cfg.resume = resumed, True
+        check_run(cfg, ('train', 'val'))
+        print(plan_text(plan), flush=True)
+        if args.dry_run and held:
+            print(f'{work_dir} holds {held.name}: nothing was written; train with --resume, or in another --work-dir')
+            return
+        draw_samples(cfg, plan.pictures['train'], Path(draft, 'samples.png'))
+        config = put_in_place(cfg, work_dir)
+    print(f'{"samples:":15}{work_dir / "samples.png"}\n{"config:":15}{config}', flush=True)
     if args.dry_run:
         print(f'To train: the same command without --dry-run; nothing has to be edited in {config}')
-    return not args.dry_run
 
 
 def log_for_tensorboard(cfg) -> None:

@@ -17,21 +17,50 @@ from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from ..weights.loading import fit_weights
+from .storage import write_atomically
 
 OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
 """What ``optim_wrapper`` may hold besides its class's own arguments: MMEngine hands them to the builder."""
 
 
-def load_config(path: str, options: Sequence[str] = ()) -> Config:
+CONFIG = 'config.py'
+"""The complete config in a work directory: training, tests and predictions need nothing else."""
+
+
+class LiteralConfig(Config):
+    """A config whose text gives the same values when it is read again, whatever its strings hold.
+
+    MMEngine replaces ``{{$HOME:}}``, ``{{ fileDirname }}`` and ``{{_base_.key}}`` in the text of a config file, in
+    strings too, before it is parsed. Names of classes and of files are not ours: in the text of this config, which all
+    of MMEngine's own copies have as well (work directory, log, checkpoints), no string has two opening braces.
+    """
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as Python."""
+        # Outside of strings, the text of a config never has two of them in a row.
+        return super().pretty_text.replace('{{', r'{\x7b')
+
+
+def write_config(cfg: Config) -> Path:
+    """Write the complete config into its work directory, as `CONFIG`."""
+    path = Path(cfg.work_dir, CONFIG)
+    write_atomically(path, cfg.pretty_text.encode())
+    return path
+
+
+def load_config(path: str, options: Sequence[str] = ()) -> LiteralConfig:
     """The config at ``path`` with ``options`` ('key=value', as MMDetection's ``--cfg-options``) merged in.
 
     Raises:
         UserError: the file is missing or broken, or an option names a key that nothing would read.
     """
     try:
-        cfg = Config.fromfile(path)
+        read = Config.fromfile(path)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    cfg = LiteralConfig()
+    cfg.__setstate__(read.__getstate__())
     cfg.setdefault('load_options', {})
     merge_options(cfg, options)
     return cfg

@@ -22,6 +22,7 @@ from ..weights.loading import fit_weights
 from ..weights.pretrained import has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
+from .processes import start_processes
 from .storage import check_writable, register_atomic_backend
 from .training_step import check_training_step
 
@@ -90,13 +91,8 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     Raises:
         UserError: the augmentation, data, model, checkpoints or work directory cannot be used.
     """
-    use_safe_loading()
-    if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
-        raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
-    check_data(cfg, splits)
-    check_checkpoints(cfg, splits)
-    if 'train' in splits and cfg.get('compile'):
-        check_compiler(_compile_options(cfg))
+    start_processes(cfg)
+    check_run(cfg, splits, augmented)
     check_writable(cfg.work_dir)
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
@@ -113,12 +109,25 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         dict(type='fasternet_mm.BrokenLogitsHook'),
     ]
     if not torch.cuda.is_available():
-        # MMEngine sets up processes and DistributedDataParallel on CUDA devices, unless it finds this done.
+        # MMEngine would put DistributedDataParallel on CUDA devices.
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         cfg.setdefault('model_wrapper_cfg', wrapper)
-        if cfg.get('launcher') == 'pytorch' and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group('gloo')
     return (StrictRunner if 'train' in splits else EvaluationRunner).from_cfg(cfg)
+
+
+def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> None:
+    """The checks of `build_runner`, which write nothing.
+
+    Raises:
+        UserError: the augmentation, data, model or checkpoints cannot be used.
+    """
+    use_safe_loading()
+    if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
+        raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
+    check_data(cfg, splits)
+    check_checkpoints(cfg, splits)
+    if 'train' in splits and cfg.get('compile'):
+        check_compiler(_compile_options(cfg))
 
 
 def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -55,6 +55,26 @@ def appearing(path: str | os.PathLike) -> Iterator[Path]:
             path.unlink(missing_ok=True)
         for file in written:
             os.replace(file, path.with_name(file.name))
+
+
+@contextmanager
+def drafting(folder: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder inside ``folder``, from which files can be moved into it at once.
+
+    ``folder`` is made when it is missing, and removed again where nothing came of it.
+
+    Raises:
+        UserError: ``folder`` cannot be written.
+    """
+    existed = Path(folder).exists()
+    check_writable(str(folder))
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix='.draft-') as draft:
+            yield Path(draft)
+    finally:
+        if not existed:
+            with suppress(OSError):  # something is in it
+                Path(folder).rmdir()
 
 
 class AtomicLocalBackend(LocalBackend):

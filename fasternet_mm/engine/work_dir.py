@@ -5,7 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
+from .config import CONFIG
 from .runner import latest_checkpoint
+
+CHECKPOINTS = 'best_*.pth', 'epoch_*.pth', 'iter_*.pth', 'last_checkpoint'
+"""Files by which a work directory is known to hold a training."""
+
+
+def checkpoint_of_training(work_dir: str) -> Path | None:
+    """A file that shows that ``work_dir`` holds a training; None where it holds none."""
+    return next((file for pattern in CHECKPOINTS for file in sorted(Path(work_dir).glob(pattern))), None)
+
+
+def refuse_earlier_training(work_dir: str) -> None:
+    """Raise `UserError` where ``work_dir`` holds a training, whose config and annotations another would replace."""
+    checkpoint = checkpoint_of_training(work_dir)
+    if checkpoint:
+        raise UserError(
+            f'{work_dir} holds {checkpoint.name} of an earlier training: go on with --resume, or from a certain one '
+            'with --resume CHECKPOINT, or name another --work-dir'
+        )
 
 
 def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[str, str]:
@@ -29,7 +48,7 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
 
 
 def _config_of(work_dir: Path) -> str:
-    config = work_dir / 'config.py'
+    config = work_dir / CONFIG
     if config.is_file():
         return str(config)
     found = list(work_dir.glob('*.py'))

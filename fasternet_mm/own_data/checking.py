@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterable
-from io import BytesIO
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from PIL import Image
+from mmcv.image.geometric import rescale_size
 
-from ..data.parallel import in_threads
-from ..data.picture_files import size_as_read
 from .content import Instances, Kind, LabelMaps, Problem
+from .decoding import Decoded, decode_images
+from .pictures import Picture, describe_pictures
+from .recipe import JITTER, choose_scale
 
 
-def check_own_data(data: Instances | LabelMaps, thorough: bool) -> list[Problem]:
-    """All that is wrong with data.
+@dataclass(frozen=True)
+class Checked:
+    """Data that were read, looked at as training will.
+
+    Attributes:
+        problems: all of them, those of reading the data first; the ``severe`` ones must be mended before training.
+        images: the sound ones, of all splits.
+        scale: longer and shorter side that training resizes images to fit into.
+        scale_reason: why, for people.
+    """
+
+    problems: list[Problem]
+    images: dict[Path, Decoded]
+    scale: tuple[int, int] | None
+    scale_reason: str
+
+
+def check_own_data(
+    data: Instances | LabelMaps, scale: tuple[int, int] | None = None, scale_reason: str = 'as you say'
+) -> Checked:
+    """Find all that is wrong with data, by decoding every image and resizing each on paper.
 
     Args:
-        data: as `layouts.read_own_data` gave them: their own ``problems`` come first.
-        thorough: also decode every picture, with all cores. Without that, files that are cut off after their first
-            bytes pass.
-
-    Returns:
-        The problems; those that are ``severe`` must be mended before training.
+        data: as `layouts.read_own_data` gave them.
+        scale: longer and shorter side that training resizes images to fit into. Default: chosen by the images of train,
+            or None where there are none.
+        scale_reason: why, for people.
     """
-    found = [*data.problems, *_check_classes(data)]
+    images, unreadable = decode_images(data.root, [image for part in data.pictures.values() for image in part])
+    if scale is None:
+        scale, scale_reason = _scale_of(data, images)
+    problems = [*data.problems, *_check_classes(data)]
     if isinstance(data, Instances):
-        found += _check_background(data)
-    found += _check_splits(data)
-    if thorough:
-        pictures = list(dict.fromkeys(picture for part in data.pictures.values() for picture in part))
-        found += [problem for problem in in_threads(_decode, pictures, 'decoding pictures') if problem]
-    return found
+        problems += _check_background(data)
+    problems += [*_check_splits(data, images), *unreadable]
+    if scale:
+        problems += _check_resizing(data, images, scale)
+    return Checked(problems, images, scale, scale_reason)
+
+
+def _scale_of(data: Instances | LabelMaps, images: Mapping[Path, Decoded]) -> tuple[tuple[int, int] | None, str]:
+    if isinstance(data, Instances):
+        task, pictures = 'detection', describe_pictures(data, 'train')
+    else:
+        known = [images[path] for path in data.pictures['train'] if path in images]
+        task, pictures = 'segmentation', [Picture(image.size, ()) for image in known]
+    return choose_scale(task, pictures) if pictures else (None, '')
 
 
 def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
@@ -64,37 +89,31 @@ def _check_background(data: Instances) -> Iterable[Problem]:
             yield Problem(str(data.root), what, Kind.MOSTLY_EMPTY)
 
 
-def _check_splits(data: Instances | LabelMaps) -> Iterable[Problem]:
-    """Pictures of equal content in two splits, which makes figures too good. Only files of equal size are read."""
-    by_size = defaultdict(list)
-    for split, pictures in data.pictures.items():
-        for picture in pictures:
-            by_size[picture.stat().st_size].append((split, picture))
-    alike = [entry for entries in by_size.values() if len({split for split, _ in entries}) > 1 for entry in entries]
-    hashes = in_threads(lambda entry: hashlib.sha256(entry[1].read_bytes()).digest(), alike, 'comparing pictures')
-    first: dict[bytes, tuple[str, Path]] = {}
-    for (split, picture), content in zip(alike, hashes):
-        other_split, other = first.setdefault(content, (split, picture))
-        if other_split != split:
-            what = f'is in {split}, and in {other_split} as {other}'
-            yield Problem(str(picture), what, Kind.IN_TWO_SPLITS)
+def _check_splits(data: Instances | LabelMaps, images: Mapping[Path, Decoded]) -> Iterable[Problem]:
+    """Images of equal content in two splits, which makes figures too good."""
+    first: dict[str, tuple[str, Path]] = {}
+    for split, paths in data.pictures.items():
+        for path in paths:
+            if path not in images:
+                continue
+            other_split, other = first.setdefault(images[path].sha256, (split, path))
+            if other_split != split:
+                what = f'is in {split}, and in {other_split} as {other}'
+                yield Problem(str(path), what, Kind.IN_TWO_SPLITS)
 
 
-def _decode(path: Path) -> Problem | None:
-    """What is wrong with a picture that is decoded to its end; training reads pictures with OpenCV."""
-    try:
-        content = path.read_bytes()
-        with Image.open(BytesIO(content)) as image:
-            size = size_as_read(image)
-            # Pillow notices where a file ends too early, OpenCV does not. Of a JPEG all is read, little is computed.
-            image.draft('L', (1, 1))
-            image.load()
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except Exception as error:  # decoders raise whatever they stumble over
-        return Problem(str(path), f'is cut off or broken ({error})', Kind.UNREADABLE)
-    if picture is None:
-        return Problem(str(path), 'cannot be read by OpenCV, as training does', Kind.UNREADABLE)
-    if picture.shape[1::-1] != size:
-        what = 'has {}x{} pixels by its header, {}x{} decoded'.format(*size, *picture.shape[1::-1])
-        return Problem(str(path), what, Kind.WRONG_SIZE)
-    return None
+def _check_resizing(
+    data: Instances | LabelMaps, images: Mapping[Path, Decoded], scale: tuple[int, int]
+) -> Iterable[Problem]:
+    """Images of which a resized one would have no height or no width."""
+    smallest = JITTER['detection' if isinstance(data, Instances) else 'segmentation'][0]
+    for split, paths in data.pictures.items():
+        ratio = smallest if split == 'train' else 1
+        within = tuple(int(side * ratio) for side in scale)  # as mmcv's RandomResize
+        for path in paths:
+            if path in images and min(resized := rescale_size(images[path].size, within)) < 1:
+                what = (
+                    '{}x{} is resized to {}x{} where images have to fit into {}x{}: crop it to what matters, leave it '
+                    'out, or train at a larger --size'
+                ).format(*images[path].size, *resized, *within)
+                yield Problem(str(path), what, Kind.TOO_THIN)

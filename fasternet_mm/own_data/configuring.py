@@ -15,7 +15,7 @@ from .class_names import default_palette
 from .content import Instances, LabelMaps
 from .label_values import UNUSED
 from .outlines import rectangle
-from .recipe import Recipe
+from .recipe import JITTER, Recipe
 
 
 def use_data(cfg: Config, data: Instances | LabelMaps, recipe: Recipe, folder: Path) -> None:
@@ -53,7 +53,7 @@ def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -
     masks = bool(cfg.model.get('roi_head', {}).get('mask_head'))
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=masks)]
     resize = dict(type='Resize', scale=recipe.scale, keep_ratio=True)
-    jitter = dict(type='RandomResize', scale=recipe.scale, ratio_range=(0.8, 1.25), keep_ratio=True)
+    jitter = dict(type='RandomResize', scale=recipe.scale, ratio_range=JITTER['detection'], keep_ratio=True)
     meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     pipelines = dict(
         train=[*load, jitter, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')],
@@ -109,7 +109,7 @@ def _use_label_maps(cfg: Config, data: LabelMaps, recipe: Recipe, folder: Path) 
     pipelines = dict(
         train=[
             *load,
-            dict(type='RandomResize', scale=recipe.scale, ratio_range=(0.5, 2.0), keep_ratio=True),
+            dict(type='RandomResize', scale=recipe.scale, ratio_range=JITTER['segmentation'], keep_ratio=True),
             dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PhotoMetricDistortion'),

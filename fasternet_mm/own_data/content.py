@@ -24,6 +24,7 @@ class Kind(Enum):
     UNREADABLE = 'unreadable picture', True
     MISSING_PICTURE = 'missing picture', True
     WRONG_SIZE = 'wrong size', True
+    TOO_THIN = 'too thin to be resized', True
     MALFORMED = 'malformed annotation', True
     OUTSIDE_FOLDER = 'path out of the folder', True
     NOT_A_NUMBER = 'not a number', True

@@ -48,6 +48,9 @@ PICTURE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
 PREFERRED_ENDS = ('labeltrainids', 'labelids')
 """Ends of the label maps to take, the first first, where pictures have several, as in Cityscapes."""
 
+TABLE = 'label_maps.json'
+"""Beside label maps that `write_label_maps` wrote: which values became which labels."""
+
 
 def find_label_maps(folder: DataFolder) -> tuple[dict[str, str], list[Problem]]:
     """The label map of each picture that has one, and what is wrong with the others.
@@ -147,7 +150,7 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
     """
     if data.fits:
         return data
-    folder, key = Path(folder), Path(folder, 'label_maps.json')
+    folder, key = Path(folder), Path(folder, TABLE)
     description = json.dumps([str(data.root.resolve()), *data.labels.items()]).encode()
     fresh = key.is_file() and key.read_bytes() == description
     if not fresh:

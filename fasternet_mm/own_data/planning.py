@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
+from ..engine.config import CONFIG, load_config, write_config
 from ..engine.storage import check_writable, write_atomically
 from ..errors import UserError
 from .checking import check_own_data
 from .configuring import use_data, use_schedule
 from .content import Instances, Kind, LabelMaps, Problem
-from .label_maps import write_label_maps
+from .label_maps import TABLE, write_label_maps
 from .layouts import read_own_data
 from .pictures import Picture, describe_pictures
 from .recipe import Recipe, choose_recipe
-from .splitting import ensure_validation
+from .splitting import ensure_validation, read_earlier_split
 from .start_weights import choose_start
 from .summary import problem_list, summary_table
 
-CONFIG = 'config.py'
-"""The complete config in a work directory: training, tests and predictions need nothing else."""
+DATA = 'data'
+"""The folder in a work directory that has the annotations of each part."""
 
 SHOWN_PROBLEMS = 3
 """Of each kind, before training."""
@@ -58,6 +64,8 @@ def use_own_data(
     epochs: int | None = None,
     ignored: int | None = None,
     processes: int = 1,
+    pattern: str | None = None,
+    earlier: Path | None = None,
 ) -> Plan:
     """Read a folder of data, and make a config one for training on it; annotations are written into its ``work_dir``.
 
@@ -65,10 +73,12 @@ def use_own_data(
         cfg: of a detector or segmenter, with ``work_dir`` set; it is changed.
         folder: with the data; see docs/your-own-data.md for what is accepted.
         seed: of the split where the data has no validation part.
-        scale: two sides that pictures are resized to fit into. Default: chosen by the data.
-        epochs: how often each picture is seen. Default: chosen by their number.
+        scale: two sides that images are resized to fit into. Default: the earlier run's, else chosen by the data.
+        epochs: how often each image is seen. Default: chosen by their number.
         ignored: a label that is no class, beside 255.
         processes: that train together.
+        pattern: a regular expression of what images have in common that are never split; see `ensure_validation`.
+        earlier: the work directory of the run that is resumed; its split and its scale are kept. Default: none is.
 
     Raises:
         UserError: the data is not recognised, has mistakes, or is not what the config's model learns from.
@@ -76,15 +86,19 @@ def use_own_data(
     data = read_own_data(folder, 'decode_head' not in cfg.model, ignored)
     if ignored is not None and isinstance(data, Instances):
         raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
-    problems = check_own_data(data, thorough=False)
-    _refuse_severe(folder, problems)
+    reason = 'as you say'
+    if scale is None and earlier:
+        scale, reason = _scale_of(earlier), 'as the run has it'
+    checked = check_own_data(data, scale, reason)
+    _refuse_severe(folder, checked.problems)
     _check_masks(cfg, folder, data)
     check_writable(cfg.work_dir)
-    written = Path(cfg.work_dir, 'data').absolute()
+    written = Path(cfg.work_dir, DATA).absolute()
     if isinstance(data, LabelMaps):
         data = write_label_maps(data, written)
     pictures = {name: describe_pictures(data, name) for name in data.splits}
-    split = ensure_validation(data, pictures, seed)
+    before = read_earlier_split(earlier / DATA, data.root) if earlier else None
+    split = ensure_validation(data, pictures, checked.images, seed, pattern, before)
     if isinstance(data, LabelMaps):
         data.class_counts = {name: _counts(data, part) for name, part in pictures.items()}
     recipe = choose_recipe(
@@ -94,19 +108,83 @@ def use_own_data(
         processes,
         cfg.optim_wrapper.optimizer.lr,
         cfg.get('auto_scale_lr', {}).get('base_batch_size', cfg.train_dataloader.batch_size),
-        scale,
+        checked.scale,
         epochs,
+        checked.scale_reason,
     )
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe)
-    return Plan(data, pictures, problems, split, recipe, choose_start(cfg))
+    return Plan(data, pictures, checked.problems, split, recipe, choose_start(cfg))
 
 
-def write_config(cfg: Config) -> Path:
-    """Write the complete config into its work directory."""
-    path = Path(cfg.work_dir, CONFIG)
-    write_atomically(path, cfg.pretty_text.encode())
-    return path
+def earlier_run(work_dir: Path, resumed: str | None) -> Path | None:
+    """The work directory whose split a resumed run keeps: the checkpoint's, else its own; None where both have none."""
+    folders = [Path(resumed).parent, work_dir] if resumed else [work_dir]
+    return next((folder for folder in folders if Path(folder, DATA, 'train.json').is_file()), None)
+
+
+def begin_draft(draft: Path, work_dir: Path, folder: str) -> None:
+    """Put into a draft what need not be done again: label maps that were numbered afresh.
+
+    Raises:
+        UserError: the work directory would write its annotations over those in ``folder``.
+    """
+    written, data = (path.resolve() for path in (work_dir / DATA, Path(folder)))
+    if written == data or written in data.parents:
+        raise UserError(
+            f'{work_dir} has the data {folder} where a training writes annotations of its own: name another --work-dir'
+        )
+    if Path(written, TABLE).is_file():
+        lists = shutil.ignore_patterns('train.json', 'val.json', 'test.json')
+        shutil.copytree(written, draft / DATA, ignore=lists)
+
+
+def put_in_place(cfg: Config, work_dir: Path) -> Path:
+    """Move what was written into a config's ``work_dir``, a draft, to where it is to be, and the config with it.
+
+    Files there are replaced one by one, the config last, so that what is there can be read at any time.
+
+    Args:
+        cfg: names files in the draft; it is changed to name them in ``work_dir``.
+        work_dir: of the training, on the same file system.
+
+    Returns:
+        The path of the config.
+    """
+    old, new = (str(Path(folder).absolute()) + os.sep for folder in (cfg.work_dir, work_dir))
+    files = [file for file in Path(old).rglob('*') if file.is_file()]
+    for file in sorted(files, key=lambda file: file.suffix == '.json'):
+        target = Path(new, file.relative_to(old))
+        if file.suffix == '.json':  # lists of label maps have their paths
+            before, after = (json.dumps(folder)[1:-1].encode() for folder in (old, new))
+            write_atomically(target, file.read_bytes().replace(before, after))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+    _replace_start(cfg, old, new)
+    cfg.work_dir = str(work_dir)
+    complete = copy.deepcopy(cfg)
+    if complete.get('resume'):  # who trains with it another time begins anew
+        complete.load_from, complete.resume = None, False
+    return write_config(complete)
+
+
+def _replace_start(node: Any, old: str, new: str) -> None:
+    """Let all strings in a config, or a part of it, that start with ``old`` start with ``new``."""
+    for key in list(node) if hasattr(node, 'keys') else range(len(node)):
+        if isinstance(node[key], str) and node[key].startswith(old):
+            node[key] = new + node[key].removeprefix(old)
+        elif isinstance(node[key], (Mapping, list)):
+            _replace_start(node[key], old, new)
+
+
+def _scale_of(work_dir: Path) -> tuple[int, int] | None:
+    """What an earlier run resizes images to fit into; None where it has no config that says it."""
+    if not Path(work_dir, CONFIG).is_file():
+        return None
+    pipeline = load_config(str(Path(work_dir, CONFIG))).test_dataloader.dataset.get('pipeline', [])
+    scales = [tuple(step.scale) for step in pipeline if isinstance(step.get('scale'), (list, tuple))]
+    return scales[0] if scales else None
 
 
 def _counts(data: LabelMaps, pictures: Sequence[Picture]) -> list[int]:
@@ -151,9 +229,10 @@ def plan_text(plan: Plan) -> str:
         'data': f'{data.root}: {data.layout}',
         'split': plan.split,
         'picture size': size,
-        'start': plan.start.replace('\n', '\n' + ' ' * 15),
+        'start': plan.start,
         'schedule': f'{length} of {recipe.pictures_per_step} pictures, evaluated every {recipe.interval_text}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
     }
     warnings = [problem_list(plan.problems, SHOWN_PROBLEMS)] if plan.problems else []
-    return '\n'.join([summary_table(data), *warnings, *(f'{what + ":":15}{value}' for what, value in lines.items())])
+    shown = (f'{what + ":":15}{value}'.replace('\n', '\n' + ' ' * 15) for what, value in lines.items())
+    return '\n'.join([summary_table(data), *warnings, *shown])

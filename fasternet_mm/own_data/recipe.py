@@ -23,6 +23,9 @@ SMALL_OBJECT = 32
 LARGEST = dict(detection=(1333, 800), segmentation=(2048, 1024))
 """The longer and the shorter side that pictures are not enlarged or kept beyond."""
 
+JITTER = dict(detection=(0.8, 1.25), segmentation=(0.5, 2.0))
+"""In training, images are resized to fit into the scale times a random number between these."""
+
 CROP = 512
 
 LEAST_BATCH = dict(detection=1, segmentation=2)
@@ -74,6 +77,7 @@ def choose_recipe(
     base_batch: int,
     scale: tuple[int, int] | None = None,
     epochs: int | None = None,
+    scale_reason: str = 'as you say',
 ) -> Recipe:
     """The recipe for a data set.
 
@@ -86,6 +90,7 @@ def choose_recipe(
         base_batch: see ``lr``.
         scale: two sides to resize pictures to. Default: `choose_scale`.
         epochs: how often each picture is seen. Default: `EPOCHS`, and more where there are few pictures.
+        scale_reason: of ``scale``, for people.
     """
     count = len(pictures)
     batch = min(batch, max(LEAST_BATCH[task], count // processes))
@@ -97,7 +102,7 @@ def choose_recipe(
     # Detectors are trained by the epoch, whose last step may have fewer pictures; segmenters by the step.
     steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * count / together)
     if scale:
-        scale, reason = (max(scale), min(scale)), 'as you say'
+        scale, reason = (max(scale), min(scale)), scale_reason
     else:
         scale, reason = choose_scale(task, pictures)
     return Recipe(

@@ -21,7 +21,7 @@ def choose_start(cfg: Config) -> str:
         What they are, for people; in lines after that, why better ones could not be had.
     """
     if cfg.get('load_from'):
-        return cfg.load_from
+        return f'{cfg.load_from}, where it stopped' if cfg.get('resume') else cfg.load_from
     backbone = cfg.model.backbone
     coco = f'mask_rcnn_fasternet_{backbone.get("arch")}_coco'
     notes = []

@@ -1,6 +1,9 @@
-import pytest
+import copy
 
-from fasternet_mm.engine.config import load_config
+import pytest
+from mmengine.config import Config
+
+from fasternet_mm.engine.config import load_config, merge_options, write_config
 from fasternet_mm.errors import UserError
 
 VARIANTS = ('t0', 't1', 't2', 's', 'm', 'l')
@@ -82,3 +85,47 @@ def test_a_broken_config_is_named(tmp_path):
     (tmp_path / 'broken.py').write_text('model = dict(')
     with pytest.raises(UserError, match=r'broken.py cannot be read: SyntaxError'):
         load_config(str(tmp_path / 'broken.py'))
+
+
+HOSTILE = [
+    '{{$HOME:}}',
+    '{{ $HOME : x }}',
+    "{{'$HOME:x'}}",
+    '{{ fileDirname }}/{{fileBasename}}',
+    '{{_base_.model}}',
+    '{{{{{',
+    '\\{{$HOME:}}\\',
+    '{\\x7b',
+    '$HOME %s {0} %(a)s',
+    "it's \"quoted\" '''",
+    'two\nlines\r\n',
+    'a, b=c.d #e',
+    ' spaces ',
+    '猫 кошка 😀 \u2028',
+    '\x00\x1b[2J',
+    '\udcff',
+]
+
+
+def test_names_in_a_config_are_the_same_when_it_is_read_again(root, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', 'evaluated')
+    cfg = load_config(config(root, 't0'))
+    cfg.work_dir = str(tmp_path / '{{$HOME:}} {{fileDirname}}')
+    cfg.train_dataloader.dataset.metainfo = dict(classes=tuple(HOSTILE), palette=[(0, 0, 0)] * len(HOSTILE))
+    cfg.train_dataloader.dataset.ann_file = '/{{$HOME:}}/{{_base_.model}}.json'
+    merge_options(cfg, ['train_dataloader.batch_size=3'])
+    written = write_config(cfg)
+    dumped = tmp_path / 'as MMEngine does it.py'
+    copy.deepcopy(cfg).dump(dumped)
+    for again in (load_config(str(written)), Config.fromfile(dumped), Config.fromstring(cfg.pretty_text, '.py')):
+        assert again.train_dataloader == cfg.train_dataloader
+        assert again.work_dir == cfg.work_dir
+        assert again.train_dataloader.dataset.metainfo.classes == tuple(HOSTILE)
+
+
+def test_names_in_the_config_of_a_checkpoint_are_the_same_too(root):
+    from fasternet_mm.inference.recorded import _values
+
+    cfg = load_config(config(root, 't0'))
+    cfg.train_dataloader.dataset.metainfo = dict(classes=tuple(HOSTILE))
+    assert _values(cfg.pretty_text)['train_dataloader']['dataset']['metainfo']['classes'] == tuple(HOSTILE)

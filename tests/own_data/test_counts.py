@@ -278,7 +278,7 @@ def test_200_generated_data_sets_with_random_faults(tmp_path):
         else:
             write_generated_coco(folder, annotations)
         data = read_own_data(str(folder), True)
-        if any(problem.severe for problem in check_own_data(data, thorough=False)):
+        if any(problem.severe for problem in check_own_data(data).problems):
             continue
         cfg = configs[data.with_masks]
         recipe = recipe or choose_recipe('detection', describe_pictures(data, 'train'), 1, 1, 0.1, 1)

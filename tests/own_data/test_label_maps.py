@@ -120,7 +120,7 @@ def test_indices_without_names_are_classes_up_to_the_largest_and_gaps_are_told(t
     assert data.classes == ['class 0', 'class 1', 'class 2', 'class 3', 'class 4']
     assert len(set(data.palette)) == 5
     assert all(0 <= part <= 255 for colour in data.palette for part in colour)
-    missing = [problem.what for problem in check_own_data(data, False) if problem.kind == Kind.NO_SAMPLES]
+    missing = [problem.what for problem in check_own_data(data).problems if problem.kind == Kind.NO_SAMPLES]
     assert missing == [f"the class 'class {n}' has no samples in train" for n in (1, 2, 3)]
 
 

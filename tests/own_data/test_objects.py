@@ -28,7 +28,7 @@ def coco(folder, *records, size=(64, 48)):
 
 def read(folder):
     data = read_own_data(str(folder), True)
-    return data, {problem.kind for problem in check_own_data(data, thorough=False)} - {Kind.NO_SAMPLES}
+    return data, {problem.kind for problem in check_own_data(data).problems} - {Kind.NO_SAMPLES}
 
 
 def only(folder):
@@ -260,7 +260,7 @@ def test_rle_masks_that_are_the_crowds_of_a_labelling_tool_are_objects(records, 
 
 def test_data_of_crowds_alone_have_nothing_to_learn_from_and_say_why(tmp_path):
     coco(tmp_path, dict(iscrowd=1), dict(iscrowd='1'))
-    problems = check_own_data(read_own_data(str(tmp_path), True), thorough=False)
+    problems = check_own_data(read_own_data(str(tmp_path), True)).problems
     (named,) = [str(problem) for problem in problems if problem.kind is Kind.NOTHING_TO_LEARN]
     assert 'all 2 objects of train are crowds, difficult or of an unusable outline, which are not trained' in named
 

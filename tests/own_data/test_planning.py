@@ -1,22 +1,24 @@
 import json
+import os
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, init_default_scope
-from own_layouts import CLASSES, made, write_coco, write_yolo
+from own_layouts import CLASSES, made, write_coco, write_pictures, write_yolo
 from PIL import Image
 
 from fasternet_mm.data.checks import check_data
 from fasternet_mm.data.shapes import ensure_shapes
-from fasternet_mm.engine.config import load_config
+from fasternet_mm.engine.config import load_config, merge_options, write_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data import start_weights
 from fasternet_mm.own_data.pictures import Picture
-from fasternet_mm.own_data.planning import plan_text, use_own_data, write_config
+from fasternet_mm.own_data.planning import begin_draft, plan_text, put_in_place, use_own_data
 from fasternet_mm.own_data.sheet import choose_samples
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
@@ -72,6 +74,26 @@ def test_the_written_config_is_complete_and_the_annotations_are_cocos(coco, tmp_
     assert json.loads((tmp_path / 'out/data/train.json').read_text()).keys() == {'images', 'annotations', 'categories'}
 
 
+def test_names_of_classes_and_folders_are_data(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', 'evaluated')
+    names = ['{{$HOME:}}', '{{ fileDirname }}', 'a, b=c']
+    root = tmp_path / '{{$HOME:}} 100%'
+    write_coco(root, made(train=8, val=3))
+    for path in root.glob('annotations/*.json'):
+        content = json.loads(path.read_text())
+        for category, name in zip(content['categories'], names):
+            category['name'] = name
+        path.write_text(json.dumps(content))
+    cfg, _ = planned(MASK_RCNN, root, tmp_path / '{{$HOME:}}')
+    merge_options(cfg, ['train_dataloader.batch_size=1'])
+    again = load_config(str(write_config(cfg)))
+    assert again.train_dataloader == cfg.train_dataloader
+    assert list(again.train_dataloader.dataset.metainfo.classes) == names
+    check_data(again, ('train', 'val'))
+    init_default_scope('mmdet')
+    assert len(DATASETS.build(again.train_dataloader.dataset)) == 8
+
+
 def test_the_schedule_is_the_recipes(coco, tmp_path):
     cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out', epochs=20, scale=(96, 64))
     recipe = plan.recipe
@@ -85,6 +107,42 @@ def test_the_schedule_is_the_recipes(coco, tmp_path):
     for split in ('train', 'val'):
         pipeline = cfg[f'{split}_dataloader'].dataset.pipeline
         assert [step.keep_ratio for step in pipeline if 'scale' in step] == [True]
+
+
+def test_a_draft_is_moved_into_place_with_all_paths_in_it(tmp_path):
+    size = (64, 48)
+    for kind in ('images', 'labels'):
+        (tmp_path / 'data' / kind).mkdir(parents=True)
+    colours = np.zeros((2, *size[::-1], 3), np.uint8)
+    colours[1, 10:] = 200  # grey, so that the order of channels does not matter
+    for number in range(12):
+        write_pictures(tmp_path / 'data/images', [f'p{number:05d}.png'], size)
+        cv2.imwrite(str(tmp_path / f'data/labels/p{number:05d}.png'), colours[number % 2])
+    (tmp_path / 'data/classes.txt').write_text('black 0 0 0\ngrey 200 200 200\n')
+    work, draft = tmp_path / 'work "{{$HOME:}}"', tmp_path / 'work "{{$HOME:}}"' / '.draft'
+    cfg, _ = planned(UPERNET, tmp_path / 'data', draft)
+    config = put_in_place(cfg, work)
+    shutil.rmtree(draft)
+    again = load_config(str(config))
+    assert cfg.work_dir == again.work_dir == str(work)
+    assert '.draft' not in again.pretty_text
+    for split in ('train', 'val'):
+        assert again[f'{split}_dataloader'].dataset.ann_file == str(work / f'data/{split}.json')
+        for record in json.loads((work / f'data/{split}.json').read_text()):
+            assert record['seg_map_path'].startswith(f'{work}/data/labels/')
+            assert np.unique(cv2.imread(record['seg_map_path'], cv2.IMREAD_UNCHANGED)).tolist() in ([0], [0, 1])
+    check_data(again, ('train', 'val', 'test'))
+
+
+def test_label_maps_of_colours_are_not_written_again_for_a_draft(tmp_path):
+    written, draft = tmp_path / 'work/data', tmp_path / 'draft'
+    (written / 'labels').mkdir(parents=True)
+    for name in ('colours.json', 'train.json', 'labels/a.png'):
+        (written / name).write_text(name)
+    os.utime(written / 'labels/a.png', ns=(5, 5))
+    begin_draft(draft, tmp_path / 'work', str(tmp_path))
+    assert sorted(path.name for path in draft.rglob('*.*')) == ['a.png', 'colours.json']
+    assert (draft / 'data/labels/a.png').stat().st_mtime_ns == 5
 
 
 def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):

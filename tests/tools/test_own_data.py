@@ -20,8 +20,9 @@ SHORT = ('--epochs', '1', '--size', '96x64')
 
 
 @pytest.fixture(autouse=True)
-def _in_the_project(root, monkeypatch):
+def _in_the_project(root, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(root)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
 
 
 def run(tool, *args):
@@ -79,10 +80,12 @@ def test_a_dry_run_shows_what_would_be_done_and_trains_nothing(tmp_path):
     said = run('train', MASK_RCNN, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', '--dry-run')
     for line in (
         'schedule: ',
-        'split:         20%',
         'start:         random weights',
         'picture size:',
         'learning rate:',
     ):
         assert line in said
+    counts = [len(json.loads((tmp_path / f'out/data/{part}.json').read_text())['images']) for part in ('train', 'val')]
+    assert sum(counts) == 20
+    assert f'split:         {counts[1] / 20:.0%} ({counts[1]} of 20 images) for validation, by a hash of each' in said
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {'config.py', 'data', 'samples.png'}

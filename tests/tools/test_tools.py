@@ -278,7 +278,7 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(
 
 
 WRONG = [
-    ('train', [CONFIG, '--dry-run'], '--ignore-label are for --data DIR: name the folder'),
+    ('train', [CONFIG, '--dry-run'], '--ignore-label and --group are for --data DIR: name the folder'),
     ('train', [CONFIG, '--data', 'nowhere', '--work-dir', '{work}'], 'nowhere'),
     ('train', [CONFIG, '--data', 'docs', '--work-dir', '{work}'], 'docs'),
     ('train', [CONFIG, '--data', 'docs', '--epochs', '0'], '0: give a whole number, at least 1'),

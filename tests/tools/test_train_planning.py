@@ -1,0 +1,193 @@
+"""tools/train.py up to where training would start, as a person runs it."""
+
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from own_layouts import made, write_coco
+
+from fasternet_mm.engine.config import load_config
+from fasternet_mm.engine.runner import build_model
+
+MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
+
+
+@pytest.fixture
+def train(root, tmp_path_factory, monkeypatch, capsys):
+    def train(*args):
+        """The status, what was printed, and the error."""
+        monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, args)])
+        try:
+            runpy.run_path('tools/train.py', run_name='__main__')
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(str(root / 'tools'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+    monkeypatch.setenv('LOCAL_RANK', '0')  # the tool sets it, and it must not outlive the test
+    return train
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_coco(tmp_path / 'data', made(train=20, val=0))
+    return tmp_path / 'data'
+
+
+def snapshot(folder):
+    """All that could change in a folder."""
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob('*')}
+
+
+CHECKPOINTS = ['epoch_12.pth', 'iter_400.pth', 'best_coco_bbox_mAP_epoch_3.pth', 'last_checkpoint']
+
+
+@pytest.mark.parametrize('checkpoint', CHECKPOINTS)
+@pytest.mark.parametrize('own', [True, False])
+def test_a_training_never_goes_into_the_work_directory_of_another(own, checkpoint, train, data, tmp_path):
+    work = tmp_path / 'work'
+    work.mkdir()
+    (work / checkpoint).touch()
+    (work / 'config.py').write_text('# of the training')
+    before = snapshot(work)
+    status, _, error = train(MASK_RCNN, '--work-dir', work, *(('--data', data) if own else ()))
+    assert status == 2
+    assert f'{work} holds {checkpoint} of an earlier training: go on with --resume' in error
+    assert snapshot(work) == before
+
+
+def test_without_a_checkpoint_to_go_on_from_an_earlier_training_is_not_begun_anew(train, data, tmp_path):
+    work = tmp_path / 'work'
+    work.mkdir()
+    (work / 'best_coco_bbox_mAP_epoch_3.pth').touch()
+    status, _, error = train(MASK_RCNN, '--work-dir', work, '--data', data, '--resume')
+    assert status == 2
+    assert 'holds best_coco_bbox_mAP_epoch_3.pth' in error
+
+
+@pytest.mark.parametrize('checkpoint', CHECKPOINTS)
+def test_a_dry_run_shows_all_and_changes_nothing_where_a_training_is(checkpoint, train, data, tmp_path):
+    work = tmp_path / 'work'
+    work.mkdir()
+    (work / checkpoint).touch()
+    (work / 'config.py').write_text('# of the training')
+    before = snapshot(work)
+    status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', data, '--dry-run', '--size', '90x60')
+    assert status == 0, error
+    assert 'picture size:  90x60' in printed
+    assert f'{work} holds {checkpoint}: nothing was written; train with --resume' in printed
+    assert snapshot(work) == before
+
+
+@pytest.fixture
+def run(train, data, tmp_path):
+    """A work directory as a training with ``--size 90x60 --seed 5`` leaves it, but with random weights."""
+    work = tmp_path / 'work'
+    options = ('--data', data, '--work-dir', work)
+    assert train(MASK_RCNN, *options, '--dry-run', '--size', '90x60', '--seed', 5)[0] == 0
+    cfg = load_config(str(work / 'config.py'))
+    meta = dict(epoch=1, iter=1, dataset_meta=dict(classes=cfg.train_dataloader.dataset.metainfo.classes))
+    state = dict(optimizer=dict(state={}, param_groups=[]), param_schedulers=[], message_hub={})
+    torch.save(dict(state_dict=build_model(cfg).state_dict(), meta=meta, **state), work / 'epoch_1.pth')
+    return work
+
+
+def test_a_dry_run_with_resume_changes_nothing_either_and_keeps_split_and_size(run, train, data):
+    before = snapshot(run)
+    status, printed, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--dry-run', '--resume', '--seed', 6)
+    assert status == 0, error
+    assert 'picture size:  90x60: as the run has it' in printed
+    assert f'as the run has it ({run / "data"}), whatever --seed and --group; new images' in printed
+    assert '(seed 6): 0; gone: 0' in printed
+    assert f'{run / "epoch_1.pth"}, where it stopped' in printed
+    assert snapshot(run) == before
+
+
+def test_what_fails_before_a_resumed_training_starts_changes_nothing(run, train, data):
+    (run / 'epoch_1.pth').write_bytes(b'broken')
+    before = snapshot(run)
+    status, _, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--resume', '--size', '120x80')
+    assert status == 2
+    assert 'epoch_1.pth is broken' in error
+    assert snapshot(run) == before
+
+
+@pytest.mark.parametrize('resume', [['--resume'], ['--cfg-options', 'resume=True']])
+def test_a_resumed_training_has_the_split_and_the_size_of_the_run(resume, run, train, data, monkeypatch):
+    before = {part: json.loads((run / f'data/{part}.json').read_text()) for part in ('train', 'val')}
+    monkeypatch.setattr('fasternet_mm.engine.runner.build_runner', lambda *_: sys.exit(0))
+    status, _, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--seed', 6, *resume)
+    assert status == 0, error
+    assert {part: json.loads((run / f'data/{part}.json').read_text()) for part in ('train', 'val')} == before
+    cfg = load_config(str(run / 'config.py'))
+    assert [step.scale for step in cfg.val_dataloader.dataset.pipeline if 'scale' in step] == [(90, 60)]
+    assert cfg.train_dataloader.dataset.ann_file == str(run / 'data/train.json')
+    assert (cfg.load_from, cfg.resume) == (None, False)
+    assert {path.name for path in run.iterdir()} == {'config.py', 'data', 'epoch_1.pth', 'samples.png'}
+
+
+def test_what_is_refused_leaves_no_work_directory(train, data, tmp_path):
+    (data / 'images/train/p00000.png').write_bytes(b'')
+    status, _, error = train(MASK_RCNN, '--data', data, '--work-dir', tmp_path / 'work')
+    assert status == 2
+    assert 'p00000.png' in error
+    assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('place', ['data', 'data/deeper'])
+def test_annotations_never_go_over_the_users_own(place, train, tmp_path):
+    write_coco(tmp_path / place, made(train=20, val=0))
+    before = snapshot(tmp_path / place)
+    status, _, error = train(MASK_RCNN, '--data', tmp_path / place, '--work-dir', tmp_path)
+    assert status == 2
+    assert 'where a training writes annotations of its own: name another --work-dir' in error
+    assert snapshot(tmp_path / place) == before
+
+
+SCRIPT = """
+import os, runpy, sys
+sys.path.insert(0, 'tools')
+from fasternet_mm.engine import runner
+
+def stop(cfg, splits):
+    open(os.environ['CONFIG'], 'w').write(cfg.pretty_text)
+    sys.exit()
+
+runner.build_runner = stop
+sys.argv = ['train.py', *sys.argv[1:]]
+runpy.run_path('tools/train.py', run_name='__main__')
+"""
+
+
+def test_two_processes_take_the_first_ones_plan(root, tmp_path):
+    """Each sees other data under the same path, as on two machines."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        home = tmp_path / str(rank)
+        write_coco(home / 'data', made(train=20 + rank, val=0))
+        for folder in ('tools', 'configs', 'fasternet_mm'):
+            (home / folder).symlink_to(root / folder)
+        environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='localhost', MASTER_PORT=port)
+        environment |= dict(CONFIG=tmp_path / f'{rank}.py', XDG_CACHE_HOME=home, CUDA_VISIBLE_DEVICES='')
+        environment = {**os.environ, **{key: str(value) for key, value in environment.items()}}
+        options = [MASK_RCNN, '--launcher', 'pytorch', '--data', 'data', '--work-dir', 'work']
+        command = [sys.executable, '-c', SCRIPT, *options]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        processes.append(subprocess.Popen(command, cwd=home, env=environment, **pipes))
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[1][0] == ''
+    assert (tmp_path / '0.py').read_text() == (tmp_path / '1.py').read_text()
+    assert '0/work/data/train.json' in (tmp_path / '1.py').read_text()
+    assert not (tmp_path / '1/work').exists()
