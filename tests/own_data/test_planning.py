@@ -134,14 +134,14 @@ def test_a_draft_is_moved_into_place_with_all_paths_in_it(tmp_path):
     check_data(again, ('train', 'val', 'test'))
 
 
-def test_label_maps_of_colours_are_not_written_again_for_a_draft(tmp_path):
+def test_label_maps_that_were_written_are_not_written_again_for_a_draft(tmp_path):
     written, draft = tmp_path / 'work/data', tmp_path / 'draft'
     (written / 'labels').mkdir(parents=True)
-    for name in ('colours.json', 'train.json', 'labels/a.png'):
+    for name in ('label_maps.json', 'train.json', 'labels/a.png'):
         (written / name).write_text(name)
     os.utime(written / 'labels/a.png', ns=(5, 5))
     begin_draft(draft, tmp_path / 'work', str(tmp_path))
-    assert sorted(path.name for path in draft.rglob('*.*')) == ['a.png', 'colours.json']
+    assert sorted(path.name for path in draft.rglob('*.*')) == ['a.png', 'label_maps.json']
     assert (draft / 'data/labels/a.png').stat().st_mtime_ns == 5
 
 
