@@ -31,7 +31,8 @@ class StrictRunner(Runner):
     """
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
-        checkpoint = read_checkpoint(filename, map_location)
+        # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
+        checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg)).load()
         self._has_loaded = True

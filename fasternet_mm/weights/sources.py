@@ -33,12 +33,11 @@ MODEL_ZOOS = {
 """MMEngine's own names for published checkpoints of other networks, each with its table of URLs."""
 
 
-def read_checkpoint(source: str, map_location: Any = 'cpu', mmap: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint, from wherever it is; nothing in it is executed.
+def read_checkpoint(source: str, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint, from wherever it is, its tensors on the CPU; nothing in it is executed.
 
     Args:
         source: see `local_file`.
-        map_location: as for `torch.load`. Default: 'cpu'.
         mmap: let the tensors stand in the file until they are used: for weights that are copied at once, not for
             tensors to keep, since the file may change. Default: False.
 
@@ -46,7 +45,7 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', mmap: bool = False) 
         UserError: the source cannot be had, is broken, or holds objects of types that a checkpoint does not need.
     """
     with local_file(source) as path:
-        return read_file(path, source, map_location, mmap)
+        return read_file(path, source, mmap)
 
 
 @contextmanager
