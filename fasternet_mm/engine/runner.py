@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import broadcast, get_rank
 from mmengine.model import revert_sync_batchnorm
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
+from ..cpus import cpus_per_process
 from ..data.checks import check_data
 from ..errors import UserError
 from ..weights.loading import fit_weights
-from ..weights.pretrained import has_fasternet, use_safe_loading
+from ..weights.pretrained import StrictPretrainedInit, has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
+from .initialization import initializers, leave_out_pretrained
+from .processes import from_rank_0, start_processes
 from .storage import check_writable, register_atomic_backend
 
 
 class StrictRunner(Runner):
-    """MMEngine's runner, except that a checkpoint must fit the model: see `load_weights`.
+    """MMEngine's runner, except that a checkpoint must fit the model (see `load_weights`), and rank 0's is everyone's.
 
+    Weights to start from need to be on rank 0's machine alone; to resume, each process reads the checkpoint.
     ``load_options`` in the config are options of `fit_weights` for ``load_from``; resuming has none. ``compile``, True
     or options of ``torch.compile``, is for the backbone.
     """
@@ -37,6 +45,19 @@ class StrictRunner(Runner):
         fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg)).load()
         self._has_loaded = True
         return checkpoint
+
+    def load_or_resume(self) -> None:
+        if self.rank == 0 or self._resume:
+            super().load_or_resume()
+        for value in _bare(self.model).state_dict().values():
+            broadcast(value)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
+        # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
+        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
+            dataloader = {**dataloader, 'num_workers': min(dataloader['num_workers'], cpus_per_process())}
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if not torch.cuda.is_available():  # nor is SyncBN, not even between processes
@@ -52,9 +73,8 @@ class StrictRunner(Runner):
             _bare(self.model).backbone.compile(**_compile_options(self.cfg))
 
     def _init_model_weights(self) -> None:
-        if self._load_from:  # pretrained parts would be fetched and read, only to be overwritten
-            for module, _ in _pretrained_parts(_bare(self.model)):
-                module.init_cfg = None
+        if self._load_from or self.rank > 0:  # pretrained parts would be fetched and read, only to be overwritten
+            leave_out_pretrained(_bare(self.model))
         super()._init_model_weights()
 
 
@@ -78,13 +98,10 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     Raises:
         UserError: the augmentation, data, model, checkpoints or work directory cannot be used.
     """
-    use_safe_loading()
-    if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
-        raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
-    check_data(cfg, splits)
-    check_checkpoints(cfg, splits)
-    if 'train' in splits and cfg.get('compile'):
-        check_compiler(_compile_options(cfg))
+    start_processes(cfg)
+    from_rank_0(partial(check_run, cfg, splits, augmented))  # whose error ends all
+    if get_rank() > 0:
+        check_run(cfg, splits, augmented)
     check_writable(cfg.work_dir)
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
@@ -95,21 +112,37 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.PlainCheckpointHook')]
     if not torch.cuda.is_available():
-        # MMEngine sets up processes and DistributedDataParallel on CUDA devices, unless it finds this done.
+        # MMEngine would put DistributedDataParallel on CUDA devices.
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         cfg.setdefault('model_wrapper_cfg', wrapper)
-        if cfg.get('launcher') == 'pytorch' and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group('gloo')
     return (StrictRunner if 'train' in splits else EvaluationRunner).from_cfg(cfg)
 
 
-def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
-    """Build the model, and match what would be loaded into it.
+def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> None:
+    """The checks of `build_runner`, which write nothing.
 
     Raises:
-        UserError: the model cannot be built, or a checkpoint cannot be had, read or fitted.
+        UserError: the augmentation, data, model or checkpoints cannot be used.
+    """
+    use_safe_loading()
+    if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
+        raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
+    check_data(cfg, splits)
+    check_checkpoints(cfg, splits)
+    if 'train' in splits and cfg.get('compile'):
+        check_compiler(_compile_options(cfg))
+
+
+def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
+    """Build the model, and match what this process would load into it.
+
+    Raises:
+        UserError: the model cannot be built or initialised, or a checkpoint cannot be had, read or fitted.
     """
     model = build_model(cfg)
+    beginnings = list(initializers(model))
+    if get_rank() > 0 and not cfg.get('resume'):
+        return
     source = cfg.get('load_from')
     if source:
         checkpoint = read_checkpoint(source, mmap=True)
@@ -117,23 +150,15 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
         if cfg.get('resume'):
             check_training_state(checkpoint, source)
     elif 'train' in splits:
-        for module, init_cfg in _pretrained_parts(model):
-            _check_pretrained(module, **init_cfg)
+        for module, initializer in beginnings:
+            if isinstance(initializer, PretrainedInit):
+                _check_pretrained(module, initializer)
 
 
-def _check_pretrained(module: nn.Module, checkpoint: str, type: Any, map_location: Any = None, **options: Any) -> None:
-    if has_fasternet(module):
-        fit_weights(module, read_checkpoint(checkpoint, mmap=True), checkpoint, **options)
-    else:
-        read_checkpoint(checkpoint, mmap=True)
-
-
-def _pretrained_parts(model: nn.Module) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
-    for module in model.modules():
-        configs = getattr(module, 'init_cfg', None) or []
-        for init_cfg in [configs] if isinstance(configs, dict) else configs:
-            if init_cfg.get('type') == 'Pretrained':
-                yield module, init_cfg
+def _check_pretrained(module: nn.Module, initializer: PretrainedInit) -> None:
+    checkpoint = read_checkpoint(initializer.checkpoint, mmap=True)
+    if isinstance(initializer, StrictPretrainedInit) and has_fasternet(module):
+        fit_weights(module, checkpoint, initializer.checkpoint, **initializer.options)
 
 
 def _load_options(cfg: Config) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""What the processes of one training have to agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size, init_dist
+from mmengine.utils.dl_utils import set_multi_processing
+
+from ..errors import UserError
+
+Result = TypeVar('Result')
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for rank 0, which may have to decode every image; NCCL's own limit is ten minutes."""
+
+
+def start_processes(cfg: Config) -> None:
+    """Join the processes that ``cfg.launcher`` started, unless that is done: NCCL on GPUs, gloo on CPUs.
+
+    MMEngine's runner would do it later, and on GPUs alone.
+    """
+    launcher = cfg.get('launcher') or 'none'
+    if launcher == 'none' or torch.distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        environment = cfg.get('env_cfg', {})
+        set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
+        init_dist(launcher, **environment.get('dist_cfg', {}))
+    elif launcher == 'pytorch':
+        torch.distributed.init_process_group('gloo')
+
+
+def from_rank_0(function: Callable[[], Result]) -> Result:
+    """What ``function`` returns in the process of rank 0, where alone it is called; all processes get it.
+
+    So what it reads, decides and writes is the same for all, whatever each would find on its machine.
+
+    Args:
+        function: its result is pickled.
+
+    Raises:
+        Exception: in rank 0, what ``function`` raises.
+        SystemExit: in the others, where it raises: status 2 for a `UserError`, else 1. Rank 0 has the message.
+    """
+    if get_world_size() == 1:
+        return function()
+    group = torch.distributed.new_group(timeout=PATIENCE, backend='gloo')
+    answer: list[Any] = [None, 1]
+    if get_rank() == 0:
+        try:
+            answer = [function(), 0]
+        except Exception as error:
+            answer[1] = 2 if isinstance(error, UserError) else 1
+            raise
+        finally:
+            broadcast_object_list(answer, group=group)
+    else:
+        broadcast_object_list(answer, group=group)
+    result, status = answer
+    if status:
+        raise SystemExit(status)
+    return result
