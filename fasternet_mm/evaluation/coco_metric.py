@@ -109,7 +109,7 @@ class CocoMetric(BaseMetric):
             instances = sample['pred_instances']
             found = to_coco_results(instances, sample['img_id'], self.category_ids)
             mask_scores = (
-                instances['mask_scores'].cpu().numpy().astype(float) if 'mask_scores' in instances else found.scores
+                np.array(instances['mask_scores'].cpu().double()) if 'mask_scores' in instances else found.scores
             )
             truth = None
             if self.truth is None:

@@ -108,7 +108,7 @@ def to_coco_results(
     Raises:
         UserError: a label has no id.
     """
-    boxes = instances['bboxes'].cpu().numpy().astype(float).reshape(-1, 4)
+    boxes = np.array(instances['bboxes'].cpu().double()).reshape(-1, 4)  # NumPy has no bfloat16
     boxes[:, 2:] -= boxes[:, :2]
     labels = instances['labels'].cpu().numpy()
     if len(labels) and labels.max() >= len(category_ids):
@@ -123,7 +123,7 @@ def to_coco_results(
         image_ids=np.full(len(labels), image_id),
         category_ids=np.asarray(category_ids, dtype=np.int64)[labels],
         boxes=boxes,
-        scores=instances['scores'].cpu().numpy().astype(float),
+        scores=np.array(instances['scores'].cpu().double()),
         masks=masks,
     )
 

@@ -214,3 +214,17 @@ def test_detections_that_would_spoil_the_figures_are_refused(what, write):
         broken['pred_instances']['labels'][0] = 3
     with pytest.raises(UserError, match='label 3' if what == 'label' else r'detections: detection \d+ of picture'):
         figures(CocoMetric(ann_file=write(content)), classes, samples)
+
+
+def test_detections_in_half_precision_count_as_their_numbers():
+    truth = dict(bbox=[2, 4, 10, 12], bbox_label=0)
+    for dtype in (torch.float16, torch.bfloat16):
+        found = dict(
+            bboxes=torch.tensor([[2, 4, 10, 12]], dtype=dtype),
+            scores=torch.tensor([0.5], dtype=dtype),
+            labels=torch.tensor([0]),
+        )
+        metric = CocoMetric()
+        metric.dataset_meta = dict(classes=('cat',))
+        metric.process({}, [dict(img_id=1, ori_shape=(20, 20), instances=[truth], pred_instances=found)])
+        assert metric.evaluate(size=1)['coco/bbox_mAP'] == 1
