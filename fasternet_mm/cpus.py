@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import torch
 
 
@@ -29,9 +30,14 @@ def cpus_per_process() -> int:
 
 
 def limit_threads() -> None:
-    """Let PyTorch compute in no more threads than this process has CPUs, unless the user has said in how many."""
+    """Let PyTorch and OpenCV compute in no more threads than this process has CPUs.
+
+    PyTorch's are left alone where the user has said how many. (hotcoco counts the CPUs as `usable_cpus` does.)
+    """
+    cpus = cpus_per_process()
+    cv2.setNumThreads(min(cv2.getNumThreads(), cpus))
     if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():
-        torch.set_num_threads(min(torch.get_num_threads(), cpus_per_process()))
+        torch.set_num_threads(min(torch.get_num_threads(), cpus))
 
 
 def _granted(root: Path) -> Iterator[float]:

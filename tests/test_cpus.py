@@ -87,6 +87,9 @@ def test_processes_of_one_machine_share_its_cpus(monkeypatch):
     ('before', 'said', 'after'), [(8, None, 3), (2, None, 2), (8, 'OMP_NUM_THREADS', 8), (8, 'MKL_NUM_THREADS', 8)]
 )
 def test_pytorch_computes_in_no_more_threads_unless_told_to(monkeypatch, before, said, after):
+    opencv = []
+    monkeypatch.setattr('cv2.getNumThreads', lambda: before)
+    monkeypatch.setattr('cv2.setNumThreads', opencv.append)
     for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
         monkeypatch.delenv(variable, raising=False)
     if said:
@@ -96,5 +99,6 @@ def test_pytorch_computes_in_no_more_threads_unless_told_to(monkeypatch, before,
         torch.set_num_threads(before)
         limit_threads()
         assert torch.get_num_threads() == after
+        assert opencv == [min(before, 3)]
     finally:
         torch.set_num_threads(threads)

@@ -47,11 +47,13 @@ def read_meta(path: Path, name: str) -> dict[str, Any]:
 
 
 def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
-    kind = check_file(path, name)
     try:
+        kind = check_file(path, name)
         if kind == 'safetensors':
             return safetensors.torch.load_file(path)
         checkpoint = read_archive(path, mmap) if kind == 'zip' else read_legacy(path)
+    except UserError:
+        raise
     except UnsafePickle as error:
         raise UserError(
             f'checkpoint {name} is refused: it asks to run {error}, which is not safe; get it as plain tensors'
@@ -61,7 +63,7 @@ def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
             f'checkpoint {name} does not fit into the memory that is free: free some, or take a machine with more'
         ) from error
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
     except Exception as error:  # whatever a malformed file can lead to
         raise UserError(f'checkpoint {name} is broken, or not a PyTorch checkpoint: fetch or train it again') from error
     if not isinstance(checkpoint, dict):
@@ -69,7 +71,8 @@ def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
     return checkpoint
 
 
-def _unreadable(name: str, error: OSError) -> UserError:
+def unreadable(name: str, error: OSError) -> UserError:
+    """What to say of a file that is there, and that the machine or its rights do not let be read."""
     return UserError(f'checkpoint {name} cannot be read ({error.strerror or error}): give a file that you may read')
 
 
@@ -89,7 +92,7 @@ def check_file(path: Path, name: str, thorough: bool = False) -> str:
         with open(path, 'rb') as file:
             start = file.read(512)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
     if size == 0:
         raise UserError(f'checkpoint {name} is empty (0 bytes): fetch it again')
     # A safetensors file begins with the length of its header, whose bytes may spell anything, but never without a zero.

@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import (
 from ..errors import UserError
 from .catalog import CATALOG
 from .download import cache_path, download, file_sha256
-from .reading import check_file, read_file
+from .reading import check_file, read_file, unreadable
 
 MODEL_ZOOS = {
     'torchvision': get_torchvision_models,
@@ -75,8 +75,12 @@ def local_file(source: str) -> Iterator[Path]:
         return
     with ExitStack() as stack:
         path = _backend_path(location, stack) if separator else _local_path(location)
-        if sha256 and file_sha256(path) != sha256:
-            raise UserError(f'checkpoint {location} has the SHA-256 {file_sha256(path)}, not {sha256}: fetch it again')
+        try:
+            actual = file_sha256(path) if sha256 else None
+        except OSError as error:
+            raise unreadable(location, error) from error
+        if actual != sha256:
+            raise UserError(f'checkpoint {location} has the SHA-256 {actual}, not {sha256}: fetch it again')
         yield path
 
 
