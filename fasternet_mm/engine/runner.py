@@ -47,10 +47,18 @@ class StrictRunner(Runner):
         return checkpoint
 
     def load_or_resume(self) -> None:
-        if self.rank == 0 or self._resume:
+        if self._has_loaded:
+            return
+        reads = self.rank == 0 or self._resume
+        if reads:
             super().load_or_resume()
-        for value in _bare(self.model).state_dict().values():
+        state = _bare(self.model).state_dict()
+        for value in state.values():
             broadcast(value)
+        if self._load_from and not reads:
+            # Hooks take from rank 0's weights what they take from a checkpoint there, such as EMAHook its averages.
+            self.call_hook('after_load_checkpoint', checkpoint=dict(meta={}, state_dict=state))
+            self._has_loaded = True
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:

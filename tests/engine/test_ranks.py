@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -37,11 +38,19 @@ def begin(rank, folder, init_cfg, load_from):
     model = Detector(init_cfg)
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     runner = StrictRunner(
-        model, '.', load_from=load_from, launcher='pytorch', cfg=Config(dict(model_wrapper_cfg=wrapper))
+        model,
+        '.',
+        load_from=load_from,
+        custom_hooks=[dict(type='EMAHook')],
+        launcher='pytorch',
+        cfg=Config(dict(model_wrapper_cfg=wrapper)),
     )
+    (averaging,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    averaging.before_run(runner)
     runner._init_model_weights()
     runner.load_or_resume()
     torch.save(model.state_dict(), folder / f'{rank}.pth')
+    torch.save(averaging.ema_model.module.state_dict(), folder / f'averages {rank}.pth')
 
 
 def first_weights(*arguments):
@@ -76,10 +85,11 @@ def test_a_pretrained_backbone_needs_to_be_on_the_machine_of_rank_0_alone(tmp_pa
 def test_weights_of_a_whole_model_need_to_be_on_the_machine_of_rank_0_alone(tmp_path):
     (tmp_path / 'machine 0').mkdir()
     saved = Detector().state_dict()
-    torch.save(saved, tmp_path / 'machine 0/whole.pth')
+    torch.save(dict(state_dict=saved), tmp_path / 'machine 0/whole.pth')
     first, second = first_weights(tmp_path, dict(type='Pretrained', checkpoint='nowhere.pth'), 'whole.pth')
     assert_equal(first, second)
     assert_equal(second, saved)
+    assert_equal(torch.load(tmp_path / 'averages 1.pth', weights_only=True), saved)
 
 
 @pytest.mark.parametrize(('configured', 'cpus', 'workers'), [(8, 4, 4), (2, 4, 2), (2, 1, 1), (0, 4, 0)])
