@@ -75,6 +75,7 @@ def test_random_weights_are_those_of_rank_0(tmp_path):
 
 def test_a_pretrained_backbone_needs_to_be_on_the_machine_of_rank_0_alone(tmp_path):
     (tmp_path / 'machine 0').mkdir()
+    torch.manual_seed(7)  # unlike what the processes begin with
     saved = FasterNetClassifier(TINY).state_dict()
     torch.save(saved, tmp_path / 'machine 0/net.pth')
     first, second = first_weights(tmp_path, dict(type='Pretrained', checkpoint='net.pth'), None)
@@ -84,6 +85,7 @@ def test_a_pretrained_backbone_needs_to_be_on_the_machine_of_rank_0_alone(tmp_pa
 
 def test_weights_of_a_whole_model_need_to_be_on_the_machine_of_rank_0_alone(tmp_path):
     (tmp_path / 'machine 0').mkdir()
+    torch.manual_seed(7)  # unlike what the processes begin with
     saved = Detector().state_dict()
     torch.save(dict(state_dict=saved), tmp_path / 'machine 0/whole.pth')
     first, second = first_weights(tmp_path, dict(type='Pretrained', checkpoint='nowhere.pth'), 'whole.pth')
