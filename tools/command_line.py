@@ -133,6 +133,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     # A box that reaches over the picture's edge is nothing to warn of.
     warnings.filterwarnings('ignore', message=r'Warning: The (bbox|polygon) is out of bounds')
     try:
+        _limit_threads()
         main(args)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -140,6 +141,12 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
         if args.debug or not _is_users(error):
             raise
         arguments.exit(EXIT_USER_ERROR, f'{arguments.prog}: error: {error}\n')
+
+
+def _limit_threads() -> None:
+    from fasternet_mm.cpus import limit_threads
+
+    limit_threads()
 
 
 def _is_users(error: Exception) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,12 +10,9 @@ from typing import Any
 
 import torch
 
+from ..cpus import usable_cpus
+
 PACKAGES = ('torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'nncf', 'mmdet', 'mmcv-lite', 'mmcv')
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def has_bfloat16(device: str) -> bool:
@@ -44,7 +40,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     return dict(
         device=torch.cuda.get_device_name() if device == 'cuda' else 'CPU',
         processor=_processor(),
-        cores=cores(),
+        cores=usable_cpus(),
         threads=torch.get_num_threads(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         bfloat16=has_bfloat16(device),

@@ -113,17 +113,17 @@ def _check_key(cfg: Config, key: str) -> None:
 
 def _accepted_arguments(node: Any, path: Sequence[str], cfg: Config) -> set[str]:
     if not path:
-        return _arguments(Runner)
+        return constructor_arguments(Runner)
     if list(path) == ['load_options']:
         return set(inspect.signature(fit_weights).parameters) - {'model', 'checkpoint', 'source'}
     if not hasattr(node, 'get'):
         return set()
     accepted = OPTIMIZER_OPTIONS if path[-1] == 'optim_wrapper' else set()
     if path[-1].endswith('_dataloader'):
-        return accepted | _arguments(DataLoader)
+        return accepted | constructor_arguments(DataLoader)
     kind = node.get('type')
     built = kind if isinstance(kind, type) else _find_class(kind, cfg.get('default_scope'))
-    return accepted | (_arguments(built) if built else set())
+    return accepted | (constructor_arguments(built) if built else set())
 
 
 def _find_class(kind: str | None, scope: str | None) -> type | None:
@@ -137,7 +137,7 @@ def _find_class(kind: str | None, scope: str | None) -> type | None:
     return None
 
 
-def _arguments(cls: type) -> set[str]:
+def constructor_arguments(cls: type) -> set[str]:
     """Names that the constructor takes; where it hands ``**kwargs`` on, its base class's too."""
     names: set[str] = set()
     for base in cls.__mro__:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import broadcast, get_rank
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import revert_sync_batchnorm
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
+from ..cpus import cpus_per_process
 from ..data.checks import check_data, classes_of
 from ..errors import UserError
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
-from ..weights.pretrained import has_fasternet, use_safe_loading
+from ..weights.pretrained import StrictPretrainedInit, has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
-from .processes import start_processes
+from .initialization import initializers, leave_out_pretrained
+from .processes import from_rank_0, start_processes
 from .storage import check_writable, register_atomic_backend
 from .training_step import check_training_step
 
@@ -30,8 +36,9 @@ RESTART = 'a training on other classes starts with --load-from CHECKPOINT instea
 
 
 class StrictRunner(Runner):
-    """MMEngine's runner, except that a checkpoint must fit the model: see `load_weights`.
+    """MMEngine's runner, except that a checkpoint must fit the model (see `load_weights`), and rank 0's is everyone's.
 
+    Weights to start from need to be on rank 0's machine alone; to resume, each process reads the checkpoint.
     ``load_options`` in the config are options of `fit_weights` for ``load_from``; resuming has none. ``compile``, True
     or options of ``torch.compile``, is for the backbone.
     """
@@ -40,7 +47,8 @@ class StrictRunner(Runner):
     """Of which split the classes are compared with a checkpoint's."""
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
-        checkpoint = read_checkpoint(filename, map_location)
+        # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
+        checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         fit = fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg))
         fit.load()
@@ -48,6 +56,27 @@ class StrictRunner(Runner):
             check_classes(checkpoint, filename, classes_of(self.cfg, self.split), advice=None)
         self._has_loaded = True
         return checkpoint
+
+    def load_or_resume(self) -> None:
+        if self._has_loaded:
+            return
+        reads = self.rank == 0 or self._resume
+        if reads:
+            super().load_or_resume()
+        state = _bare(self.model).state_dict()
+        for value in state.values():
+            broadcast(value)
+        if self._load_from and not reads:
+            # Hooks take from rank 0's weights what they take from a checkpoint there, such as EMAHook its averages.
+            self.call_hook('after_load_checkpoint', checkpoint=dict(meta={}, state_dict=state))
+            self._has_loaded = True
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
+        # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
+        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
+            dataloader = {**dataloader, 'num_workers': min(dataloader['num_workers'], cpus_per_process())}
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if not torch.cuda.is_available():  # nor is SyncBN, not even between processes
@@ -63,9 +92,8 @@ class StrictRunner(Runner):
             _bare(self.model).backbone.compile(**_compile_options(self.cfg))
 
     def _init_model_weights(self) -> None:
-        if self._load_from:  # pretrained parts would be fetched and read, only to be overwritten
-            for module, _ in _pretrained_parts(_bare(self.model)):
-                module.init_cfg = None
+        if self._load_from or self.rank > 0:  # pretrained parts would be fetched and read, only to be overwritten
+            leave_out_pretrained(_bare(self.model))
         super()._init_model_weights()
 
 
@@ -92,7 +120,9 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         UserError: the augmentation, data, model, checkpoints or work directory cannot be used.
     """
     start_processes(cfg)
-    check_run(cfg, splits, augmented)
+    from_rank_0(partial(check_run, cfg, splits, augmented))  # whose error ends all
+    if get_rank() > 0:
+        check_run(cfg, splits, augmented)
     check_writable(cfg.work_dir)
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
@@ -131,13 +161,16 @@ def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> No
 
 
 def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
-    """Build the model, and match what would be loaded into it.
+    """Build the model, and match what this process would load into it.
 
     Raises:
-        UserError: the model cannot be built or learn from the run's steps, or a checkpoint cannot be had, read or
-            fitted.
+        UserError: the model cannot be built, initialised or learn from the run's steps, or a checkpoint cannot be
+            had, read or fitted.
     """
     model = build_model(cfg)
+    beginnings = list(initializers(model))
+    if get_rank() > 0 and not cfg.get('resume'):
+        return
     source = cfg.get('load_from')
     if source:
         checkpoint = read_checkpoint(source, mmap=True)
@@ -148,25 +181,17 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
         elif 'train' not in splits and not _load_options(cfg).get('allow_mismatch'):
             check_classes(checkpoint, source, classes_of(cfg, 'test'))
     elif 'train' in splits:
-        for module, init_cfg in _pretrained_parts(model):
-            _check_pretrained(module, **init_cfg)
+        for module, initializer in beginnings:
+            if isinstance(initializer, PretrainedInit):
+                _check_pretrained(module, initializer)
     if 'train' in splits:
         check_training_step(cfg, model)
 
 
-def _check_pretrained(module: nn.Module, checkpoint: str, type: Any, map_location: Any = None, **options: Any) -> None:
-    if has_fasternet(module):
-        fit_weights(module, read_checkpoint(checkpoint, mmap=True), checkpoint, **options)
-    else:
-        read_checkpoint(checkpoint, mmap=True)
-
-
-def _pretrained_parts(model: nn.Module) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
-    for module in model.modules():
-        configs = getattr(module, 'init_cfg', None) or []
-        for init_cfg in [configs] if isinstance(configs, dict) else configs:
-            if init_cfg.get('type') == 'Pretrained':
-                yield module, init_cfg
+def _check_pretrained(module: nn.Module, initializer: PretrainedInit) -> None:
+    checkpoint = read_checkpoint(initializer.checkpoint, mmap=True)
+    if isinstance(initializer, StrictPretrainedInit) and has_fasternet(module):
+        fit_weights(module, checkpoint, initializer.checkpoint, **initializer.options)
 
 
 def _load_options(cfg: Config) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from hotcoco.metrics import pixel_confusion
 from PIL import Image
 from tqdm import tqdm
 
+from ..cpus import usable_cpus
 from ..data.picture_files import names_below
 from ..errors import UserError
 
@@ -202,7 +202,7 @@ def compare(maps: LabelMaps) -> LabelErrors:
         return pixel_confusion(true, predicted, count, ignore_index=count).astype(np.int64)
 
     matrix, missed, wrong = np.zeros((count, count), np.int64), [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         found = pool.map(one, zip(maps.predictions, maps.truths))
         for part in tqdm(found, 'comparing label maps', len(maps.truths), leave=False, disable=None):
             matrix += part

@@ -91,7 +91,9 @@ def _open_onnx(path: str) -> Engine:
     wanted = ('CUDAExecutionProvider', 'CPUExecutionProvider')
     providers = [provider for provider in wanted if provider in runtime.get_available_providers()]
     try:
-        session = runtime.InferenceSession(path, providers=providers)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = runtime.InferenceSession(path, options, providers=providers)
     except Exception as error:
         raise _damaged(path) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
@@ -109,7 +111,8 @@ def _open_openvino(path: str, precision: str) -> Engine:
         shape[0] = 1  # known, it makes the plan faster
         model.reshape(shape)
         hint = {'float32': 'f32', 'bfloat16': 'bf16'}[precision]
-        compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': hint})
+        settings = dict(INFERENCE_PRECISION_HINT=hint, INFERENCE_NUM_THREADS=torch.get_num_threads())
+        compiled = core.compile_model(model, 'CPU', settings)
     except Exception as error:
         raise _damaged(path) from error
     text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None

@@ -63,7 +63,8 @@ def use_safe_loading() -> None:
 
 
 def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
-    checkpoint = read_checkpoint(filename, map_location)
+    """Onto the CPU, wherever MMEngine wants it: it copies from there, and a GPU need not hold everything twice."""
+    checkpoint = read_checkpoint(filename)
     if not filename.startswith('mmcls://'):
         return checkpoint
     # MMEngine's own loader of these classifiers keeps the backbone alone, under its bare names.

@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import (
 from ..errors import UserError
 from .catalog import CATALOG
 from .download import cache_path, download, file_sha256
-from .reading import check_file, read_file
+from .reading import check_file, read_file, unreadable
 
 MODEL_ZOOS = {
     'torchvision': get_torchvision_models,
@@ -33,12 +33,11 @@ MODEL_ZOOS = {
 """MMEngine's own names for published checkpoints of other networks, each with its table of URLs."""
 
 
-def read_checkpoint(source: str, map_location: Any = 'cpu', mmap: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint, from wherever it is; nothing in it is executed.
+def read_checkpoint(source: str, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint, from wherever it is, its tensors on the CPU; nothing in it is executed.
 
     Args:
         source: see `local_file`.
-        map_location: as for `torch.load`. Default: 'cpu'.
         mmap: let the tensors stand in the file until they are used: for weights that are copied at once, not for
             tensors to keep, since the file may change. Default: False.
 
@@ -46,7 +45,7 @@ def read_checkpoint(source: str, map_location: Any = 'cpu', mmap: bool = False) 
         UserError: the source cannot be had, is broken, or holds objects of types that a checkpoint does not need.
     """
     with local_file(source) as path:
-        return read_file(path, source, map_location, mmap)
+        return read_file(path, source, mmap)
 
 
 @contextmanager
@@ -76,8 +75,12 @@ def local_file(source: str) -> Iterator[Path]:
         return
     with ExitStack() as stack:
         path = _backend_path(location, stack) if separator else _local_path(location)
-        if sha256 and file_sha256(path) != sha256:
-            raise UserError(f'checkpoint {location} has the SHA-256 {file_sha256(path)}, not {sha256}: fetch it again')
+        try:
+            actual = file_sha256(path) if sha256 else None
+        except OSError as error:
+            raise unreadable(location, error) from error
+        if actual != sha256:
+            raise UserError(f'checkpoint {location} has the SHA-256 {actual}, not {sha256}: fetch it again')
         yield path
 
 

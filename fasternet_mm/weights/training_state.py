@@ -40,7 +40,9 @@ class PlainCheckpointHook(Hook):
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for name, packed in scalars.items():
             if isinstance(packed, dict):
-                scalars[name] = HistoryBuffer(packed['values'].numpy(), packed['counts'].numpy(), packed['max_length'])
+                scalars[name] = HistoryBuffer(
+                    *(packed[key].numpy(force=True) for key in ('values', 'counts')), packed['max_length']
+                )
 
 
 def _pack(history: HistoryBuffer) -> dict[str, Any]:

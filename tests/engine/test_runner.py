@@ -86,3 +86,14 @@ def test_a_compiler_that_does_not_work_is_named_with_what_it_needs(monkeypatch):
     monkeypatch.setattr(torch, 'compile', without_compiler)
     with pytest.raises(UserError, match=r'does not work here \(No working C\+\+ compiler found in g\+\+\): it needs'):
         check_compiler({})
+
+
+def test_a_checkpoint_is_read_on_the_cpu_whatever_device_mmengine_asks_for(tmp_path):
+    saved = FasterNet(dict(embed_dim=16, depths=(1, 1, 1, 1)))
+    torch.save(dict(state_dict=saved.state_dict(), optimizer=torch.ones(2)), tmp_path / 'net.pth')
+    runner = StrictRunner.__new__(StrictRunner)
+    runner.cfg, runner._hooks = Config(dict(resume=True)), []
+    runner.model = FasterNet(dict(embed_dim=16, depths=(1, 1, 1, 1)))
+    checkpoint = runner.load_checkpoint(str(tmp_path / 'net.pth'), map_location='meta')
+    assert checkpoint['optimizer'].device.type == 'cpu'
+    assert torch.equal(runner.model.patch_embed.proj.weight, saved.patch_embed.proj.weight)

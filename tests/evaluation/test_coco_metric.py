@@ -289,3 +289,17 @@ def test_figures_do_not_depend_on_the_size_of_image_ids(first, with_ann_file, wr
     ours = CocoMetric(ann_file=ann_file, metric=['bbox', 'segm', 'proposal'])
     assert figures(ours, classes, samples) == theirs
     assert theirs['coco/bbox_mAP'] > 0.1
+
+
+def test_detections_in_half_precision_count_as_their_numbers():
+    truth = dict(bbox=[2, 4, 10, 12], bbox_label=0)
+    for dtype in (torch.float16, torch.bfloat16):
+        found = dict(
+            bboxes=torch.tensor([[2, 4, 10, 12]], dtype=dtype),
+            scores=torch.tensor([0.5], dtype=dtype),
+            labels=torch.tensor([0]),
+        )
+        metric = CocoMetric()
+        metric.dataset_meta = dict(classes=('cat',))
+        metric.process({}, [dict(img_id=1, ori_shape=(20, 20), instances=[truth], pred_instances=found)])
+        assert metric.evaluate(size=1)['coco/bbox_mAP'] == 1

@@ -1,21 +1,19 @@
+import errno
 import io
+import json
 import os
 import pickle
+import tarfile
 import zipfile
 
 import pytest
 import torch
 from malicious import Payload, evil_pickles
 from mmengine.logging import HistoryBuffer, MessageHub
-from packaging.version import Version
 from safetensors.torch import save, save_file
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.weights.reading import check_file, read_file
-
-needs_stand_ins = pytest.mark.skipif(
-    Version(torch.__version__) < Version('2.6'), reason='PyTorch takes stand-ins for types by name from 2.6 on'
-)
 
 
 def read(path, **kwargs):
@@ -46,7 +44,6 @@ def test_config_text_is_left_out_since_mmengine_would_execute_it_on_resume(tmp_p
     assert read(tmp_path / 'net.pth')['meta'] == dict(epoch=3)
 
 
-@needs_stand_ins
 def test_mmengines_training_history_loads(tmp_path):
     hub = MessageHub.get_instance('history')
     hub.update_scalar('train/loss', torch.tensor(1.5))
@@ -56,7 +53,6 @@ def test_mmengines_training_history_loads(tmp_path):
     assert scalars['train/loss'].current() == 1.5
 
 
-@needs_stand_ins
 def test_getattr_is_allowed_for_a_historys_own_statistics_alone(tmp_path):
     class Reach:
         def __reduce__(self):
@@ -150,3 +146,60 @@ def test_a_scripted_model_is_refused(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / 'net.pt'))
     with pytest.raises(UserError, match=r'net.pt is refused: it is a TorchScript program'):
         read(tmp_path / 'net.pt')
+
+
+def safetensors_of(length):
+    """A whole file whose header has that many bytes."""
+    header = json.dumps(dict(weight=dict(dtype='F32', shape=[2], data_offsets=[0, 8])), separators=(',', ':'))
+    return length.to_bytes(8, 'little') + header.encode().ljust(length) + bytes(8)
+
+
+@pytest.mark.parametrize('spelt', [b'<', b' <', b'\t<', b'\n <'])
+def test_a_safetensors_file_is_no_web_page_whatever_its_length_spells(tmp_path, spelt):
+    content = safetensors_of(int.from_bytes(spelt, 'little') | (1 << 8 if spelt == b'<' else 0))
+    if spelt != b'<':
+        assert content.startswith(spelt)
+    (tmp_path / 'net').write_bytes(content)
+    assert torch.equal(read(tmp_path / 'net')['weight'], torch.zeros(2))
+    (tmp_path / 'net').write_bytes(content[:-1])
+    with pytest.raises(UserError, match='net is cut short or damaged'):
+        read(tmp_path / 'net')
+
+
+@pytest.mark.parametrize('name', ['sys_info', b'\x80ys_info'.decode('latin1')])
+def test_a_tar_archive_of_the_first_pytorch_is_named(tmp_path, name):
+    with tarfile.open(tmp_path / 'net.pth', 'w', encoding='latin1') as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(
+        UserError, match=r'net.pth is a tar archive, of the first versions of PyTorch.* save its tensors'
+    ):
+        read(tmp_path / 'net.pth')
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        (MemoryError(), 'net.pth does not fit into the memory that is free'),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), r'net.pth cannot be read \(Input/output error\)'),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), r'net.pth cannot be read \(Cannot allocate memory\)'),
+    ],
+)
+def test_what_the_machine_lacks_is_not_the_files_fault(tmp_path, monkeypatch, error, message):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr('fasternet_mm.weights.reading.read_archive', fail)
+    with pytest.raises(UserError, match=message) as raised:
+        read(good(tmp_path / 'net.pth'))
+    assert 'broken' not in str(raised.value)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    path = good(tmp_path / 'net.pth')
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr('builtins.open', refuse)
+    with pytest.raises(UserError, match=r'net.pth cannot be read \(Permission denied\): give a file that you may read'):
+        read(path)

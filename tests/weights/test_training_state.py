@@ -27,6 +27,15 @@ def test_our_training_state_is_plain_and_comes_back(tmp_path):
     assert counts.tolist() == [2, 2]
 
 
+def test_histories_come_back_from_tensors_that_numpy_cannot_read_where_they_are():
+    values, counts = torch.tensor([1.5, 2.5], requires_grad=True), torch.tensor([2, 2])
+    checkpoint = dict(message_hub=dict(log_scalars={'train/loss': dict(values=values, counts=counts, max_length=9)}))
+    PlainCheckpointHook().after_load_checkpoint(None, checkpoint)
+    history = checkpoint['message_hub']['log_scalars']['train/loss']
+    assert history.data[0].tolist() == [1.5, 2.5]
+    assert history.max_length == 9
+
+
 COMPLETE = dict(meta=dict(epoch=1, iter=2), optimizer={}, message_hub={}, state_dict={})
 
 

@@ -1,0 +1,67 @@
+"""How many CPUs this process may use, which on a shared machine is less than it has."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import torch
+
+
+def usable_cpus(root: Path = Path('/')) -> int:
+    """CPUs that this process may use: those it is bound to, within the time that a container or a service is granted.
+
+    A grant of one and a half CPUs counts as two, as in ``nproc``. (Of joblib's and loky's ``cpu_count`` neither sees
+    the grant of a control group other than the outermost.)
+
+    Args:
+        root: where Linux's ``proc`` and ``sys`` are.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, math.ceil(min([bound, *_granted(root)])))
+
+
+def cpus_per_process() -> int:
+    """This process's share of `usable_cpus`, where torchrun started several on this machine; at least 1."""
+    return max(1, usable_cpus() // int(os.environ.get('LOCAL_WORLD_SIZE') or 1))
+
+
+def limit_threads() -> None:
+    """Let PyTorch and OpenCV compute in no more threads than this process has CPUs.
+
+    PyTorch's are left alone where the user has said how many. (hotcoco counts the CPUs as `usable_cpus` does.)
+    """
+    cpus = cpus_per_process()
+    cv2.setNumThreads(min(cv2.getNumThreads(), cpus))
+    if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():
+        torch.set_num_threads(min(torch.get_num_threads(), cpus))
+
+
+def _granted(root: Path) -> Iterator[float]:
+    """CPUs' worth of time that Linux grants to each control group around this process, of both generations."""
+    groups = root / 'proc/self/cgroup'
+    for line in groups.read_text().splitlines() if groups.is_file() else []:
+        _, controllers, path = line.split(':', 2)
+        if controllers and 'cpu' not in controllers.split(','):
+            continue
+        for mount in ('', 'unified') if not controllers else ('cpu', controllers):
+            # In a container the path may be the host's, and the outermost folder is the container's own.
+            parts = Path(path).parts[1:]
+            for depth in range(len(parts) + 1):
+                yield from _grant(root.joinpath('sys/fs/cgroup', mount, *parts[:depth]))
+
+
+def _grant(group: Path) -> Iterator[float]:
+    """Quota over period, in microseconds; there is no quota where it is 'max' or -1."""
+    try:
+        if (group / 'cpu.max').is_file():
+            quota, period = (group / 'cpu.max').read_text().split()
+        else:
+            quota, period = ((group / f'cpu.cfs_{part}_us').read_text() for part in ('quota', 'period'))
+        if quota != 'max' and int(quota) > 0:
+            yield int(quota) / int(period)
+    except (OSError, ValueError):
+        return
