@@ -162,8 +162,8 @@ def test_the_picture_is_the_filename_where_none_has_the_xml_files_name(tmp_path)
     ('yaml', 'message'),
     [
         ('train: images/train\nnames: [yes, no, x]', 'quotes around names such as yes'),
-        ('train: images/train\nnames: [a, a, b]', 'a name twice'),
-        ('train: images/train\nnames: {0: a, 2: b}', 'a number from 0 for each'),
+        ('train: images/train\nnames: [a, a, b]', 'a name or number twice'),
+        ('train: images/train\nnames: {0: a, b: c}', 'a number for each'),
         ('train: images/nowhere\nnames: [a]', 'has train: images/nowhere, which is not in'),
         ('train: ../../nowhere\nnames: [a]', 'has train: ../../nowhere, which is not in'),
         ('train: /etc\nnames: [a]', 'has train: /etc, which is not in'),
@@ -328,7 +328,7 @@ def test_two_layouts_in_one_folder_are_refused(tmp_path):
     [
         ('labels/p00000.txt', '0 0.5 0.5 0.1 0.1', 'look like YOLO labels, so write a data.yaml with "train:'),
         ('all.json', '{"pictures": []}', 'all.json is JSON, to which COCO is nearest'),
-        ('all.json', '{"images": [', 'all.json is not JSON'),
+        ('all.json', '{"images": [', 'all.json: is not JSON'),
         ('all.xml', '<annotations/>', 'all.xml is XML, to which Pascal VOC is nearest'),
         ('all.csv', 'a,b', 'export the annotations from your labelling tool as COCO'),
     ],
