@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,19 +41,18 @@ def mark_output(folder: str | os.PathLike) -> None:
         Path(folder, MARKER).touch()
 
 
-def is_output(folder: str | os.PathLike) -> bool:
-    """Whether our tools wrote a folder: by `mark_output`, or else by files that nothing else writes.
+def is_output(folder: str | os.PathLike, names: Collection[str]) -> bool:
+    """Whether our tools wrote a folder that has ``names`` in it: by `mark_output`, or by what nothing else writes.
 
-    These are a config beside checkpoints or drawn samples, MMEngine's logs, and the detections in ``predictions``.
+    That is a config beside checkpoints or drawn samples, MMEngine's logs, and the detections in ``predictions``.
     """
-    folder = Path(folder)
-    files = set(os.listdir(folder))
-    if MARKER in files or (folder.name == 'predictions' and 'results.json' in files):
+    name = os.path.basename(folder)
+    if MARKER in names or (name == 'predictions' and 'results.json' in names):
         return True
-    if any(file.endswith('.py') for file in files):
-        has_checkpoint = any(re.fullmatch(r'last_checkpoint|(epoch|iter)_\d+\.pth', file) for file in files)
-        return has_checkpoint or {'config.py', 'samples.png'} <= files
-    return 'vis_data' in files and re.fullmatch(r'\d{8}_\d{6}', folder.name) is not None
+    if any(file.endswith('.py') for file in names):
+        has_checkpoint = any(re.fullmatch(r'last_checkpoint|(epoch|iter)_\d+\.pth', file) for file in names)
+        return has_checkpoint or {'config.py', 'samples.png'} <= set(names)
+    return 'vis_data' in names and re.fullmatch(r'\d{8}_\d{6}', name) is not None
 
 
 def check_writable(folder: str) -> None:

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
 
-from ..engine.storage import write_atomically
+from ..engine.storage import mark_output, write_atomically
 from ..errors import UserError
 from ..registry import HOOKS
 from .pictures import read_picture
@@ -158,6 +158,9 @@ class DrawPredictionsHook(Hook):
         self.score_thr = score_thr
         self.sheet = sheet
         self.drawings: list[Path] = []
+
+    def before_test(self, runner: Runner) -> None:
+        mark_output(self.out_dir)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         for sample in outputs:

@@ -173,11 +173,11 @@ class DataFolder:
 
     def no_image_of(self, source: str, names: Sequence[str]) -> UserError:
         """What to say where none of the images is there that an annotation file, or several, name."""
-        first = ', '.join(map(str, names[:3])) + (', …' if len(names) > 3 else '')
+        first = f' ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})' if names else ''
         nearest = nearest_name(names[0], self.pictures) if names else None
         there = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
         return UserError(
-            f'{self.shown(source)} names {len(names)} images ({first}), none of which is in {self.root}{there}: '
+            f'{self.shown(source)} names {len(names)} images{first}, none of which is in {self.root}{there}: '
             'put the images there, in any folder, under these names'
         )
 
@@ -273,7 +273,7 @@ def _walk(root: Path) -> Iterable[str]:
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         place = os.path.realpath(folder)
-        if place in seen or (folder != str(root) and is_output(folder)):
+        if place in seen or (folder != str(root) and is_output(folder, folders + files)):
             folders.clear()
             continue
         seen.add(place)

@@ -10,7 +10,7 @@ _SPLIT = re.compile(
 )
 LABEL_WORD = re.compile(
     'label(l?ed|maps?|ids|trainids|edapproved)?s?|masks?|(train|val|test)?annot|ann(otation)?s?|gt(fine)?|groundtruth|'
-    'seg(mentations?|mentationclass)?|l|jsons?|xmls?'
+    'seg(mentations?|mentationclass)?|stuffthingmaps|l|jsons?|xmls?'
 )
 """A word in the name of a folder of annotations or label maps, or the end of the name of a label map."""
 
@@ -18,7 +18,7 @@ IMAGE_WORD = re.compile('(jpe?g|png)?(image|img|picture|photo|frame)s?|leftimg8b
 """A word in the name of a folder of images."""
 
 DRAWING_WORD = re.compile(
-    'segmentationobject|instances?|instanceids|panoptic|stuffthingmaps|visuali[sz]ations?|viz|overlays?|drawings?|'
+    'segmentationobject|instances?|instanceids|panoptic|visuali[sz]ations?|viz|overlays?|drawings?|'
     'drawn|predictions?|preds?|thumb(nail)?s?|previews?|heatmaps?'
 )
 """A word in the name of a folder, or the end of the name of a file, that was made from images or label maps."""
@@ -30,7 +30,7 @@ def split_of(path: str) -> str | None:
     """'train', 'val' or 'test' where a part of a path, the last that does, says one of them in any usual way."""
     for part in reversed(path.split('/')):
         # "DevKit" is not for validation.
-        words = set(re.findall('[a-z]+', part.lower())) | set(_capitalized(part)) - {'dev'}
+        words = set(re.findall('[a-z]+', part.lower())) | set(_capitalized(part, 3)) - {'dev'}
         splits = {match.lastgroup for match in map(_SPLIT.fullmatch, words) if match}
         if len(splits) == 1:
             return splits.pop()
@@ -46,11 +46,16 @@ def split_named(name: str) -> str | None:
 def folder_kind(folder: str) -> str | None:
     """'image', 'label' (label maps, annotations) or 'drawing', as the last part of a path that says it does."""
     for part in reversed(folder.split('/')):
-        words = {*re.findall('[a-z0-9]+', part.lower()), *re.findall('[a-z]{3,}', part.lower()), *_capitalized(part)}
+        words = {*re.findall('[a-z0-9]+', part.lower()), *re.findall('[a-z]{3,}', part.lower()), *_capitalized(part, 4)}
         for kind, word in _KINDS.items():
             if any(map(word.fullmatch, words)):
                 return kind
     return None
+
+
+def parts_below(folder: str) -> list[str]:
+    """The parts of a folder's path that say no kind: of images/train and labels/train both are ['train']."""
+    return [part for part in folder.split('/') if part and folder_kind(part) is None]
 
 
 def file_kind(stem: str) -> str | None:
@@ -61,7 +66,7 @@ def file_kind(stem: str) -> str | None:
     )
 
 
-def _capitalized(name: str) -> list[str]:
-    """The words of JPEGImages and leftImg8bit, in lower case; not single letters."""
+def _capitalized(name: str, letters: int) -> list[str]:
+    """The words of JPEGImages and testData, in lower case; those of so many letters at least."""
     words = re.findall('[A-Z]+(?![a-z])|[A-Z]?[a-z]+', name)
-    return [word.lower() for word in words if len(word) > 2]
+    return [word.lower() for word in words if len(word) >= letters]

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from ..data.picture_files import SUFFIXES
+from ..errors import UserError
 from .content import Kind, Problem
 from .folder import DataFolder, stem
 from .folder_words import split_named, split_of
@@ -35,6 +36,9 @@ def split_by_lists(
         images: that may be named.
         used: those of them of which the user is told where no list names them.
         problems: to add to.
+
+    Raises:
+        UserError: there are lists, but they name no image that is there.
     """
     lists = _lists(folder, kinds)
     index = FileIndex(images, stem)
@@ -47,6 +51,12 @@ def split_by_lists(
         others = {image for split in ('val', 'test') for image in splits.get(split, ())}
         whole = splits.pop('trainval')
         splits.setdefault('train', [image for image in whole if image not in others])
+    if lists and not listed:
+        files = ', '.join(file for files in lists.values() for file in files)
+        raise UserError(
+            f'{folder.root} has lists of images ({files}), but none names one that is there: mend the lists, or leave '
+            'them out'
+        )
     unlisted = sorted(set(used) - listed)
     if lists and unlisted:
         place = posixpath.dirname(next(iter(lists.values()))[0])
@@ -103,7 +113,7 @@ def _listed(folder: DataFolder, index: FileIndex, file: str, problems: list[Prob
     images = [image or again[line] for line, image in zip(lines, images)]
     for line, image in zip(lines, images):
         if image is None:
-            what = f'names {line}, of which there are no annotations that can be read'
+            what = f'names {line}, of which there is no image'
             problems.append(Problem(folder.shown(file), what, Kind.MISSING_PICTURE))
     return [image for image in images if image]
 

@@ -93,7 +93,10 @@ def _instance_readers(folder: DataFolder, problems: list[Problem]) -> dict[str, 
         'Pascal VOC': is_pascal_voc(folder) and (lambda: read_pascal_voc(folder, problems)),
         'YOLO': yolo and (lambda: read_yolo(folder, yolo, problems)),
     }
-    return {layout: reader for layout, reader in readers.items() if reader}
+    there = {layout: reader for layout, reader in readers.items() if reader}
+    if there or not (yolo := yolo_files(folder, with_splits=False)):
+        return there
+    return {'YOLO': lambda: read_yolo(folder, yolo, problems)}
 
 
 def _json_files(folder: DataFolder, problems: list[Problem]) -> _JsonFiles:

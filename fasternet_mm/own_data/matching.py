@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from urllib.parse import unquote
 
 from ..errors import UserError
-from .folder_words import folder_kind, split_of
+from .folder_words import folder_kind, parts_below, split_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class FileIndex:
 
         Of several with an equally long end that in a folder of no other split comes first, then that with the hint's
         name, of the same split, beside the source, in a folder of images, in the folder with most of those that are
-        wanted, and nearest to the source. Folders of label maps and drawings come last: where some of what is wanted
-        is elsewhere, they are left out.
+        wanted, and in folders of the names of the source's. Folders of label maps and drawings come last: where some of
+        what is wanted is elsewhere, they are left out.
 
         Args:
             wanted: all that an annotation file, or a folder of them, names.
@@ -114,14 +114,15 @@ class FileIndex:
                 unlikely = unlikely or options
             if unlikely:
                 return unlikely
-        alike = [] if self._stem else self._by_any_case.get(posixpath.basename(plain_path(wanted.name)).lower(), [])
-        return [self._candidate(alike[0], 1)] if len(alike) == 1 else []
+        *folders, name = self._parts(wanted.name)
+        alike = [] if self._stem else self._by_any_case.get(name.lower(), [])
+        return [
+            self._candidate(file, 1) for file in alike if len(alike) == 1 and not self._is_other_folder(folders, file)
+        ]
 
     def _parts(self, path: str) -> tuple[str, ...]:
-        *folders, name = plain_path(path).split('/')
-        if self._stem:
-            folders = [folder for folder in folders if folder_kind(folder) is None]
-        return (*folders, name)
+        folders, name = posixpath.split(plain_path(path))
+        return (*(parts_below(folders) if self._stem else filter(None, folders.split('/'))), name)
 
     def _candidate(self, file: str, length: int) -> _Candidate:
         if self._stem:
@@ -148,14 +149,14 @@ def _best(wanted: Wanted, options: Sequence[_Candidate], counts: Counter[str]) -
             folder == home,
             folder_kind(folder) == 'image',
             counts[option.place],
-            len(posixpath.commonpath(['./' + folder, './' + home])),
+            len({*parts_below(folder)} & {*parts_below(home)}),
         )
 
     *_, second, best = sorted(options, key=rank)
     if rank(second) == rank(best):
         files = sorted(option.file for option in (second, best))
         raise UserError(
-            f'{wanted.source} is of {wanted.hint or wanted.name}, which {files[0]} and {files[1]} fit equally well: leave '
+            f'{wanted.source} is of the image {wanted.hint or own_name}, which may be {files[0]} or {files[1]}: leave '
             'one, or put the images into a folder called images'
         )
     return best

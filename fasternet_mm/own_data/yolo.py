@@ -9,6 +9,7 @@ import os
 import posixpath
 import reprlib
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 from ..errors import UserError
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, named_splits, stem
-from .folder_words import split_named, split_of
+from .folder_words import folder_kind, parts_below, split_named, split_of
 from .matching import is_likely, plain_path
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
 
@@ -25,8 +26,8 @@ NAMES = ('data', 'dataset')
 """Names of files that are read though they name no split."""
 
 
-def yolo_files(folder: DataFolder) -> dict[str, dict[str, Any]]:
-    """The content of each file like a ``data.yaml``; where none names a split, of those that have names alone."""
+def yolo_files(folder: DataFolder, with_splits: bool = True) -> dict[str, dict[str, Any]]:
+    """The content of each file like a ``data.yaml``, with names and splits, and of Darknet's ``obj.data``."""
     contents = {}
     for file in folder.ending('.yaml', '.yml'):
         try:
@@ -36,12 +37,24 @@ def yolo_files(folder: DataFolder) -> dict[str, dict[str, Any]]:
                 message = ' '.join(str(error).split())
                 raise UserError(f'{folder.shown(file)} is not YAML ({message}): mend it') from error
             continue
-        if isinstance(content, dict) and 'names' in content:
+        if isinstance(content, dict) and 'names' in content and (_split_keys(content) or not with_splits):
             contents[file] = content
-    whole = {file: content for file, content in contents.items() if _split_keys(content)}
-    if whole or not any(label_file(folder, image) for image in folder.pictures):
-        return whole
-    return {file: content for file, content in contents.items() if stem(file) in NAMES}
+    if not with_splits:
+        contents = {file: content for file, content in contents.items() if stem(file) in NAMES}
+        return contents if any(label_files(folder, folder.pictures).values()) else {}
+    return contents | _darknet_files(folder)
+
+
+def _darknet_files(folder: DataFolder) -> dict[str, dict[str, Any]]:
+    """The content of CVAT's ``obj.data``, lines such as ``train = data/train.txt``, with the names in ``obj.names``."""
+    contents = {}
+    for file in folder.ending('.data'):
+        pairs = (line.partition('=') for line in _lines(folder, file, []))
+        content = {key.strip(): value.strip() for key, sign, value in pairs if sign}
+        names = _find(folder, [posixpath.dirname(file) or '.'], content.get('names', ''))
+        if names in folder.all and _split_keys(content):
+            contents[file] = content | dict(names=[name for name in _lines(folder, names, []) if name])
+    return contents
 
 
 def _split_keys(content: dict[str, Any]) -> dict[str, str]:
@@ -76,7 +89,7 @@ def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]], problems: li
     pictures = {split: list(dict.fromkeys(files)) for split, files in pictures.items() if files}
     if not pictures:
         raise UserError(f'{folder.shown(file)} names no folder with pictures in it')
-    labels = {name: label_file(folder, name) for part in pictures.values() for name in part}
+    labels = label_files(folder, [name for part in pictures.values() for name in part])
     if not any(labels.values()):
         raise UserError(
             f'{folder.root} has no labels for any of the pictures that {file} names: looked for '
@@ -116,16 +129,14 @@ def _names(folder: DataFolder, file: str, content: dict[str, Any], problems: lis
 
 def _labelled_pictures(folder: DataFolder, file: str, problems: list[Problem]) -> dict[str, list[str]]:
     """Pictures of a ``data.yaml`` that names none: those in folders in which some have labels."""
-    places = {posixpath.dirname(picture) for picture in folder.pictures if label_file(folder, picture)}
+    places = {posixpath.dirname(picture) for picture, file in label_files(folder, folder.pictures).items() if file}
     splits: dict[str, list[str]] = defaultdict(list)
     for picture in folder.pictures:
         place = posixpath.dirname(picture)
         if place in places and is_likely(place):
             splits[split_of(place) or 'train'].append(picture)
     shown = ', '.join(sorted(place or '.' for place in places))
-    what = (
-        f'has names but no train: the pictures in {shown} are taken, for whose labels they fit; or add "train: FOLDER"'
-    )
+    what = f'has names but no train: the pictures in {shown}, which have labels, are taken; or add "train: FOLDER"'
     problems.append(Problem(folder.shown(file), what, Kind.ASSUMED))
     return splits
 
@@ -144,7 +155,8 @@ def _pictures(folder: DataFolder, file: str, content: dict[str, Any], key: str, 
         if path in folder.all:
             pictures += _listed(folder, path, split_named(key), problems)
         elif path is not None:
-            pictures += [picture for picture in folder.pictures if path == '.' or picture.startswith(f'{path}/')]
+            below = [picture for picture in folder.pictures if path == '.' or picture.startswith(f'{path}/')]
+            pictures += [picture for picture in below if is_likely(posixpath.dirname(picture))] or below
         elif split_named(key) == 'test':  # Roboflow names it whether it wrote one or not
             what = f'its {key}: {entry} is not in {folder.root}'
             problems.append(Problem(folder.shown(file), what, Kind.MISSING_SPLIT))
@@ -222,9 +234,23 @@ def _label_files(picture: str) -> list[str]:
     return [f'{path}.txt' for path in (*swapped, '/'.join(parts))]
 
 
-def label_file(folder: DataFolder, picture: str) -> str | None:
-    """The file with a picture's labels, None where it has none."""
-    return next((file for file in _label_files(picture) if file in folder.all), None)
+def label_files(folder: DataFolder, pictures: Iterable[str]) -> dict[str, str | None]:
+    """The file with each picture's labels: where Ultralytics looks, or the only one below a folder called labels or
+    alike that has the picture's path below images or alike; None where there is none."""
+    by_path = defaultdict(list)
+    for file in folder.ending('.txt'):
+        if folder_kind(posixpath.dirname(file)) == 'label':
+            by_path[_path_below(file)].append(file)
+    labels = {}
+    for picture in pictures:
+        files = [file for file in _label_files(picture) if file in folder.all]
+        others = by_path[_path_below(picture)]
+        labels[picture] = files[0] if files else others[0] if len(others) == 1 else None
+    return labels
+
+
+def _path_below(file: str) -> tuple[str, ...]:
+    return (*parts_below(posixpath.dirname(file)), stem(file))
 
 
 def _objects(

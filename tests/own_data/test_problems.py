@@ -222,7 +222,7 @@ OTHERS = {
         write_voc,
         lambda r: edit_text(r / 'ImageSets/Main/train.txt', 'p00000', 'p0'),
         Kind.MISSING_PICTURE,
-        'train.txt: names p0, of which there are no annotations',
+        'train.txt: names p0, of which there is no image',
     ),
     'voc size': (
         write_voc,
