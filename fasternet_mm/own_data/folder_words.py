@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SPLIT = re.compile(
     '(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))'
@@ -25,7 +26,11 @@ DRAWING_WORD = re.compile(
 
 _KINDS = dict(drawing=DRAWING_WORD, label=LABEL_WORD, image=IMAGE_WORD)
 
+MANY = 1 << 14
+"""Folders whose names are remembered: a data set has fewer of them than files."""
 
+
+@lru_cache(MANY)
 def split_of(path: str) -> str | None:
     """'train', 'val' or 'test' where a part of a path, the last that does, says one of them in any usual way."""
     for part in reversed(path.split('/')):
@@ -43,6 +48,7 @@ def split_named(name: str) -> str | None:
     return match.lastgroup if match else None
 
 
+@lru_cache(MANY)
 def folder_kind(folder: str) -> str | None:
     """'image', 'label' (label maps, annotations) or 'drawing', as the last part of a path that says it does."""
     for part in reversed(folder.split('/')):
@@ -53,9 +59,10 @@ def folder_kind(folder: str) -> str | None:
     return None
 
 
-def parts_below(folder: str) -> list[str]:
-    """The parts of a folder's path that say no kind: of images/train and labels/train both are ['train']."""
-    return [part for part in folder.split('/') if part and folder_kind(part) is None]
+@lru_cache(MANY)
+def parts_below(folder: str) -> tuple[str, ...]:
+    """The parts of a folder's path that say no kind: of images/train and labels/train both are ('train',)."""
+    return tuple(part for part in folder.split('/') if part and folder_kind(part) is None)
 
 
 def file_kind(stem: str) -> str | None:
