@@ -29,6 +29,7 @@ class DataFolder:
     Attributes:
         root: the folder.
         files: all files, sorted.
+        outputs: folders that our tools wrote.
 
     Raises:
         UserError: the folder does not exist, or has no files.
@@ -39,9 +40,12 @@ class DataFolder:
         if not self.root.is_dir():
             is_file = ' is a file' if self.root.is_file() else ' does not exist'
             raise UserError(f'{root}{is_file}: name the folder that has the pictures and their annotations')
-        self.files = sorted(_walk(self.root))
+        self.outputs: list[str] = []
+        self.files = sorted(_walk(self.root, self.outputs))
         if not self.files:
-            raise UserError(f'{root} has no files: name the folder that has the pictures and their annotations')
+            raise UserError(
+                f'{root} has no files{self._passed_over()}: name the folder that has the pictures and their annotations'
+            )
 
     @cached_property
     def all(self) -> frozenset[str]:
@@ -176,10 +180,14 @@ class DataFolder:
         first = f' ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})' if names else ''
         nearest = nearest_name(names[0], self.pictures) if names else None
         there = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
+        there += self._passed_over()
         return UserError(
             f'{self.shown(source)} names {len(names)} images{first}, none of which is in {self.root}{there}: '
             'put the images there, in any folder, under these names'
         )
+
+    def _passed_over(self) -> str:
+        return f' (besides {", ".join(self.outputs[:3])}, which our tools wrote)' if self.outputs else ''
 
     def _exact(self, name: str, source: str) -> str | None:
         """Where a path with folders leads, from its file or from the data's folder. A bare name may be anywhere."""
@@ -268,12 +276,14 @@ def named_splits(folder: DataFolder, found: dict[str, T]) -> dict[str, T]:
     return {split: found[split] for split in ('train', 'val', 'test') if split in found}
 
 
-def _walk(root: Path) -> Iterable[str]:
-    """Files below a folder; links to folders are followed, once each."""
+def _walk(root: Path, outputs: list[str]) -> Iterable[str]:
+    """Files below a folder; links to folders are followed, once each. What our tools wrote goes to ``outputs``."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         place = os.path.realpath(folder)
-        if place in seen or (folder != str(root) and is_output(folder, folders + files)):
+        is_ours = folder != str(root) and is_output(folder, folders + files)
+        outputs += [folder] if is_ours else []
+        if place in seen or is_ours:
             folders.clear()
             continue
         seen.add(place)
