@@ -149,19 +149,20 @@ class DataFolder:
             UserError: two images fit equally well.
         """
         images: list[str | None] = [None] * len(files)
+        hints = [posixpath.basename(plain_path(name)) for name in names]
         splits = [split_of(posixpath.dirname(file)) for file in files]
-        by_stem = [
-            Wanted(posixpath.splitext(file)[0], file, split, hint=posixpath.basename(plain_path(name)))
-            for file, name, split in zip(files, names, splits)
+        own = [
+            Wanted(posixpath.splitext(file)[0], file, split, hint=hint)
+            for file, hint, split in zip(files, hints, splits)
         ]
-        by_name = [
-            Wanted(name, file, split, self._exact(name, file)) for file, name, split in zip(files, names, splits)
+        named = [
+            Wanted(_named_from(file, name), file, split, self._exact(name, file), hint)
+            for file, name, hint, split in zip(files, names, hints, splits)
         ]
-        tries = [(self._by_path, by_name), (self._by_stem, by_stem)]
-        for index, wanted in reversed(tries) if stem_first else tries:
+        for wanted in (own, named) if stem_first else (named, own):
             rest = [place for place, image in enumerate(images) if image is None]
             likely_alone = any(image and is_likely(posixpath.dirname(image)) for image in images)
-            for place, image in zip(rest, index.match([wanted[place] for place in rest], likely_alone)):
+            for place, image in zip(rest, self._by_stem.match([wanted[place] for place in rest], likely_alone)):
                 images[place] = image
         problems += self._unlikely_places(
             [
@@ -197,7 +198,8 @@ class DataFolder:
     def _missing(self, name: str, source: str, place: str, left_out: int) -> str | None:
         if not left_out and self.inside(posixpath.dirname(source), name) is None and self.inside('', name) is None:
             return None
-        return posixpath.join(place, *plain_path(name).split('/')[left_out:])
+        parts = plain_path(name).split('/')
+        return posixpath.join(place, *parts[min(left_out, len(parts) - 1) :])
 
     def _unlikely_places(self, images: Sequence[str]) -> Iterable[Problem]:
         for folder, files in _by_folder(images).items():
@@ -217,6 +219,11 @@ class DataFolder:
                     'which counts'
                 )
                 yield Problem(self.shown(source), what, Kind.SPLITS_DIFFER)
+
+
+def _named_from(file: str, name: str) -> str:
+    """The path without suffix that a name means in an annotation file's folder."""
+    return posixpath.splitext(posixpath.join(posixpath.dirname(file), plain_path(name)))[0]
 
 
 def _by_folder(images: Sequence[str]) -> dict[str, list[str]]:

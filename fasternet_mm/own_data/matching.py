@@ -87,7 +87,10 @@ class FileIndex:
         """
         options = [self._options(each) for each in wanted]
         if likely_alone or any(is_likely(option.place) for group in options for option in group):
-            options = [[option for option in group if is_likely(option.place)] for group in options]
+            options = [
+                [option for option in group if is_likely(option.place) or self._is_beside(each, option)]
+                for each, group in zip(wanted, options)
+            ]
         counts = Counter(option.place for group in options for option in group)
         matches = [_best(each, group, counts) for each, group in zip(wanted, options)]
         fitting = {each.source for each, match in zip(wanted, matches) if match and not _contradicts(each, match.place)}
@@ -119,6 +122,10 @@ class FileIndex:
         return [
             self._candidate(file, 1) for file in alike if len(alike) == 1 and not self._is_other_folder(folders, file)
         ]
+
+    def _is_beside(self, wanted: Wanted, option: _Candidate) -> bool:
+        """Whether a file is beside the one of its own name, which labelling tools do in folders of any name."""
+        return self._stem is not None and option.place == posixpath.dirname(wanted.source)
 
     def _parts(self, path: str) -> tuple[str, ...]:
         folders, name = posixpath.split(plain_path(path))

@@ -85,7 +85,7 @@ def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]], problems: li
         if content[key]:
             pictures.setdefault(split, []).extend(_pictures(folder, file, content, key, problems))
     if not _split_keys(content):
-        pictures = _labelled_pictures(folder, file, problems)
+        pictures = _labelled_images(folder, file, problems)
     pictures = {split: list(dict.fromkeys(files)) for split, files in pictures.items() if files}
     if not pictures:
         raise UserError(f'{folder.shown(file)} names no folder with pictures in it')
@@ -127,7 +127,7 @@ def _names(folder: DataFolder, file: str, content: dict[str, Any], problems: lis
     return names
 
 
-def _labelled_pictures(folder: DataFolder, file: str, problems: list[Problem]) -> dict[str, list[str]]:
+def _labelled_images(folder: DataFolder, file: str, problems: list[Problem]) -> dict[str, list[str]]:
     """Pictures of a ``data.yaml`` that names none: those in folders in which some have labels."""
     places = {posixpath.dirname(picture) for picture, file in label_files(folder, folder.pictures).items() if file}
     splits: dict[str, list[str]] = defaultdict(list)

@@ -227,6 +227,36 @@ def test_files_of_one_image_have_its_path_below_their_folder(layout, folders, tm
     assert files == {'train': {f'{folders[1].format(camera)}/{NAME}': 1 for camera in ('cam0', 'cam1')}}
 
 
+@pytest.mark.parametrize('path', [NAME, f'C:\\x\\{NAME}', f'/home/me/{NAME}'])
+@pytest.mark.parametrize('layout', ['voc', 'labelme'])
+def test_an_image_beside_other_annotations_does_not_stand_in_for_a_missing_one(layout, path, tmp_path):
+    images(tmp_path, 'train', names=[OTHER])
+    images(tmp_path, 'val')
+    for name in (NAME, OTHER):
+        if layout == 'voc':
+            voc(tmp_path, f'train/{name[:-4]}.xml', path.replace(NAME, name))
+        else:
+            labelme(tmp_path, f'train/{name[:-4]}.json', path.replace(NAME, name))
+    data = read_own_data(str(tmp_path), True)
+    assert data.class_counts == {'train': [1]}
+    assert [problem.severe for problem in data.problems] == [True]
+    assert 'p00000' in str(data.problems[0])
+
+
+def test_an_image_beside_its_annotation_is_its_image_whatever_the_folder_is_called(tmp_path):
+    for folder, name in (('annotations', NAME), ('images', OTHER)):
+        images(tmp_path, folder, names=[name])
+        labelme(tmp_path, f'{folder}/{name[:-4]}.json', name)
+    assert read(tmp_path) == ({'train': {f'annotations/{NAME}': 1, f'images/{OTHER}': 1}}, [])
+
+
+def test_an_imagepath_with_folders_leads_below_any_folder(tmp_path):
+    images(tmp_path, 'images/a', 'images/b')
+    labelme(tmp_path, 'json/first.json', f'b/{NAME}')
+    labelme(tmp_path, 'json/second.json', f'..\\images\\a\\{NAME}')
+    assert read(tmp_path) == ({'train': {f'images/a/{NAME}': 1, f'images/b/{NAME}': 1}}, [])
+
+
 def test_an_xml_files_filename_decides_between_images_of_its_name(tmp_path):
     images(tmp_path, 'images')
     cv2.imwrite(str(tmp_path / 'images/p00000.jpg'), np.zeros((48, 64, 3), np.uint8))
