@@ -155,6 +155,9 @@ def _pictures(folder: DataFolder, file: str, content: dict[str, Any], key: str, 
         if path in folder.all:
             pictures += _listed(folder, path, split_named(key), problems)
         elif path is not None:
+            if split_of(path) not in (None, split_named(key)):
+                what = f'its {key} is {path}, whose name says {split_of(path)}: {key} counts'
+                problems.append(Problem(folder.shown(file), what, Kind.SPLITS_DIFFER))
             below = [picture for picture in folder.pictures if path == '.' or picture.startswith(f'{path}/')]
             pictures += [picture for picture in below if is_likely(posixpath.dirname(picture))] or below
         elif split_named(key) == 'test':  # Roboflow names it whether it wrote one or not
@@ -298,7 +301,7 @@ def _lines(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:
 
 def _without_picture(folder: DataFolder, used: set[str]) -> list[Problem]:
     """Labels in folders of labels, of which no picture made use."""
-    places = {posixpath.dirname(file) for file in used if 'labels' in file.split('/')[:-1]}
+    places = {posixpath.dirname(file) for file in used if folder_kind(posixpath.dirname(file)) == 'label'}
     return [
         Problem(folder.shown(file), 'has the labels of no picture that data.yaml names', Kind.ORPHAN_LABELS)
         for file in folder.ending('.txt')

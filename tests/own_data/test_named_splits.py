@@ -206,6 +206,18 @@ def test_a_file_of_one_split_that_names_images_of_another_is_named(tmp_path):
     assert 'the folder says val, but the file train, which counts' in problems[0].what
 
 
+def test_a_key_of_data_yaml_that_names_a_folder_of_another_split_is_named(tmp_path):
+    for split in ('train', 'val'):
+        write_pictures(tmp_path / f'images/{split}', [f'{NAMES[split == "val"]}.png'])
+        (tmp_path / f'labels/{split}').mkdir(parents=True)
+        (tmp_path / f'labels/{split}/{NAMES[split == "val"]}.txt').write_text('0 0.5 0.5 0.25 0.25\n')
+    (tmp_path / 'data.yaml').write_text('train: images/train\nval: images/train\nnames: [cat]\n')
+    files, (problem,) = read(tmp_path)
+    assert files == {'train': NAMES[:1], 'val': NAMES[:1]}
+    assert (problem.kind, problem.severe) == (Kind.SPLITS_DIFFER, False)
+    assert 'its val is images/train, whose name says train: val counts' in problem.what
+
+
 def write_annotations(folder, names, layout):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
