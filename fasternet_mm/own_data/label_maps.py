@@ -24,7 +24,7 @@ from .content import Colour, Kind, LabelMaps, Problem
 from .folder import DataFolder, named_splits, stem
 from .folder_words import file_kind, folder_kind, split_of
 from .image_sets import OF_LABEL_MAPS, split_by_lists
-from .matching import FileIndex, Wanted, is_likely
+from .matching import FileIndex, Wanted, composed, is_likely
 
 PICTURE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
 """Ends of the names of pictures, which their label maps do not have."""
@@ -74,7 +74,7 @@ def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[s
     labels = [file for file in folder.pictures if _is_label_map(file)]
     pictures = [file for file in folder.pictures if not _is_label_map(file) and is_likely(posixpath.dirname(file))]
     stems = {_picture_name(picture) for picture in pictures}
-    names = {label: _picture_stem(stem(label), stems) for label in labels}
+    names = {label: _picture_stem(composed(stem(label)), stems) for label in labels}
     wanted = [
         Wanted(posixpath.join(posixpath.dirname(label), name), label, split_of(posixpath.dirname(label)))
         for label, (name, _) in names.items()
@@ -202,7 +202,7 @@ def _is_label_map(file: str) -> bool:
 
 
 def _picture_name(picture: str) -> str:
-    return _without_end(stem(picture), PICTURE_ENDS)
+    return _without_end(composed(stem(picture)), PICTURE_ENDS)
 
 
 def _without_end(name: str, ends: Iterable[str]) -> str:

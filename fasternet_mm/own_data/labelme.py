@@ -9,7 +9,7 @@ from typing import Any
 
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, stem
-from .normal_form import AnnotatedObject, AnnotatedPicture, find_images, split_by_folders, to_instances
+from .normal_form import AnnotatedObject, AnnotatedPicture, locate_images, split_by_folders, to_instances
 from .outlines import ellipse, rectangle, rectangles_are_boxes
 
 IGNORE, BACKGROUND = '__ignore__', '_background_'
@@ -37,7 +37,7 @@ def read_labelme(folder: DataFolder, files: dict[str, dict[str, Any]], problems:
         UserError: no picture is there; or no part is to train on.
     """
     pictures = [_picture(folder, file, content, problems) for file, content in files.items()]
-    find_images(folder, pictures, problems, stem_first=False)
+    locate_images(folder, pictures, problems, stem_first=False)
     _ignore_regions(pictures)
     rectangles_are_boxes(pictures)
     return to_instances('LabelMe', folder, split_by_folders(folder, pictures, problems), None, problems)

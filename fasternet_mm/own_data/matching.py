@@ -66,9 +66,9 @@ class FileIndex:
             parts = self._parts(posixpath.join(folder, stem(file)) if stem else file)
             for start in range(len(parts)):
                 self._by_end[parts[start:]].append(file)
-            self._by_any_case[_plain(name).lower()].append(file)
+            self._by_any_case[composed(name).lower()].append(file)
             if folder_kind(folder) in (None, 'image'):
-                self._folders.update(_plain(folder).split('/'))
+                self._folders.update(composed(folder).split('/'))
 
     def match(self, wanted: Sequence[Wanted], likely_alone: bool = False) -> list[str | None]:
         """The file that each means, None where it means none.
@@ -138,7 +138,7 @@ class FileIndex:
 
     def _is_other_folder(self, left_out: Sequence[str], file: str) -> bool:
         """Whether a part of the path that would be passed over is a folder here, in which the file is not."""
-        return any(part in self._folders and part not in _plain(file).split('/')[:-1] for part in left_out)
+        return any(part in self._folders and part not in composed(file).split('/')[:-1] for part in left_out)
 
 
 def _best(wanted: Wanted, options: Sequence[_Candidate], counts: Counter[str]) -> _Candidate | None:
@@ -178,7 +178,8 @@ def _contradicts(wanted: Wanted, folder: str) -> bool:
     return None not in (split_of(folder), wanted.split) and split_of(folder) != wanted.split
 
 
-def _plain(path: str) -> str:
+def composed(path: str) -> str:
+    """Letters with accents as one character each, whichever way a file system or tool writes them."""
     return unicodedata.normalize('NFC', path)
 
 
@@ -192,7 +193,7 @@ def plain_path(name: str) -> str:
         name = unquote(re.split('[?#]', name[address.end() :])[0])
     name = re.sub('^[A-Za-z]:', '', name)
     parts = posixpath.normpath(name.lstrip('/') or '.').split('/')
-    return _plain('/'.join(part for part in parts if part != '..'))
+    return composed('/'.join(part for part in parts if part != '..'))
 
 
 def nearest_name(name: str, files: Sequence[str]) -> str | None:

@@ -142,7 +142,7 @@ def _strip_names(
     return classes and list(dict.fromkeys(name.strip() for name in classes))
 
 
-def find_images(
+def locate_images(
     folder: DataFolder, pictures: list[AnnotatedPicture], problems: list[Problem], stem_first: bool
 ) -> None:
     """Find the picture of each annotation file that is of one: it has its name, or the one that is in it.

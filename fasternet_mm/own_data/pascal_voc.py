@@ -14,7 +14,7 @@ from defusedxml.ElementTree import fromstring
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, named_splits, stem
 from .image_sets import OF_OBJECTS, split_by_lists
-from .normal_form import AnnotatedObject, AnnotatedPicture, find_images, split_by_folders, to_instances
+from .normal_form import AnnotatedObject, AnnotatedPicture, locate_images, split_by_folders, to_instances
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -48,7 +48,7 @@ def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
         UserError: no XML file has a picture, or one has two; or no part is to train on.
     """
     pictures = [picture for file in folder.ending('.xml') if (picture := _picture(folder, file, problems))]
-    find_images(folder, pictures, problems, stem_first=True)
+    locate_images(folder, pictures, problems, stem_first=True)
     by_file = defaultdict(list)
     for picture in pictures:
         by_file[picture.file].append(picture)

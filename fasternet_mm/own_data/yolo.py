@@ -19,7 +19,7 @@ from ..errors import UserError
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, named_splits, stem
 from .folder_words import folder_kind, parts_below, split_named, split_of
-from .matching import is_likely, plain_path
+from .matching import composed, is_likely, plain_path
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
 
 NAMES = ('data', 'dataset')
@@ -253,7 +253,8 @@ def label_files(folder: DataFolder, pictures: Iterable[str]) -> dict[str, str | 
 
 
 def _path_below(file: str) -> tuple[str, ...]:
-    return (*parts_below(posixpath.dirname(file)), stem(file))
+    folder, name = posixpath.split(composed(file))
+    return (*parts_below(folder), stem(name))
 
 
 def _objects(

@@ -184,6 +184,22 @@ def test_names_that_look_the_same_are_the_same(layout, form, tmp_path):
     assert [[*part.values()] for part in files.values()] == [[1]]
 
 
+@pytest.mark.parametrize('end', ['', '_mask'])
+def test_label_maps_and_yolos_labels_have_names_that_look_the_same(end, tmp_path):
+    image, label = unicodedata.normalize('NFD', 'é'), unicodedata.normalize('NFC', 'é')
+    images(tmp_path, 'images', 'masks')
+    (tmp_path / 'images' / NAME).rename(tmp_path / f'images/{image}.png')
+    cv2.imwrite(str(tmp_path / f'masks/{label}{end}.png'), np.eye(48, 64, dtype=np.uint8))
+    (tmp_path / 'masks' / NAME).unlink()
+    data = read_own_data(str(tmp_path), False)
+    assert (len(data.splits['train']), data.problems) == (1, [])
+    if not end:
+        (tmp_path / 'labels').mkdir()
+        (tmp_path / f'labels/{label}.txt').write_text('0 0.5 0.5 0.25 0.25\n')
+        (tmp_path / 'data.yaml').write_text('train: images\nnames: [bird]\n')
+        assert read(tmp_path)[0] == {'train': {f'images/{image}.png': 1}}
+
+
 def test_a_name_in_another_case_is_taken_where_it_is_the_only_one(tmp_path):
     images(tmp_path, 'images', names=[NAME])
     coco(tmp_path, 'P00000.PNG')
