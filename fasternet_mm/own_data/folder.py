@@ -178,13 +178,14 @@ class DataFolder:
 
     def no_image_of(self, source: str, names: Sequence[str]) -> UserError:
         """What to say where none of the images is there that an annotation file, or several, name."""
-        first = f' ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})' if names else ''
-        nearest = nearest_name(names[0], self.pictures) if names else None
+        if not names:
+            return UserError(f'{self.shown(source)} names no image: export it again, with the images')
+        first = ', '.join(name[:100] for name in names[:3]) + (', …' if len(names) > 3 else '')
+        nearest = nearest_name(names[0], self.pictures)
         there = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
-        there += self._passed_over()
         return UserError(
-            f'{self.shown(source)} names {len(names)} images{first}, none of which is in {self.root}{there}: '
-            'put the images there, in any folder, under these names'
+            f'{self.shown(source)} names {len(names)} images ({first}), none of which is in {self.root}{there}'
+            f'{self._passed_over()}: put the images there, in any folder, under these names'
         )
 
     def _passed_over(self) -> str:
