@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, ('test',), augmented=args.tta)
     if args.report:
         check_reportable(runner, args.report)
-    if predictions and Path(predictions).is_dir():
+    if predictions and cfg.test_evaluator.get('output_dir'):
         mark_output(predictions)
     metrics = runner.test()
 

@@ -16,6 +16,7 @@ from hotcoco import mask as rle
 from ..data.coco import mask_problem
 from ..data.parallel import in_threads
 from ..data.picture_files import picture_size
+from ..errors import UserError
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, named_splits, stem
 from .folder_words import file_kind, split_of
@@ -155,10 +156,10 @@ def locate_images(
         stem_first: whether the annotation file's own name counts more than the one in it.
 
     Raises:
-        UserError: no picture is there, or two fit equally well.
+        UserError: there are none, no picture is there, or two fit equally well.
     """
     if not pictures:
-        return
+        raise UserError(f'{folder.root} has no annotation file that can be read: export the annotations again')
     names, sources = [picture.file for picture in pictures], [picture.source for picture in pictures]
     images = folder.images_of(sources, names, problems, stem_first)
     for picture, image in zip(pictures, images):

@@ -309,6 +309,32 @@ def test_where_no_image_is_there_the_first_ones_and_the_nearest_file_are_named(l
     assert f'(before that: {tmp_path}/broken.json: is not JSON' in said
 
 
+def test_where_no_annotation_can_be_read_the_first_mistakes_are_shown(tmp_path):
+    images(tmp_path, 'images')
+    for number in range(5):
+        voc(tmp_path, f'Annotations/{number}.xml')
+        (tmp_path / f'Annotations/{number}.xml').write_text('<annotation><object>')
+    said = refusal(tmp_path)
+    assert said.startswith(f'{tmp_path} has no annotation file that can be read')
+    assert f'(before that: {tmp_path}/Annotations/0.xml: is not XML' in said
+    assert said.endswith('; and 2 more)')
+
+
+@pytest.mark.parametrize('layout', ['voc', 'labelme'])
+def test_where_no_file_of_one_image_has_it_the_first_ones_are_named(layout, tmp_path):
+    images(tmp_path, 'images', names=['p00009.png'])
+    for number in range(4):
+        name = f'p0000{number}.png'
+        if layout == 'voc':
+            voc(tmp_path, f'Annotations/p0000{number}.xml', name)
+        else:
+            labelme(tmp_path, f'Annotations/p0000{number}.json', name)
+    assert (
+        f'{tmp_path}/Annotations names 4 images (p00000.png, p00001.png, p00002.png, …), none of which is in {tmp_path} '
+        f'({tmp_path}/images/p00009.png is nearest to the first)'
+    ) in refusal(tmp_path)
+
+
 def test_nothing_outside_of_the_folder_is_opened(tmp_path):
     images(tmp_path, 'elsewhere', names=['p00007.png'])
     images(tmp_path, 'data/images', names=[OTHER])
