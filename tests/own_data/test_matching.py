@@ -329,10 +329,9 @@ def test_where_no_file_of_one_image_has_it_the_first_ones_are_named(layout, tmp_
             voc(tmp_path, f'Annotations/p0000{number}.xml', name)
         else:
             labelme(tmp_path, f'Annotations/p0000{number}.json', name)
-    assert (
-        f'{tmp_path}/Annotations names 4 images (p00000.png, p00001.png, p00002.png, …), none of which is in {tmp_path} '
-        f'({tmp_path}/images/p00009.png is nearest to the first)'
-    ) in refusal(tmp_path)
+    said = refusal(tmp_path)
+    assert f'{tmp_path}/Annotations names 4 images (p00000.png, p00001.png, p00002.png, …), none of which is in' in said
+    assert f'({tmp_path}/images/p00009.png is nearest to the first)' in said
 
 
 def test_nothing_outside_of_the_folder_is_opened(tmp_path):
