@@ -148,7 +148,6 @@ class DataFolder:
         Raises:
             UserError: two images fit equally well.
         """
-        images: list[str | None] = [None] * len(files)
         hints = [posixpath.basename(plain_path(name)) for name in names]
         splits = [split_of(posixpath.dirname(file)) for file in files]
         own = [
@@ -159,11 +158,8 @@ class DataFolder:
             Wanted(_named_from(file, name), file, split, self._exact(name, file), hint)
             for file, name, hint, split in zip(files, names, hints, splits)
         ]
-        for wanted in (own, named) if stem_first else (named, own):
-            rest = [place for place, image in enumerate(images) if image is None]
-            likely_alone = any(image and is_likely(posixpath.dirname(image)) for image in images)
-            for place, image in zip(rest, self._by_stem.match([wanted[place] for place in rest], likely_alone)):
-                images[place] = image
+        first, second = (self._by_stem.match(wanted) for wanted in ((own, named) if stem_first else (named, own)))
+        images = [image or other for image, other in zip(first, second)]
         problems += self._unlikely_places(
             [
                 image
@@ -197,10 +193,12 @@ class DataFolder:
         return next((path for path in paths if path in self.all and re.search(r'[/\\]', name)), None)
 
     def _missing(self, name: str, source: str, place: str, left_out: int) -> str | None:
+        """Where an image would be that is not there; None where the name leads out of the folder."""
         if not left_out and self.inside(posixpath.dirname(source), name) is None and self.inside('', name) is None:
             return None
         parts = plain_path(name).split('/')
-        return posixpath.join(place, *parts[min(left_out, len(parts) - 1) :])
+        paths = (posixpath.join(place, *parts[min(left_out, len(parts) - 1) :]), posixpath.join(place, *parts))
+        return next((path for path in paths if path not in self.all), None)
 
     def _unlikely_places(self, images: Sequence[str]) -> Iterable[Problem]:
         for folder, files in _by_folder(images).items():

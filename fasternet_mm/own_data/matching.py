@@ -18,6 +18,9 @@ from urllib.parse import unquote
 from ..errors import UserError
 from .folder_words import folder_kind, parts_below, split_of
 
+FOREIGN = re.compile(r'[/\\]|\.\.|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+://')
+"""How paths begin that lead out of the data's folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -40,10 +43,27 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A file that may be meant, and the folder that its name leaves open."""
+    """A file that may be meant.
+
+    Attributes:
+        file: it.
+        place: the folder that the wanted name leaves open.
+        left_out: parts of the name that are passed over.
+        length: how many are not.
+    """
 
     file: str
     place: str
+    left_out: tuple[str, ...]
+    length: int
+
+    def strange_parts(self) -> frozenset[str]:
+        """The parts that are passed over and that the file's path does not have anywhere."""
+        return frozenset(self.left_out) - {*composed(self.file).split('/')}
+
+    def has_folders(self) -> bool:
+        """Whether the file has folders of the wanted name."""
+        return self.length > 1 or len(self.strange_parts()) < len({*self.left_out})
 
 
 class FileIndex:
@@ -70,7 +90,7 @@ class FileIndex:
             if folder_kind(folder) in (None, 'image'):
                 self._folders.update(composed(folder).split('/'))
 
-    def match(self, wanted: Sequence[Wanted], likely_alone: bool = False) -> list[str | None]:
+    def match(self, wanted: Sequence[Wanted]) -> list[str | None]:
         """The file that each means, None where it means none.
 
         Of several with an equally long end that in a folder of no other split comes first, then that with the hint's
@@ -80,19 +100,18 @@ class FileIndex:
 
         Args:
             wanted: all that an annotation file, or a folder of them, names.
-            likely_alone: leave out folders of label maps and drawings. Default: only as above.
 
         Raises:
             UserError: two are equal in all of this.
         """
         options = [self._options(each) for each in wanted]
-        if likely_alone or any(is_likely(option.place) for group in options for option in group):
+        if any(is_likely(option.place) for group in options for option in group):
             options = [
-                [option for option in group if is_likely(option.place) or self._is_beside(each, option)]
+                [option for option in group if is_likely(option.place) or _is_beside(each, option.file)]
                 for each, group in zip(wanted, options)
             ]
         counts = Counter(option.place for group in options for option in group)
-        matches = [_best(each, group, counts) for each, group in zip(wanted, options)]
+        matches = _consistent(wanted, [_best(each, group, counts) for each, group in zip(wanted, options)])
         fitting = {each.source for each, match in zip(wanted, matches) if match and not _contradicts(each, match.place)}
         return [
             match.file if match and (each.source not in fitting or not _contradicts(each, match.place)) else None
@@ -101,13 +120,13 @@ class FileIndex:
 
     def _options(self, wanted: Wanted) -> list[_Candidate]:
         if wanted.exact in self.files:
-            return [self._candidate(wanted.exact, len(self._parts(wanted.name)))]
+            return [self._candidate(wanted.exact, self._parts(wanted.name), 0)]
         for name in dict.fromkeys((wanted.name, unquote(wanted.name))):
             unlikely: list[_Candidate] = []
             parts = self._parts(name)
             for start in range(len(parts)):
                 options = [
-                    self._candidate(file, len(parts) - start)
+                    self._candidate(file, parts, start)
                     for file in self._by_end.get(parts[start:], ())
                     if not self._is_other_folder(parts[:start], file)
                 ]
@@ -117,24 +136,20 @@ class FileIndex:
                 unlikely = unlikely or options
             if unlikely:
                 return unlikely
-        *folders, name = self._parts(wanted.name)
-        alike = [] if self._stem else self._by_any_case.get(name.lower(), [])
-        return [
-            self._candidate(file, 1) for file in alike if len(alike) == 1 and not self._is_other_folder(folders, file)
-        ]
-
-    def _is_beside(self, wanted: Wanted, option: _Candidate) -> bool:
-        """Whether a file is beside the one of its own name, which labelling tools do in folders of any name."""
-        return self._stem is not None and option.place == posixpath.dirname(wanted.source)
+        parts = self._parts(wanted.name)
+        alike = [] if self._stem else self._by_any_case.get(parts[-1].lower(), [])
+        if len(alike) != 1 or self._is_other_folder(parts[:-1], alike[0]):
+            return []
+        return [self._candidate(alike[0], parts, len(parts) - 1)]
 
     def _parts(self, path: str) -> tuple[str, ...]:
         folders, name = posixpath.split(plain_path(path))
         return (*(parts_below(folders) if self._stem else filter(None, folders.split('/'))), name)
 
-    def _candidate(self, file: str, length: int) -> _Candidate:
-        if self._stem:
-            return _Candidate(file, posixpath.dirname(file))
-        return _Candidate(file, '/'.join(file.split('/')[:-length]))
+    def _candidate(self, file: str, parts: tuple[str, ...], start: int) -> _Candidate:
+        length = len(parts) - start
+        place = posixpath.dirname(file) if self._stem else '/'.join(file.split('/')[:-length])
+        return _Candidate(file, place, parts[:start], length)
 
     def _is_other_folder(self, left_out: Sequence[str], file: str) -> bool:
         """Whether a part of the path that would be passed over is a folder here, in which the file is not."""
@@ -169,9 +184,30 @@ def _best(wanted: Wanted, options: Sequence[_Candidate], counts: Counter[str]) -
     return best
 
 
+def _consistent(wanted: Sequence[Wanted], matches: Sequence[_Candidate | None]) -> list[_Candidate | None]:
+    """Matches without those that pass over more of their names than others have to: folders that should be here.
+
+    Where cam0/1.jpg leads to a file in cam0, cam1/1.jpg does not lead to one in cam0, though there is no cam1.
+    """
+    strange = [
+        (FOREIGN.match(each.name) is not None, match.strange_parts()) if match else None
+        for each, match in zip(wanted, matches)
+    ]
+    usual = {parts for parts, match in zip(strange, matches) if match and match.has_folders()}
+    return [
+        match if match and not any(parts[0] == other[0] and parts[1] > other[1] for other in usual) else None
+        for parts, match in zip(strange, matches)
+    ]
+
+
 def is_likely(folder: str) -> bool:
     """Whether a folder may hold images, by its name."""
     return folder_kind(folder) in (None, 'image')
+
+
+def _is_beside(wanted: Wanted, file: str) -> bool:
+    """Whether a file has the name that is in the one beside it: labelling tools do that in folders of any name."""
+    return file == posixpath.join(posixpath.dirname(wanted.source), wanted.hint)
 
 
 def _contradicts(wanted: Wanted, folder: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from random import Random
 
 import cv2
 import numpy as np
@@ -10,6 +11,8 @@ from own_layouts import coco_content, voc_xml, write_json, write_pictures
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.content import Kind
+from fasternet_mm.own_data.folder import DataFolder
+from fasternet_mm.own_data.label_maps import find_label_maps
 from fasternet_mm.own_data.layouts import read_own_data
 
 BOX = [10, 20, 30, 15]
@@ -341,6 +344,51 @@ def test_nothing_outside_of_the_folder_is_opened(tmp_path):
     files, problems = read(tmp_path / 'data')
     assert files == {'train': {f'images/{OTHER}': 1}}
     assert [problem.kind for problem in problems] == [Kind.OUTSIDE_FOLDER] * 2
+
+
+def nested(random, root, groups):
+    """The path of each image, 'GROUP/NUMBER', with the groups below or above the folder of all."""
+    below = random.random() < 0.5
+    paths = {}
+    for group in groups:
+        for number in range(random.randint(1, 3)):
+            parts = (root, group) if below else (group, root)
+            paths[f'{group}/{number}'] = '/'.join([*filter(None, parts), str(number)])
+    return paths
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_in_nested_folders_no_image_is_lost_or_taken_for_another(seed, tmp_path):
+    random = Random(seed)
+    groups = random.choice(
+        [[''], ['cam0', 'cam1'], ['train', 'val'], ['train/a', 'train/b', 'val/a'], ['a/b', 'a/c', 'd/b']]
+    )
+    paths = nested(random, random.choice(['images', 'JPEGImages', 'data/imgs', 'photos', '']), groups)
+    truth = {key: f'{path}.jpg' for key, path in paths.items()}
+    missing = set(random.sample([*truth], random.randint(0, len(truth) - 1)))
+    files = [path for key, path in truth.items() if key not in missing]
+    for folder in random.sample(['viz', 'overlays', 'predictions', 'SegmentationObject'], random.randint(0, 2)):
+        files += [f'{folder}/{key}.{random.choice(["jpg", "png"])}' for key in truth]
+    labels = {f'{random.choice(["Annotations", "labels"])}/{key}': key for key in truth}
+    label_maps = [f'{path}.png'.replace('//', '/') for path in labels]
+    for file in [*files, *label_maps]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    folder = DataFolder(tmp_path)
+
+    prefix = random.choice(['', 'C:\\me\\set\\', '/home/me/x/', 'http://h/up/', 'images/'])
+    xml = [label.replace('.png', '.xml') for label in label_maps]
+    names = [prefix + key.rpartition('/')[2] + '.jpg' for key in labels.values()]
+    for images, keys in (
+        (folder.find_images([f'{prefix}{key.lstrip("/")}.jpg' for key in truth], 'all.json', None, []), truth),
+        (folder.images_of(xml, names, [], stem_first=True), labels.values()),
+        (folder.images_of(xml, names, [], stem_first=False), labels.values()),
+    ):
+        assert {key: image for key, image in zip(keys, images) if image in folder.all} == {
+            key: image for key, image in truth.items() if key not in missing
+        }
+    pairs = {label: image for image, label in find_label_maps(folder, [])}
+    assert pairs == {label: truth[key] for label, key in zip(label_maps, labels.values()) if key not in missing}
 
 
 # Class names, and labels that are none
