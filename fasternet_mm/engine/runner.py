@@ -20,7 +20,7 @@ from ..weights.loading import fit_weights
 from ..weights.pretrained import has_fasternet, use_safe_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
-from .storage import check_writable, register_atomic_backend
+from .storage import check_writable, mark_output, register_atomic_backend
 from .training_step import check_training_step
 
 
@@ -86,6 +86,7 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     if 'train' in splits and cfg.get('compile'):
         check_compiler(_compile_options(cfg))
     check_writable(cfg.work_dir)
+    mark_output(cfg.work_dir)
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}

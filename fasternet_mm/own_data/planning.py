@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..engine.storage import check_writable, write_atomically
+from ..engine.storage import check_writable, mark_output, write_atomically
 from ..errors import UserError
 from .checking import check_own_data
 from .configuring import use_data, use_schedule
@@ -80,6 +80,7 @@ def use_own_data(
     _refuse_severe(folder, problems)
     _check_masks(cfg, folder, data)
     check_writable(cfg.work_dir)
+    mark_output(cfg.work_dir)
     written = Path(cfg.work_dir, 'data').absolute()
     if isinstance(data, LabelMaps):
         data = write_label_maps(data, written)

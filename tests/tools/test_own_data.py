@@ -13,6 +13,7 @@ import pytest
 from own_layouts import CLASSES, made, write_coco, write_yolo
 
 from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.engine.storage import MARKER
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
@@ -85,4 +86,4 @@ def test_a_dry_run_shows_what_would_be_done_and_trains_nothing(tmp_path):
         'learning rate:',
     ):
         assert line in said
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'config.py', 'data', 'samples.png'}
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {MARKER, 'config.py', 'data', 'samples.png'}
