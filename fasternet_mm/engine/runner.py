@@ -29,7 +29,7 @@ from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .initialization import initializers, leave_out_pretrained
 from .processes import from_rank_0, start_processes
-from .storage import check_writable, register_atomic_backend
+from .storage import check_writable, mark_output, register_atomic_backend
 from .training_step import check_training_step
 
 RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'
@@ -124,6 +124,7 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     if get_rank() > 0:
         check_run(cfg, splits, augmented)
     check_writable(cfg.work_dir)
+    mark_output(cfg.work_dir)
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}

@@ -1,14 +1,18 @@
 """Files appear whole or not at all."""
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
 from ..errors import UserError
+
+MARKER = '.fasternet_mm_output'
+"""The file that says of a folder that our tools wrote it."""
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
@@ -24,6 +28,31 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def mark_output(folder: str | os.PathLike) -> None:
+    """Mark a folder as written by our tools, so that it is not taken for data: a new, empty or marked one.
+
+    A folder in which other things are, such as images, stays as it is; hidden ones do not count.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if all(entry.name.startswith('.') for entry in folder.iterdir()):
+        Path(folder, MARKER).touch()
+
+
+def is_output(folder: str | os.PathLike, names: Collection[str]) -> bool:
+    """Whether our tools wrote a folder that has ``names`` in it: by `mark_output`, or by what nothing else writes.
+
+    That is a config beside checkpoints or drawn samples, MMEngine's logs, and the detections in ``predictions``.
+    """
+    name = os.path.basename(folder)
+    if MARKER in names or (name == 'predictions' and 'results.json' in names):
+        return True
+    if any(file.endswith('.py') for file in names):
+        has_checkpoint = any(re.fullmatch(r'last_checkpoint|(epoch|iter)_\d+\.pth', file) for file in names)
+        return has_checkpoint or {'config.py', 'samples.png'} <= set(names)
+    return 'vis_data' in names and re.fullmatch(r'\d{8}_\d{6}', name) is not None
 
 
 def check_writable(folder: str) -> None:

@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.picture_files import names_of_images
-from ..engine.storage import write_atomically
+from ..engine.storage import mark_output, write_atomically
 from ..errors import UserError
 from ..registry import HOOKS
 from .pictures import read_picture
@@ -164,6 +164,9 @@ class DrawPredictionsHook(Hook):
 
     def before_test_epoch(self, runner: Runner) -> None:
         self.names = names_of_images(runner.test_dataloader.dataset)
+
+    def before_test(self, runner: Runner) -> None:
+        mark_output(self.out_dir)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         for sample in outputs:

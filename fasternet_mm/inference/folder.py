@@ -16,7 +16,7 @@ import cv2
 from tqdm import tqdm
 
 from ..data.picture_files import SUFFIXES
-from ..engine.storage import appearing, check_writable, write_atomically
+from ..engine.storage import appearing, check_writable, mark_output, write_atomically
 from ..errors import UserError
 from .drawing import write_drawing
 from .inputs import is_camera, is_video
@@ -68,6 +68,7 @@ def predict_to_folder(
     if predictor.is_segmenter and (save_crops or json_file):
         raise UserError('--save-crops and --json are of objects, and this model labels pixels: leave them out')
     check_writable(out_dir)
+    mark_output(out_dir)
     records_file = Path(json_file or Path(out_dir, 'results.json'))
     check_writable(str(records_file.parent))
     pictures = [source for source in sources if not is_video(source)]

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Container, Hashable
 from typing import Any
 
-from ..errors import UserError
 from .content import Instances, Kind, Problem, truth_value
 from .folder import DataFolder, one_per_split
+from .folder_words import split_of
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
 
 Record = tuple[int, dict[str, Any]]
@@ -25,17 +25,17 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(part), list) for part in NEEDED)
 
 
-def read_coco(folder: DataFolder, files: dict[str, Any]) -> Instances:
+def read_coco(folder: DataFolder, files: dict[str, Any], problems: list[Problem]) -> Instances:
     """Read COCO annotations.
 
     Args:
         folder: where the pictures are.
         files: the content of each annotation file.
+        problems: to add to.
 
     Raises:
         UserError: the files cannot be told apart as train, val and test; or none of a file's pictures is there.
     """
-    problems: list[Problem] = []
     chosen = one_per_split(folder, files, 'COCO annotation')
     records = {
         split: {part: _sound(folder, file, files[file], part, problems) for part in NEEDED}
@@ -108,7 +108,7 @@ def _pictures(
     def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
         problems.append(Problem(folder.shown(file), what, kind))
 
-    images = _images(folder, file, records['images'], report)
+    images = _images(folder, file, records['images'], problems, report)
     brush_masks = _brush_masks(records['annotations'])
     if brush_masks:
         what = (
@@ -137,29 +137,20 @@ def _pictures(
 
 
 def _images(
-    folder: DataFolder, file: str, records: list[Record], report: Callable[..., None]
+    folder: DataFolder, file: str, records: list[Record], problems: list[Problem], report: Callable[..., None]
 ) -> dict[Hashable, AnnotatedPicture | None]:
     """Pictures by their ids; None for those that were reported, so that their objects are not as well."""
     names = [str(image['file_name']) for _, image in records]
-    base = folder.base_of(names, near=file)
-    if not names:
-        raise UserError(
-            f'{folder.shown(file)} has no images that can be used: a list of images with id and file_name is needed'
-        )
-    if base is None:
-        raise UserError(
-            f'{folder.shown(file)} names {len(names)} pictures (the first is {names[0]}), none of which is in '
-            f'{folder.root}: put the pictures there, in any folder'
-        )
+    paths = folder.find_images(names, file, split_of(file), problems)
     images: dict[Hashable, AnnotatedPicture | None] = {}
-    for name, (number, image) in zip(names, records):
+    for name, path, (number, image) in zip(names, paths, records):
         place = f'image {number} ({name})'
         if image['id'] in images:
             report(f'{place} has the id {json.dumps(image["id"])} of one before', Kind.DUPLICATE)
             images[image['id']] = None
             continue
         images[image['id']] = None
-        path, size = folder.inside(base, name), (image.get('width'), image.get('height'))
+        size = image.get('width'), image.get('height')
         if path is None:
             report(f'{place} is not in the folder', Kind.OUTSIDE_FOLDER)
         elif size != (None, None) and not all(type(side) in (int, float) and side % 1 == 0 for side in size):

@@ -50,6 +50,12 @@ class Kind(Enum):
     MISSING_SPLIT = 'missing split', False
     IN_TWO_SPLITS = 'picture in two splits', False
     NOT_USED = 'unused file', False
+    NOT_LISTED = 'image in no list', False
+    SPLITS_DIFFER = 'two splits for one image', False
+    UNLIKELY_FOLDER = 'images in a folder of another kind', False
+    ORPHAN_LABELS = 'labels without an image', False
+    NAMES_CHANGED = 'class names', False
+    ASSUMED = 'assumed', False
 
     def __init__(self, title: str, severe: bool):
         self.title = title

@@ -7,7 +7,7 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,9 @@ from ..engine.storage import write_atomically
 from ..errors import UserError
 from .class_names import read_class_file
 from .content import Kind, LabelMaps, Problem
-from .folder import DataFolder, named_splits, split_of, stem
+from .folder import DataFolder, named_splits, stem
+from .folder_words import file_kind, folder_kind, split_of
+from .image_sets import OF_LABEL_MAPS, split_by_lists
 from .label_values import (
     COLOURS,
     UNUSED,
@@ -32,15 +34,7 @@ from .label_values import (
     values_in,
     without_alpha,
 )
-
-LABEL_WORD = re.compile(
-    'label(l?ed|maps?|ids|trainids|edapproved)?s?|masks?|(train|val|test)?annot|ann(otation)?s?|gt(fine)?|groundtruth|'
-    'seg(mentations?|mentationclass)?|l'
-)
-"""A word in the name of a folder of label maps, or the end of the name of a label map beside its picture."""
-
-PICTURE_WORD = re.compile('(jpeg)?(image|img|picture|photo)s?|leftimg8bit|rgb')
-"""A word in the name of a folder of pictures."""
+from .matching import FileIndex, Wanted, composed, is_likely
 
 PICTURE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
 """Ends of the names of pictures, which their label maps do not have."""
@@ -52,40 +46,61 @@ TABLE = 'label_maps.json'
 """Beside label maps that `write_label_maps` wrote: which values became which labels."""
 
 
-def find_label_maps(folder: DataFolder) -> tuple[dict[str, str], list[Problem]]:
-    """The label map of each picture that has one, and what is wrong with the others.
+def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[str, str], str]:
+    """Pictures with their label maps, and the split of each pair.
 
     Label maps are in folders named so, or beside their pictures; they have their pictures' names, with an ending that
-    all have or without. Pictures count in the folders in which some have label maps.
+    all have or without, and the same folders below those of pictures and label maps. Pictures count in the folders in
+    which some have label maps. ``ImageSets/Segmentation`` says what is train, val and test, or else the folders' names
+    do, of pictures before those of label maps.
+
+    Args:
+        folder: with the data.
+        problems: to add to: what is wrong with other pictures and label maps.
 
     Raises:
-        UserError: pictures have several label maps each.
+        UserError: pictures have several label maps each, or a label map fits two pictures equally well.
     """
     labels = [file for file in folder.pictures if _is_label_map(file)]
-    by_stem = defaultdict(list)
-    for picture in folder.pictures:
-        if not _is_label_map(picture):
-            by_stem[_without_end(stem(picture), PICTURE_ENDS)].append(picture)
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    pictures = [file for file in folder.pictures if not _is_label_map(file) and is_likely(posixpath.dirname(file))]
+    stems = {_picture_name(picture) for picture in pictures}
+    names = {label: _picture_stem(composed(stem(label)), stems) for label in labels}
+    wanted = [
+        Wanted(posixpath.join(posixpath.dirname(label), name), label, split_of(posixpath.dirname(label)))
+        for label, (name, _) in names.items()
+    ]
+    by_picture: dict[str, dict[str, str]] = defaultdict(dict)
     alone = []
-    for label in labels:
-        name, end = _picture_stem(stem(label), by_stem)
-        picture = _nearest(label, by_stem.get(name, ()))
+    for label, picture in zip(labels, FileIndex(pictures, _picture_name).match(wanted)):
+        end = names[label][1]
         if picture is None:
             alone.append(label)
-        elif end in found[picture]:
+        elif end in by_picture[picture]:
             raise UserError(
-                f'{folder.root} has two label maps for {picture}, {found[picture][end]} and {label}: leave one'
+                f'{folder.root} has two label maps for {picture}, {by_picture[picture][end]} and {label}: leave one'
             )
         else:
-            found[picture][end] = label
-    end = _one_end(folder, found)
-    pairs = {picture: ends[end] for picture, ends in found.items() if end in ends}
-    return pairs, _unpaired(folder, pairs, alone) if pairs else []
+            by_picture[picture][end] = label
+    end = _one_end(folder, by_picture)
+    pairs = {picture: ends[end] for picture, ends in by_picture.items() if end in ends}
+    if not pairs:
+        return {}
+    places = {posixpath.dirname(picture) for picture in pairs}
+    pictures = [picture for picture in pictures if posixpath.dirname(picture) in places]
+    splits = _splits(folder, pictures, pairs, problems)
+    problems += [
+        Problem(folder.shown(picture), 'has no label map', Kind.MISSING_LABELS)
+        for picture in splits
+        if picture not in pairs
+    ]
+    problems += [
+        Problem(folder.shown(label), 'is the label map of no picture', Kind.MISSING_PICTURE) for label in alone
+    ]
+    return {(picture, pairs[picture]): split for picture, split in splits.items() if picture in pairs}
 
 
 def read_label_maps(
-    folder: DataFolder, pairs: dict[str, str], problems: list[Problem], ignored: int | None = None
+    folder: DataFolder, pairs: dict[tuple[str, str], str], problems: list[Problem], ignored: int | None = None
 ) -> LabelMaps:
     """Read label maps, all of them.
 
@@ -96,23 +111,23 @@ def read_label_maps(
 
     Args:
         folder: where the pictures are.
-        pairs: pictures with their label maps, as from `find_label_maps`.
-        problems: what was found wrong so far.
+        pairs: pictures with their label maps, and their splits, as from `find_label_maps`.
+        problems: to add to.
         ignored: a label more that does not count.
 
     Raises:
         UserError: nothing says which values are which classes; or palettes contradict each other.
     """
     names = read_class_file(folder)
-    lossy = [label for label in pairs.values() if not label.lower().endswith('.png')]
+    lossy = [label for _, label in pairs if not label.lower().endswith('.png')]
     if lossy:
         raise UserError(
             f'{folder.shown(lossy[0])} is not PNG ({len(lossy)} of {len(pairs)} label maps are not): save label maps '
             'as PNG, which keeps each pixel'
         )
-    items = sorted(pairs.items())
+    items = sorted(pairs)
     maps = dict(zip(items, in_threads(lambda pair: read_content(folder, *pair), items, 'reading label maps')))
-    problems = problems + [content.problem for content in maps.values() if content.problem]
+    problems += [content.problem for content in maps.values() if content.problem]
     maps = {pair: content for pair, content in maps.items() if not content.problem}
     layout, rows = meanings(folder, names, maps, ignored)
     problems += check_notation(folder, layout, names, rows, maps)
@@ -120,7 +135,7 @@ def read_label_maps(
     if ignored is not None and not any(ignored in content.values for content in maps.values()):
         what = f'--ignore-label {ignored} changes nothing: no label map has the label {ignored}'
         problems.append(Problem(str(folder.root), what, Kind.NEVER_THERE))
-    splits = {_split(pair): [] for pair in items}
+    splits = {pairs[pair]: [] for pair in items}
     counts = {split: Counter() for split in splits}
     for pair, content in maps.items():
         values = values_in(content, layout)
@@ -128,8 +143,8 @@ def read_label_maps(
         if strange:
             problems.append(Problem(folder.shown(pair[1]), strange_values(data, names, strange), Kind.UNKNOWN_LABEL))
         else:
-            splits[_split(pair)].append(tuple(folder.root / file for file in pair))
-            counts[_split(pair)].update({data.labels[value] for value in values})
+            splits[pairs[pair]].append(tuple(folder.root / file for file in pair))
+            counts[pairs[pair]].update({data.labels[value] for value in values})
     class_counts = {split: [count[label] for label in range(len(data.classes))] for split, count in counts.items()}
     splits, class_counts = named_splits(folder, splits), named_splits(folder, class_counts)
     return replace(data, splits=splits, class_counts=class_counts, problems=problems)
@@ -184,43 +199,25 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
     return replace(data, layout='index PNGs', splits=splits, labels=labels, fits=True)
 
 
-def _has_word(name: str, word: re.Pattern) -> bool:
-    return any(map(word.fullmatch, re.findall('[a-z0-9]+', name.lower())))
-
-
 def _is_label_map(file: str) -> bool:
     """By the last folder that says what it has, or else by the end of the name."""
-    for part in reversed(posixpath.dirname(file).split('/')):
-        if _has_word(part, LABEL_WORD):
-            return True
-        if _has_word(part, PICTURE_WORD):
-            return False
-    _, *end = re.split('[_.-]', stem(file).lower())
-    return bool(end and LABEL_WORD.fullmatch(end[-1]))
+    return (folder_kind(posixpath.dirname(file)) or file_kind(stem(file))) == 'label'
+
+
+def _picture_name(picture: str) -> str:
+    return _without_end(composed(stem(picture)), PICTURE_ENDS)
 
 
 def _without_end(name: str, ends: Iterable[str]) -> str:
     return next((name[: -len(end)] for end in ends if name.endswith(end)), name)
 
 
-def _picture_stem(name: str, stems: dict[str, list[str]]) -> tuple[str, str]:
+def _picture_stem(name: str, stems: Set[str]) -> tuple[str, str]:
     """A label map's name as that of its picture and an ending, which begins with _, - or . or is empty."""
     for place in (len(name), *sorted((match.start() for match in re.finditer('[_.-]', name)), reverse=True)):
         if name[:place] in stems:
             return name[:place], name[place:]
     return name, ''
-
-
-def _nearest(label: str, pictures: Sequence[str]) -> str | None:
-    """Of pictures of one name that in the label map's split, in a folder of pictures, with the most folders alike."""
-
-    def likeness(picture: str) -> tuple[bool, bool, int]:
-        mine, other = posixpath.dirname(label), posixpath.dirname(picture)
-        common = len(set(mine.split('/')) & set(other.split('/')))
-        return split_of(mine) == split_of(other), _has_word(other, PICTURE_WORD), common
-
-    best = sorted(pictures, key=likeness)[-2:]
-    return best[-1] if len(best) == 1 or (best and likeness(best[0]) < likeness(best[1])) else None
 
 
 def _one_end(folder: DataFolder, found: dict[str, dict[str, str]]) -> str:
@@ -239,20 +236,23 @@ def _one_end(folder: DataFolder, found: dict[str, dict[str, str]]) -> str:
     return max(counts, key=counts.get) if counts else ''
 
 
-def _split(pair: tuple[str, str]) -> str:
-    """The split that the folder of a picture says, or that of its label map."""
-    picture, label = map(posixpath.dirname, pair)
-    return split_of(picture) or split_of(label) or 'train'
-
-
-def _unpaired(folder: DataFolder, pairs: dict[str, str], alone: list[str]) -> list[Problem]:
-    places = {posixpath.dirname(picture) for picture in pairs}
-    without = [
-        picture
-        for picture in folder.pictures
-        if posixpath.dirname(picture) in places and picture not in pairs and not _is_label_map(picture)
-    ]
-    return [
-        *(Problem(folder.shown(picture), 'has no label map', Kind.MISSING_LABELS) for picture in without),
-        *(Problem(folder.shown(label), 'is the label map of no picture', Kind.MISSING_PICTURE) for label in alone),
-    ]
+def _splits(
+    folder: DataFolder, pictures: Iterable[str], pairs: dict[str, str], problems: list[Problem]
+) -> dict[str, str]:
+    """The split of each picture that should have a label map: where there are lists, of those that they name."""
+    lists = split_by_lists(folder, OF_LABEL_MAPS, pictures, pairs, problems)
+    if lists:
+        return {picture: split for split, listed in lists.items() for picture in listed}
+    splits, contradictory = {}, []
+    for picture in pictures:
+        of_picture, of_label = (split_of(posixpath.dirname(file)) for file in (picture, pairs.get(picture, '')))
+        splits[picture] = of_picture or of_label or 'train'
+        if None not in (of_picture, of_label) and of_picture != of_label:
+            contradictory.append(picture)
+    if contradictory:
+        what = (
+            f'{len(contradictory)} label maps lie in a folder of another split than their pictures, which counts '
+            f'(the first is {pairs[contradictory[0]]}, its picture {contradictory[0]})'
+        )
+        problems.append(Problem(str(folder.root), what, Kind.SPLITS_DIFFER))
+    return splits

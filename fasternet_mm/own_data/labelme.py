@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-import posixpath
 import reprlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from .content import Instances, Kind, Problem, truth_value
-from .folder import DataFolder
-from .normal_form import AnnotatedObject, AnnotatedPicture, split_by_folders, to_instances
+from .folder import DataFolder, stem
+from .normal_form import AnnotatedObject, AnnotatedPicture, locate_images, split_by_folders, to_instances
 from .outlines import ellipse, rectangle, rectangles_are_boxes
+
+IGNORE, BACKGROUND = '__ignore__', '_background_'
+"""Labels of LabelMe's own: a region that does not count, and what is no object."""
 
 
 def is_labelme(content: Any) -> bool:
@@ -19,30 +22,47 @@ def is_labelme(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get('shapes'), list)
 
 
-def labelme_picture(folder: DataFolder, file: str, content: Any, problems: list[Problem]) -> AnnotatedPicture | None:
-    """A picture with its objects; shapes of one ``group_id`` and label are parts of one object.
+def read_labelme(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
+    """Read LabelMe's polygons, rectangles and circles; shapes of one ``group_id`` and label are parts of one object.
+
+    A picture is at ``imagePath``, or has the name of its JSON file. Pictures beside these without JSON are background.
+    Regions labelled ``__ignore__`` are neither trained nor scored, ``_background_`` is no object: LabelMe's own
+    exporters treat them so.
 
     Args:
-        folder: where the picture is: at ``imagePath``, which is relative to the file, or under the file's name. A
-            picture within the file is not looked at.
-        file: the JSON file.
-        content: what is in it.
+        folder: with the data.
+        files: the content of each JSON file, of which pictures in it are not looked at.
         problems: to add to.
+
+    Raises:
+        UserError: no picture is there; or no part is to train on.
     """
+    pictures = [_picture(folder, file, content, problems) for file, content in files.items()]
+    locate_images(folder, pictures, problems, stem_first=False)
+    _ignore_regions(pictures)
+    rectangles_are_boxes(pictures)
+    return to_instances('LabelMe', folder, split_by_folders(folder, pictures, problems), None, problems)
+
+
+def _ignore_regions(pictures: list[AnnotatedPicture]) -> None:
+    """Make a region that does not count a crowd of every class: COCO's evaluation knows crowds of one class alone."""
+    names = sorted({obj.name.strip() for picture in pictures for obj in picture.objects} - {IGNORE})
+    for picture in pictures:
+        regions = [obj for obj in picture.objects if obj.name == IGNORE]
+        picture.objects = [obj for obj in picture.objects if obj.name != IGNORE]
+        picture.objects += [replace(region, name=name, crowd=True) for region in regions for name in names]
+
+
+def _picture(folder: DataFolder, file: str, content: dict[str, Any], problems: list[Problem]) -> AnnotatedPicture:
+    """What is in a JSON file, with the name that it gives its picture."""
 
     def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
         problems.append(Problem(folder.shown(file), what, kind))
 
-    name = str(content.get('imagePath'))
-    picture = folder.inside(posixpath.dirname(file), name)
-    if picture is None:
-        return report(f'has the imagePath {name}, which is not in the folder', Kind.OUTSIDE_FOLDER)
-    if picture not in folder.all:
-        picture = folder.picture_beside(file) or picture
     objects: dict[Any, AnnotatedObject] = {}
     for number, shape in enumerate(content['shapes']):
         obj = _object(shape, f'shape {number}', report)
-        if obj is None:
+        if obj is None or obj.name == BACKGROUND:
             continue
         group = shape.get('group_id')
         key = number if group is None else (str(group), obj.name)
@@ -53,13 +73,8 @@ def labelme_picture(folder: DataFolder, file: str, content: Any, problems: list[
         else:
             objects[key] = obj
     size = content.get('imageWidth'), content.get('imageHeight')
-    return AnnotatedPicture(picture, file, list(objects.values()), size if all(size) else None)
-
-
-def to_labelme_instances(folder: DataFolder, pictures: list[AnnotatedPicture], problems: list[Problem]) -> Instances:
-    """All pictures of a data set, with those beside that have no JSON file, which are background."""
-    rectangles_are_boxes(pictures)
-    return to_instances('LabelMe', folder, split_by_folders(folder, pictures), None, problems)
+    name = str(content.get('imagePath') or stem(file))
+    return AnnotatedPicture(name, file, list(objects.values()), size if all(size) else None)
 
 
 def _object(shape: Any, place: str, report: Callable[..., None]) -> AnnotatedObject | None:
@@ -69,8 +84,9 @@ def _object(shape: Any, place: str, report: Callable[..., None]) -> AnnotatedObj
     except (TypeError, ValueError, OverflowError):
         return report(f'{place} has points that are not pairs of numbers ({str(points)[:60]})', Kind.NOT_A_NUMBER)
     name, kind = shape.get('label'), shape.get('shape_type') or 'polygon'
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name.strip():
         return report(f'{place} has no label')
+    name = name.strip() if name.strip() in (IGNORE, BACKGROUND) else name
     place, difficult = f'{place} ({name})', truth_value(shape.get('difficult'))
     if difficult is None:
         return report(f'{place} has the difficult {reprlib.repr(shape["difficult"])}: true or false is needed')

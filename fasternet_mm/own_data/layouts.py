@@ -13,10 +13,9 @@ from ..data.coco import read_json
 from ..errors import UserError
 from .coco import is_coco, read_coco
 from .content import Instances, Kind, LabelMaps, Problem
-from .folder import DataFolder
+from .folder import DataFolder, stem
 from .label_maps import find_label_maps, read_label_maps
-from .labelme import is_labelme, labelme_picture, to_labelme_instances
-from .normal_form import AnnotatedPicture
+from .labelme import is_labelme, read_labelme
 from .pascal_voc import is_pascal_voc, read_pascal_voc
 from .via import read_via, via_pictures
 from .yolo import read_yolo, yolo_files
@@ -26,6 +25,9 @@ LAYOUTS = {
     False: 'PNG label maps in a folder such as labels, masks or annotations, named as the pictures',
 }
 """What is looked for: for objects, and for label maps."""
+
+SHOWN_BEFORE = 3
+"""Problems that are shown where reading has to end."""
 
 PAGE = 'docs/your-own-data.md shows all layouts'
 
@@ -44,63 +46,82 @@ def read_own_data(folder: str, instances: bool | None = None, ignored: int | Non
     Raises:
         UserError: no layout is recognised, or more than one.
     """
-    files = DataFolder(folder)
-    readers, problems = _instance_readers(files) if instances is not False else ({}, [])
+    files, problems = DataFolder(folder), []
+    try:
+        return _read(files, instances, problems, ignored)
+    except UserError as error:
+        raise UserError(f'{error}{_before(problems)}') from error
+
+
+def _read(
+    folder: DataFolder, instances: bool | None, problems: list[Problem], ignored: int | None
+) -> Instances | LabelMaps:
+    readers = _instance_readers(folder, problems) if instances is not False else {}
     if len(readers) > 1:
-        raise UserError(f'{folder} has annotations in {len(readers)} layouts ({", ".join(readers)}): leave one')
+        raise UserError(f'{folder.root} has annotations in {len(readers)} layouts ({", ".join(readers)}): leave one')
     for read in readers.values():
-        data = read()
-        data.problems[:0] = problems
-        return data
-    pairs, problems = find_label_maps(files)
-    if pairs and not instances:
-        return read_label_maps(files, pairs, problems, ignored)
-    raise UserError(_not_recognised(files, instances is not False, bool(pairs)))
+        return read()
+    of_label_maps: list[Problem] = []
+    label_maps = find_label_maps(folder, of_label_maps)
+    if label_maps and not instances:
+        problems[:] = of_label_maps
+        return read_label_maps(folder, label_maps, problems, ignored)
+    raise UserError(_not_recognised(folder, instances is not False, bool(label_maps), problems))
+
+
+def _before(problems: list[Problem]) -> str:
+    """What was found wrong before reading had to end, which may be its cause."""
+    severe = [problem for problem in problems if problem.severe]
+    shown = '; '.join(map(str, (severe or problems)[:SHOWN_BEFORE]))
+    more = len(severe or problems) - SHOWN_BEFORE
+    return f' (before that: {shown}{f"; and {more} more" if more > 0 else ""})' if problems else ''
 
 
 @dataclass
 class _JsonFiles:
-    """The content of JSON files by their layout, and what is wrong with others."""
+    """The content of JSON files by their layout."""
 
     coco: dict[str, Any] = field(default_factory=dict)
     via: dict[str, dict[str, Any]] = field(default_factory=dict)
-    labelme: list[AnnotatedPicture] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    labelme: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def _instance_readers(folder: DataFolder) -> tuple[dict[str, Callable[[], Instances]], list[Problem]]:
-    """What reads each layout that is there; and what is wrong with files that may be of any."""
-    found, yolo = _json_files(folder), yolo_files(folder)
+def _instance_readers(folder: DataFolder, problems: list[Problem]) -> dict[str, Callable[[], Instances]]:
+    """What reads each layout that is there; what is wrong with files that may be of any is added to the problems."""
+    json_files, yolo = _json_files(folder, problems), yolo_files(folder)
     readers = {
-        'COCO': found.coco and (lambda: read_coco(folder, found.coco)),
-        'VIA': found.via and (lambda: read_via(folder, found.via)),
-        'LabelMe': found.labelme and (lambda: to_labelme_instances(folder, found.labelme, [])),
-        'Pascal VOC': is_pascal_voc(folder) and (lambda: read_pascal_voc(folder)),
-        'YOLO': yolo and (lambda: read_yolo(folder, yolo)),
+        'COCO': json_files.coco and (lambda: read_coco(folder, json_files.coco, problems)),
+        'VIA': json_files.via and (lambda: read_via(folder, json_files.via, problems)),
+        'LabelMe': json_files.labelme and (lambda: read_labelme(folder, json_files.labelme, problems)),
+        'Pascal VOC': is_pascal_voc(folder) and (lambda: read_pascal_voc(folder, problems)),
+        'YOLO': yolo and (lambda: read_yolo(folder, yolo, problems)),
     }
-    return {layout: reader for layout, reader in readers.items() if reader}, found.problems
+    there = {layout: reader for layout, reader in readers.items() if reader}
+    if there or not (yolo := yolo_files(folder, with_splits=False)):
+        return there
+    return {'YOLO': lambda: read_yolo(folder, yolo, problems)}
 
 
-def _json_files(folder: DataFolder) -> _JsonFiles:
-    found = _JsonFiles()
+def _json_files(folder: DataFolder, problems: list[Problem]) -> _JsonFiles:
+    files = _JsonFiles()
     for file in _of_instances(folder.ending('.json')):
         try:
             content = read_json(folder.root / file, 'annotations in JSON')
         except UserError as error:
             what = str(error).removeprefix(f'{folder.shown(file)} ')
-            found.problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
+            problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
             continue
         via = via_pictures(content)
         if is_coco(content):
-            found.coco[file] = content
+            files.coco[file] = content
         elif via is not None:
-            found.via[file] = via
+            files.via[file] = via
         elif is_labelme(content):
-            picture = labelme_picture(folder, file, content, found.problems)
-            found.labelme += [picture] if picture else []
+            content.pop('imageData', None)  # a whole picture in text
+            files.labelme[file] = content
         else:
-            found.problems.append(Problem(folder.shown(file), 'is JSON of no known layout', Kind.NOT_USED))
-    return found
+            problems.append(Problem(folder.shown(file), 'is JSON of no known layout', Kind.NOT_USED))
+    return files
 
 
 def _of_instances(files: list[str]) -> list[str]:
@@ -110,28 +131,33 @@ def _of_instances(files: list[str]) -> list[str]:
     return [file for file in files if file in instances or posixpath.dirname(file) not in places]
 
 
-def _not_recognised(folder: DataFolder, instances: bool, has_label_maps: bool) -> str:
+def _not_recognised(folder: DataFolder, instances: bool, has_label_maps: bool, problems: list[Problem]) -> str:
     """What was found, what was looked for, and what is nearest."""
     suffixes = Counter(posixpath.splitext(file)[1].lower() or 'without a suffix' for file in folder.files)
     kinds = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(5))
-    found = f'{folder.root} has {len(folder.files)} files ({kinds})'
-    return f'{found}, but no {LAYOUTS[instances]}: {_nearest(folder, instances, has_label_maps)} ({PAGE})'
+    there = f'{folder.root} has {len(folder.files)} files ({kinds})'
+    return f'{there}, but no {LAYOUTS[instances]}: {_nearest(folder, instances, has_label_maps, problems)} ({PAGE})'
 
 
-def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool) -> str:
+def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool, problems: list[Problem]) -> str:
     if not folder.pictures:
         return 'put the pictures there too, or name the folder that has them'
     if has_label_maps:
         return 'it has label maps, for which there are the UPerNet and Semantic FPN configs'
-    readers, problems = _instance_readers(folder)
+    readers = _instance_readers(folder, []) if not instances else {}
     if readers:
         return f'it has {next(iter(readers))} annotations of objects, for which there are the R-CNN configs'
     severe = [problem for problem in problems if problem.severe]
     if severe:
-        return f'{severe[0].file} {severe[0].what}'
+        return f'mend {severe[0].file}'
     if not instances:
         return 'name the folder of label maps labels, and each of them as its picture'
     if any(map(_is_yolo, [folder.root / file for file in folder.ending('.txt')[:20]])):
+        if named := [file for file in folder.ending('.yaml', '.yml') if stem(file) in ('data', 'dataset')]:
+            return (
+                f'{folder.shown(named[0])} lacks names or train: add "train: FOLDER OF PICTURES" and "names: [FIRST '
+                'CLASS, SECOND CLASS]"'
+            )
         return (
             'the .txt files look like YOLO labels, so write a data.yaml with "train: FOLDER OF PICTURES" and '
             '"names: [FIRST CLASS, SECOND CLASS]"'
@@ -150,6 +176,6 @@ def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool) -> str:
 
 
 def _is_yolo(path: Any) -> bool:
-    lines = [line.split() for line in path.read_text('utf-8', 'replace').splitlines()[:5] if line.strip()]
+    lines = [line.split() for line in path.read_text('utf-8-sig', 'replace').splitlines()[:5] if line.strip()]
     number = re.compile(r'-?\d*\.?\d+(e-?\d+)?')
     return bool(lines) and all(len(line) >= 5 and all(map(number.fullmatch, line)) for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -11,8 +12,10 @@ from typing import Any
 
 from ..data.parallel import in_threads
 from ..data.picture_files import picture_size
+from ..errors import UserError
 from .content import Instances, Kind, Problem
-from .folder import DataFolder, named_splits, split_of
+from .folder import DataFolder, named_splits, stem
+from .folder_words import file_kind, split_of
 from .notation import NumbersAsRead, notation_question
 from .outlines import BadOutlineError, Outline, are_four_numbers, reaches_over, read_outline, repeats_box
 
@@ -79,14 +82,14 @@ def to_instances(
         folder: where the pictures are.
         splits: pictures as read, in any order.
         classes: the classes in their order; None for those of the objects, sorted.
-        problems: what was found wrong so far.
+        problems: what was found wrong so far; more is added.
 
     Returns:
         All that is sound. What is not is left out and named in its ``problems``.
     """
+    classes = _strip_names(folder, splits, classes, problems)
     if classes is None:
         classes = sorted({obj.name for pictures in splits.values() for picture in pictures for obj in picture.objects})
-    problems = list(problems)
     categories = {name: number for number, name in enumerate(classes, start=1)}
     content = {}
     for split, pictures in splits.items():
@@ -117,8 +120,65 @@ def to_instances(
     return Instances(layout, folder.root, content, problems)
 
 
-def split_by_folders(folder: DataFolder, pictures: Iterable[AnnotatedPicture]) -> dict[str, list[AnnotatedPicture]]:
+def _strip_names(
+    folder: DataFolder,
+    splits: dict[str, list[AnnotatedPicture]],
+    classes: Sequence[str] | None,
+    problems: list[Problem],
+) -> list[str] | None:
+    """Names of classes without spaces at their ends; where that makes two of them one, the user is told."""
+    objects = [obj for pictures in splits.values() for picture in pictures for obj in picture.objects]
+    by_name: dict[str, set[str]] = defaultdict(set)
+    for name in {*(classes or ()), *(obj.name for obj in objects)}:
+        by_name[name.strip()].add(name)
+    for obj in objects:
+        obj.name = obj.name.strip()
+    for name, spellings in by_name.items():
+        if len(spellings) > 1:
+            what = (
+                f'the classes {", ".join(map(repr, sorted(spellings)))} differ in spaces alone: they count as {name!r}'
+            )
+            problems.append(Problem(str(folder.root), what, Kind.NAMES_CHANGED))
+    return classes and list(dict.fromkeys(name.strip() for name in classes))
+
+
+def locate_images(
+    folder: DataFolder, pictures: list[AnnotatedPicture], problems: list[Problem], stem_first: bool
+) -> None:
+    """Find the picture of each annotation file that is of one: it has its name, or the one that is in it.
+
+    Args:
+        folder: with the data.
+        pictures: whose ``file`` is the name that is in the annotation file; it becomes the path in the data's folder.
+            Those whose names lead out of it are dropped.
+        problems: to add to.
+        stem_first: whether the annotation file's own name counts more than the one in it.
+
+    Raises:
+        UserError: there are none, no picture is there, or two fit equally well.
+    """
+    if not pictures:
+        raise UserError(f'{folder.root} has no annotation file that can be read: export the annotations again')
+    names, sources = [picture.file for picture in pictures], [picture.source for picture in pictures]
+    images = folder.images_of(sources, names, problems, stem_first)
+    for picture, image in zip(pictures, images):
+        if image is None:
+            what = f'is of {picture.file}, which is not in the folder'
+            problems.append(Problem(folder.shown(picture.source), what, Kind.OUTSIDE_FOLDER))
+        else:
+            picture.file = image
+    pictures[:] = [picture for picture, image in zip(pictures, images) if image is not None]
+    if not any(picture.file in folder.all for picture in pictures):
+        raise folder.no_image_of(sources[0] if len(sources) == 1 else posixpath.dirname(sources[0]), names)
+
+
+def split_by_folders(
+    folder: DataFolder, pictures: Iterable[AnnotatedPicture], problems: list[Problem]
+) -> dict[str, list[AnnotatedPicture]]:
     """Splits as folders' names say, with the pictures without annotations in the same folders, which are background.
+
+    The picture's folder counts more than that of its annotation file. Label maps and drawings of the pictures, such as
+    0001_mask.png, are no background.
 
     Raises:
         UserError: there are several splits, but none to train.
@@ -126,11 +186,35 @@ def split_by_folders(folder: DataFolder, pictures: Iterable[AnnotatedPicture]) -
     pictures = list(pictures)
     named = {picture.file for picture in pictures}
     places = {posixpath.dirname(file) for file in named}
-    background = [file for file in folder.pictures if file not in named and posixpath.dirname(file) in places]
-    splits = defaultdict(list)
+    stems = {posixpath.splitext(file)[0] for file in named}
+    background = [
+        file
+        for file in folder.pictures
+        if file not in named and posixpath.dirname(file) in places and not _is_made_of(file, stems)
+    ]
+    splits, contradictory = defaultdict(list), []
     for picture in [*pictures, *(AnnotatedPicture(file, file) for file in background)]:
-        splits[split_of(posixpath.dirname(picture.file)) or 'train'].append(picture)
+        of_picture, of_source = (split_of(posixpath.dirname(file)) for file in (picture.file, picture.source))
+        splits[of_picture or of_source or 'train'].append(picture)
+        if None not in (of_picture, of_source) and of_picture != of_source:
+            contradictory.append(picture)
+    if contradictory:
+        first = contradictory[0]
+        what = (
+            f'{len(contradictory)} annotation files lie in a folder of another split than their pictures, which counts '
+            f'(the first is {first.source}, its picture {first.file})'
+        )
+        problems.append(Problem(str(folder.root), what, Kind.SPLITS_DIFFER))
     return named_splits(folder, splits)
+
+
+def _is_made_of(file: str, stems: set[str]) -> bool:
+    """Whether a picture is a label map or drawing of another, by its name."""
+    path = posixpath.splitext(file)[0]
+    return path in stems or (
+        file_kind(stem(file)) is not None
+        and any(path[: match.start()] in stems for match in re.finditer('[_.-]', path))
+    )
 
 
 def _once_each(

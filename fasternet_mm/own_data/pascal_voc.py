@@ -6,16 +6,16 @@ import posixpath
 import re
 import reprlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from ..errors import UserError
 from .content import Instances, Kind, Problem, truth_value
 from .folder import DataFolder, named_splits, stem
-from .normal_form import AnnotatedObject, AnnotatedPicture, split_by_folders, to_instances
+from .image_sets import OF_OBJECTS, split_by_lists
+from .normal_form import AnnotatedObject, AnnotatedPicture, locate_images, split_by_folders, to_instances
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -26,11 +26,12 @@ def is_pascal_voc(folder: DataFolder) -> bool:
     return any(re.search(rb'<annotation[\s>]', (folder.root / file).read_bytes()[:1000]) for file in files)
 
 
-def read_pascal_voc(folder: DataFolder) -> Instances:
+def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
     """Read Pascal VOC's boxes.
 
-    ``ImageSets/Main`` says what is train, val and test, or else the folders' names do. Beside XML files, and where XML
-    files lie in other folders than pictures, in those of their pictures, pictures without an XML file are background.
+    ``ImageSets/Main`` says what is train, val and test (see `image_sets.split_by_lists`), or else the folders' names
+    do. Beside XML files, and where XML files lie in other folders than pictures, in those of their pictures, pictures
+    without an XML file are background; where there are lists, those that these name.
 
     An object that is ``difficult`` becomes a crowd, which is neither trained nor scored: the challenge's evaluation
     leaves these out (table 1 of the VOC2012 development kit), and MMDetection does.
@@ -40,26 +41,32 @@ def read_pascal_voc(folder: DataFolder) -> Instances:
     the coordinates of edges, so there xmin=0 and xmax=width are. Files whose ``source`` names PASCAL VOC count as the
     challenge's.
 
+    Args:
+        folder: with the data.
+        problems: to add to.
+
     Raises:
-        UserError: no XML file has a picture; or the image sets have no part to train.
+        UserError: no XML file has a picture, or one has two; or no part is to train on.
     """
-    problems: list[Problem] = []
-    pictures = {}
-    for file in folder.ending('.xml'):
-        picture = _picture(folder, file, problems)
-        if picture:
-            pictures[file] = picture
-    there = {picture.file for picture in pictures.values()}
-    if not there & folder.all:
-        raise UserError(
-            f'{folder.root} has {len(folder.ending(".xml"))} XML files, but no picture of the same name as one of them'
-        )
-    sets = _image_sets(folder)
-    splits = _by_image_sets(folder, pictures, sets, problems) if sets else split_by_folders(folder, pictures.values())
+    pictures = [picture for file in folder.ending('.xml') if (picture := _picture(folder, file, problems))]
+    locate_images(folder, pictures, problems, stem_first=True)
+    by_file = defaultdict(list)
+    for picture in pictures:
+        by_file[picture.file].append(picture)
+    places = {posixpath.dirname(file) for file in by_file}
+    images = {*by_file, *(file for file in folder.pictures if posixpath.dirname(file) in places)}
+    lists = split_by_lists(folder, OF_OBJECTS, images, images, problems)
+    splits = {
+        split: [picture for file in files for picture in by_file.get(file) or [AnnotatedPicture(file, file)]]
+        for split, files in lists.items()
+    }
+    splits = named_splits(folder, splits) if splits else split_by_folders(folder, pictures, problems)
     return to_instances('Pascal VOC', folder, splits, None, problems)
 
 
 def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> AnnotatedPicture | None:
+    """What is in an XML file, with the name that it gives its picture."""
+
     def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
         problems.append(Problem(folder.shown(file), what, kind))
 
@@ -71,12 +78,7 @@ def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> Annotate
         return report(f'is not XML ({error})')
     if root.tag != 'annotation':
         return report(f'is no Pascal VOC annotation: its root is <{root.tag}>, not <annotation>', Kind.NOT_USED)
-    picture = folder.picture_beside(file)
-    if picture is None:  # few tools give the XML file another name than the picture
-        name = root.findtext('filename') or stem(file)
-        picture = folder.inside(posixpath.dirname(file), name)
-        if picture is None:
-            return report(f'has the filename {name}, which is not in the folder', Kind.OUTSIDE_FOLDER)
+    name = (root.findtext('filename') or '').strip() or stem(file)
     try:
         size = int(root.findtext('size/width') or 0), int(root.findtext('size/height') or 0)
     except ValueError:
@@ -85,12 +87,12 @@ def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> Annotate
     origin = 1 if 'PASCAL VOC' in (root.findtext('source/annotation') or '') else 0
     objects = [_object(obj, f'object {number}', origin, report) for number, obj in enumerate(root.findall('object'), 1)]
     # Zeros are common for a size that the tool did not know.
-    return AnnotatedPicture(picture, file, [obj for obj in objects if obj], size if all(size) else None)
+    return AnnotatedPicture(name, file, [obj for obj in objects if obj], size if all(size) else None)
 
 
 def _object(element: Element, place: str, origin: int, report: Callable[..., None]) -> AnnotatedObject | None:
-    name, box = (element.findtext('name') or '').strip(), element.find('bndbox')
-    if not name:
+    name, box = element.findtext('name') or '', element.find('bndbox')
+    if not name.strip():
         return report(f'{place} has no name')
     if box is None:
         return report(f'{place} ({name}) has no bndbox')
@@ -110,33 +112,3 @@ def _object(element: Element, place: str, origin: int, report: Callable[..., Non
 def _edges(first: float, last: float, origin: int) -> tuple[float, float]:
     """Where pixels begin and end that are counted from ``origin``, the last included, in whatever order."""
     return (first - origin, last) if first <= last else (first, last - origin)
-
-
-def _image_sets(folder: DataFolder) -> dict[str, list[str]]:
-    """Lists of pictures by split; 'trainval' is 'train' where that is not there."""
-    lists = [file for file in folder.ending('.txt') if posixpath.dirname(file).endswith('ImageSets/Main')]
-    found = defaultdict(list)
-    for file in lists:
-        found[stem(file)].append(file)
-    if 'train' not in found and 'trainval' in found:
-        found['train'] = found['trainval']
-    return {split: found[split] for split in ('train', 'val', 'test') if split in found}
-
-
-def _by_image_sets(
-    folder: DataFolder, pictures: Mapping[str, AnnotatedPicture], sets: dict[str, list[str]], problems: list[Problem]
-) -> dict[str, list[AnnotatedPicture]]:
-    by_place = {(posixpath.dirname(posixpath.dirname(file)), stem(file)): file for file in pictures}
-    splits = {}
-    for split, lists in sets.items():
-        splits[split] = []
-        for file in lists:
-            home = posixpath.dirname(posixpath.dirname(posixpath.dirname(file)))
-            for line in (folder.root / file).read_text('utf-8', 'replace').splitlines():
-                names = [name for name in (line.strip(), line.split(' ')[0]) if (home, name) in by_place]
-                if names:
-                    splits[split].append(pictures[by_place[home, names[0]]])
-                elif line.strip():
-                    what = f'names {line.strip()}, of which there is no XML file that can be read'
-                    problems.append(Problem(folder.shown(file), what, Kind.MISSING_PICTURE))
-    return named_splits(folder, {split: found for split, found in splits.items() if found})

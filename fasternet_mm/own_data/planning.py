@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..engine.config import CONFIG, load_config, write_config
-from ..engine.storage import check_writable, write_atomically
+from ..engine.storage import check_writable, mark_output, write_atomically
 from ..errors import UserError
 from .checking import check_own_data
 from .configuring import use_data, use_schedule
@@ -151,6 +151,7 @@ def put_in_place(cfg: Config, work_dir: Path) -> Path:
     Returns:
         The path of the config.
     """
+    mark_output(work_dir)
     old, new = (str(Path(folder).absolute()) + os.sep for folder in (cfg.work_dir, work_dir))
     files = [file for file in Path(old).rglob('*') if file.is_file()]
     for file in sorted(files, key=lambda file: file.suffix == '.json'):

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import UserError
 from .content import Instances, Kind, Problem
 from .folder import DataFolder, one_per_split
+from .folder_words import split_of
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
 from .outlines import ellipse, rectangle, rectangles_are_boxes
 
@@ -34,18 +35,18 @@ def _is_picture(record: Any) -> bool:
     )
 
 
-def read_via(folder: DataFolder, files: dict[str, dict[str, Any]]) -> Instances:
+def read_via(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
     """Read VIA's polygons, rectangles, circles and ellipses.
 
     Args:
         folder: where the pictures are.
         files: the pictures' records of each annotation file.
+        problems: to add to.
 
     Raises:
         UserError: the files cannot be told apart as train, val and test; no picture is there; or several attributes of
             regions may be the class.
     """
-    problems: list[Problem] = []
     chosen = one_per_split(folder, files, 'VIA annotation')
     records = {split: _sound(folder, file, files[file], problems) for split, file in chosen.items()}
     attribute = _class_attribute(folder, records.values())
@@ -98,15 +99,9 @@ def _pictures(
         problems.append(Problem(folder.shown(file), what, kind))
 
     names = [record['filename'] for record in records]
-    base = folder.base_of(names, near=file)
-    if base is None:
-        raise UserError(
-            f'{folder.shown(file)} names {len(names)} pictures (the first is {names[0]}), none of which is in '
-            f'{folder.root}: put the pictures there, in any folder'
-        )
+    paths = folder.find_images(names, file, split_of(file), problems)
     pictures = []
-    for name, record in zip(names, records):
-        path = folder.inside(base, name)
+    for name, path, record in zip(names, paths, records):
         if path is None:
             report(f'has the filename {name}, which is not in the folder', Kind.OUTSIDE_FOLDER)
             continue
@@ -134,12 +129,12 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         ticked = [name for name, on in value.items() if on]
         return ticked[0] if len(ticked) == 1 else ''
-    return str(value).strip()
+    return str(value)
 
 
 def _object(region: Any, place: str, attribute: str | None, report: Callable[..., None]) -> AnnotatedObject | None:
     name = ONLY_CLASS if attribute is None else _text(_attributes(region).get(attribute, ''))
-    if not name:
+    if not name.strip():
         return report(f'{place} has no {attribute}')
     shape = region.get('shape_attributes') if isinstance(region, dict) else None
     kind = shape.get('name') if isinstance(shape, dict) else None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import posixpath
 import reprlib
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,18 @@ import yaml
 
 from ..errors import UserError
 from .content import Instances, Kind, Problem
-from .folder import DataFolder, named_splits
+from .folder import DataFolder, named_splits, stem
+from .folder_words import folder_kind, parts_below, split_named, split_of
+from .matching import composed, is_likely, plain_path
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
 
-KEYS = dict(train='train', val='val', valid='val', validation='val', test='test')
+NAMES = ('data', 'dataset')
+"""Names of files that are read though they name no split."""
 
 
-def yolo_files(folder: DataFolder) -> dict[str, dict[str, Any]]:
-    """The content of each file like a ``data.yaml``."""
-    found = {}
+def yolo_files(folder: DataFolder, with_splits: bool = True) -> dict[str, dict[str, Any]]:
+    """The content of each file like a ``data.yaml``, with names and splits, and of Darknet's ``obj.data``."""
+    contents = {}
     for file in folder.ending('.yaml', '.yml'):
         try:
             content = yaml.safe_load((folder.root / file).read_bytes())
@@ -32,17 +37,39 @@ def yolo_files(folder: DataFolder) -> dict[str, dict[str, Any]]:
                 message = ' '.join(str(error).split())
                 raise UserError(f'{folder.shown(file)} is not YAML ({message}): mend it') from error
             continue
-        if isinstance(content, dict) and 'names' in content and KEYS.keys() & content.keys():
-            found[file] = content
-    return found
+        if isinstance(content, dict) and 'names' in content and (_split_keys(content) or not with_splits):
+            contents[file] = content
+    if not with_splits:
+        contents = {file: content for file, content in contents.items() if stem(file) in NAMES}
+        return contents if any(label_files(folder, folder.pictures).values()) else {}
+    return contents | _darknet_files(folder)
 
 
-def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]]) -> Instances:
+def _darknet_files(folder: DataFolder) -> dict[str, dict[str, Any]]:
+    """The content of CVAT's ``obj.data``, lines such as ``train = data/train.txt``, with the names in ``obj.names``."""
+    contents = {}
+    for file in folder.ending('.data'):
+        pairs = (line.partition('=') for line in _lines(folder, file, []))
+        content = {key.strip(): value.strip() for key, sign, value in pairs if sign}
+        names = _find(folder, [posixpath.dirname(file) or '.'], content.get('names', ''))
+        if names in folder.all and _split_keys(content):
+            contents[file] = content | dict(names=[name for name in _lines(folder, names, []) if name])
+    return contents
+
+
+def _split_keys(content: dict[str, Any]) -> dict[str, str]:
+    """The keys that name a split, in any usual way and case, with the split."""
+    splits = {key: split_named(key) for key in content if isinstance(key, str)}
+    return {key: split for key, split in splits.items() if split}
+
+
+def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
     """Read YOLO data sets.
 
     Args:
         folder: where the pictures are.
         files: the content of the one ``data.yaml``, by its file.
+        problems: to add to.
 
     Raises:
         UserError: there are several; or it names folders that are not there, or no classes; or no picture has labels.
@@ -50,18 +77,19 @@ def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]]) -> Instances
     if len(files) > 1:
         raise UserError(f'{folder.root} has {len(files)} files like data.yaml ({", ".join(files)}): leave one')
     ((file, content),) = files.items()
-    problems: list[Problem] = []
-    classes = _classes(folder, file, content)
+    names = _names(folder, file, content, problems)
     if 'kpt_shape' in content:
         raise UserError(f'{folder.shown(file)} describes keypoints (kpt_shape), which are not learnt here: boxes are')
-    pictures = {}
-    for key, split in KEYS.items():
-        if content.get(key):
+    pictures: dict[str, list[str]] = {}
+    for key, split in _split_keys(content).items():
+        if content[key]:
             pictures.setdefault(split, []).extend(_pictures(folder, file, content, key, problems))
-    pictures = {split: found for split, found in pictures.items() if found}
+    if not _split_keys(content):
+        pictures = _labelled_images(folder, file, problems)
+    pictures = {split: list(dict.fromkeys(files)) for split, files in pictures.items() if files}
     if not pictures:
         raise UserError(f'{folder.shown(file)} names no folder with pictures in it')
-    labels = {name: _labels(folder, name) for found in pictures.values() for name in found}
+    labels = label_files(folder, [name for part in pictures.values() for name in part])
     if not any(labels.values()):
         raise UserError(
             f'{folder.root} has no labels for any of the pictures that {file} names: looked for '
@@ -69,37 +97,55 @@ def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]]) -> Instances
         )
     splits = {
         split: [
-            AnnotatedPicture(
-                name, labels[name] or file, _objects(folder, labels[name], classes, problems), relative=True
-            )
-            for name in found
+            AnnotatedPicture(name, labels[name] or file, _objects(folder, labels[name], names, problems), relative=True)
+            for name in part
         ]
-        for split, found in named_splits(folder, pictures).items()
+        for split, part in named_splits(folder, pictures).items()
     }
     problems += _without_picture(folder, {file for file in labels.values() if file})
-    return to_instances('YOLO', folder, splits, classes, problems)
+    return to_instances('YOLO', folder, splits, list(names.values()), problems)
 
 
-def _classes(folder: DataFolder, file: str, content: dict[str, Any]) -> list[str]:
+def _names(folder: DataFolder, file: str, content: dict[str, Any], problems: list[Problem]) -> dict[int, str]:
+    """The classes by the numbers that label files have for them."""
     names = content['names']
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    shown = folder.shown(file)
+    numbered = isinstance(names, dict) and all(str(number).strip().isdecimal() for number in names)
+    if not names or not numbered or not all(type(name) in (str, int) for name in names.values()):
         raise UserError(
-            f'{folder.shown(file)} has the names {reprlib.repr(names)}: a list is needed, or a number from 0 for each, '
-            'with quotes around names such as yes, no and 1.5'
+            f'{shown} has the names {reprlib.repr(content["names"])}: a list is needed, or a number for each, with '
+            'quotes around names such as yes, no and 1.5'
         )
-    names = [str(name) for name in names]
-    if len(set(names)) < len(names):
-        raise UserError(f'{folder.shown(file)} has a name twice in names: {", ".join(names)}')
+    names = {int(number): str(name) for number, name in sorted(names.items(), key=lambda item: int(item[0]))}
+    if len(set(names.values())) < len(content['names']):
+        raise UserError(f'{shown} has a name or number twice in names: {", ".join(names.values())}')
+    if [*names] != [*range(len(names))]:
+        afresh = ', '.join(f'{old} {name} → {new}' for new, (old, name) in enumerate(names.items()))
+        problems.append(Problem(shown, f'its names are numbered afresh: {afresh}', Kind.NAMES_CHANGED))
     return names
+
+
+def _labelled_images(folder: DataFolder, file: str, problems: list[Problem]) -> dict[str, list[str]]:
+    """Pictures of a ``data.yaml`` that names none: those in folders in which some have labels."""
+    places = {posixpath.dirname(picture) for picture, file in label_files(folder, folder.pictures).items() if file}
+    splits: dict[str, list[str]] = defaultdict(list)
+    for picture in folder.pictures:
+        place = posixpath.dirname(picture)
+        if place in places and is_likely(place):
+            splits[split_of(place) or 'train'].append(picture)
+    shown = ', '.join(sorted(place or '.' for place in places))
+    what = f'has names but no train: the pictures in {shown}, which have labels, are taken; or add "train: FOLDER"'
+    problems.append(Problem(folder.shown(file), what, Kind.ASSUMED))
+    return splits
 
 
 def _pictures(folder: DataFolder, file: str, content: dict[str, Any], key: str, problems: list[Problem]) -> list[str]:
     """The pictures of a split: of a folder, a list of files, or several of these."""
     entries = content[key] if isinstance(content[key], list) else [content[key]]
     bases = _bases(folder, file, content)
-    found: list[str] = []
+    pictures: list[str] = []
     for entry in entries:
         if not isinstance(entry, str):
             raise UserError(
@@ -107,18 +153,22 @@ def _pictures(folder: DataFolder, file: str, content: dict[str, Any], key: str, 
             )
         path = _find(folder, bases, entry)
         if path in folder.all:
-            found += _listed(folder, path, bases, problems)
+            pictures += _listed(folder, path, split_named(key), problems)
         elif path is not None:
-            found += [picture for picture in folder.pictures if path == '.' or picture.startswith(f'{path}/')]
-        elif key == 'test':  # Roboflow names it whether it wrote one or not
-            what = f'its test: {entry} is not in {folder.root}'
+            if split_of(path) not in (None, split_named(key)):
+                what = f'its {key} is {path}, whose name says {split_of(path)}: {key} counts'
+                problems.append(Problem(folder.shown(file), what, Kind.SPLITS_DIFFER))
+            below = [picture for picture in folder.pictures if path == '.' or picture.startswith(f'{path}/')]
+            pictures += [picture for picture in below if is_likely(posixpath.dirname(picture))] or below
+        elif split_named(key) == 'test':  # Roboflow names it whether it wrote one or not
+            what = f'its {key}: {entry} is not in {folder.root}'
             problems.append(Problem(folder.shown(file), what, Kind.MISSING_SPLIT))
         else:
             raise UserError(
                 f'{folder.shown(file)} has {key}: {entry}, which is not in {folder.root} (looked in '
                 f'{", ".join(bases)}): name a folder or a list of pictures in there'
             )
-    return list(dict.fromkeys(found))
+    return pictures
 
 
 def _bases(folder: DataFolder, file: str, content: dict[str, Any]) -> list[str]:
@@ -129,14 +179,21 @@ def _bases(folder: DataFolder, file: str, content: dict[str, Any]) -> list[str]:
 
 
 def _find(folder: DataFolder, bases: list[str], entry: str) -> str | None:
-    # Roboflow writes ../train/images for a folder beside the file.
-    below = entry
-    while below.startswith('../'):
-        below = below[3:]
-    for name in dict.fromkeys((entry, below)):
+    """The folder or list that an entry names: from one of the bases, or by the longest end of its path.
+
+    Roboflow writes ../train/images for a folder beside the file, others where it was on their machine.
+    """
+    entry = entry.replace('\\', '/')
+    for base in bases:
+        path = _inside(folder, base, entry)
+        if path in folder.all or path in folder.folders:
+            return path
+    parts = plain_path(entry).split('/')
+    for start in range(len(parts)):
+        end = '/'.join(parts[start:])
         for base in bases:
-            path = _inside(folder, base, name)
-            if path in folder.all or path in folder.folders:
+            path = folder.inside(base, end)
+            if path in folder.all or (path in folder.folders and path != base):
                 return path
     return None
 
@@ -156,22 +213,20 @@ def _roots(folder: DataFolder) -> tuple[str, str]:
     return os.path.abspath(folder.root), os.path.realpath(folder.root)
 
 
-def _listed(folder: DataFolder, file: str, bases: list[str], problems: list[Problem]) -> list[str]:
-    """Pictures that a text file lists, relative to it or to the other folders."""
-    found = []
-    for number, line in enumerate(_lines(folder, file, problems), start=1):
-        paths = [_inside(folder, base, line) for base in (posixpath.dirname(file), *bases)] if line else []
-        there = [path for path in paths if path in folder.all]
-        if there:
-            found.append(there[0])
-        elif any(paths):
-            what = f'does not exist, but line {number} of {folder.shown(file)} names it'
-            path = next(path for path in paths if path)
-            problems.append(Problem(folder.shown(path), what, Kind.MISSING_PICTURE))
-        elif line:
-            what = f'line {number} is {line}, which is not in the folder'
+def _listed(folder: DataFolder, file: str, split: str | None, problems: list[Problem]) -> list[str]:
+    """Pictures that a text file lists: from it, from the data's folder, or by the longest end of their paths."""
+    names = [line for line in _lines(folder, file, problems) if line]
+    if not names:
+        return []
+    images = folder.find_images(names, file, split, problems)
+    for number, (name, image) in enumerate(zip(names, images), start=1):
+        if image is None:
+            what = f'entry {number} is {name}, which is not in the folder'
             problems.append(Problem(folder.shown(file), what, Kind.OUTSIDE_FOLDER))
-    return found
+        elif image not in folder.all:
+            what = f'does not exist, but entry {number} of {folder.shown(file)} names it'
+            problems.append(Problem(folder.shown(image), what, Kind.MISSING_PICTURE))
+    return [image for image in images if image in folder.all]
 
 
 def _label_files(picture: str) -> list[str]:
@@ -182,16 +237,32 @@ def _label_files(picture: str) -> list[str]:
     return [f'{path}.txt' for path in (*swapped, '/'.join(parts))]
 
 
-def _labels(folder: DataFolder, picture: str) -> str | None:
-    return next((file for file in _label_files(picture) if file in folder.all), None)
+def label_files(folder: DataFolder, pictures: Iterable[str]) -> dict[str, str | None]:
+    """The file with each picture's labels: where Ultralytics looks, or the only one below a folder called labels or
+    alike that has the picture's path below images or alike; None where there is none."""
+    by_path = defaultdict(list)
+    for file in folder.ending('.txt'):
+        if folder_kind(posixpath.dirname(file)) == 'label':
+            by_path[_path_below(file)].append(file)
+    labels = {}
+    for picture in pictures:
+        files = [file for file in _label_files(picture) if file in folder.all]
+        others = by_path[_path_below(picture)]
+        labels[picture] = files[0] if files else others[0] if len(others) == 1 else None
+    return labels
+
+
+def _path_below(file: str) -> tuple[str, ...]:
+    folder, name = posixpath.split(composed(file))
+    return (*parts_below(folder), stem(name))
 
 
 def _objects(
-    folder: DataFolder, file: str | None, classes: list[str], problems: list[Problem]
+    folder: DataFolder, file: str | None, names: dict[int, str], problems: list[Problem]
 ) -> list[AnnotatedObject]:
     objects = []
     for number, line in enumerate(_lines(folder, file, problems) if file else [], start=1):
-        obj = _object(f'line {number}', line.split(), classes) if line else None
+        obj = _object(f'line {number}', line.split(), names) if line else None
         if isinstance(obj, tuple):
             problems.append(Problem(folder.shown(file), f'line {number} {obj[0]}', obj[1]))
         elif obj:
@@ -199,15 +270,15 @@ def _objects(
     return objects
 
 
-def _object(place: str, values: list[str], classes: list[str]) -> AnnotatedObject | tuple[str, Kind]:
+def _object(place: str, values: list[str], names: dict[int, str]) -> AnnotatedObject | tuple[str, Kind]:
     """An object from a line's values, or what is wrong with them."""
     try:
         label, *numbers = map(float, values)
     except ValueError:
         return f'has something else than numbers ({" ".join(values)[:60]})', Kind.MALFORMED
-    if not (label.is_integer() and 0 <= label < len(classes)):
-        return f'has the class {values[0]}, but names has 0 to {len(classes) - 1}', Kind.UNKNOWN_ID
-    name = classes[int(label)]
+    if label not in names:
+        return f'has the class {values[0]}, but names has {_numbers(names)}', Kind.UNKNOWN_ID
+    name = names[int(label)]
     if len(numbers) == 4:
         x, y, width, height = numbers
         return AnnotatedObject(name, place, box=[x - width / 2, y - height / 2, width, height])
@@ -216,9 +287,14 @@ def _object(place: str, values: list[str], classes: list[str]) -> AnnotatedObjec
     return AnnotatedObject(name, place, segmentation=[numbers])
 
 
+def _numbers(names: dict[int, str]) -> str:
+    first, last = min(names), max(names)
+    return f'{first} to {last}' if last - first == len(names) - 1 else reprlib.repr(list(names))[1:-1]
+
+
 def _lines(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:
     try:
-        return [line.strip() for line in (folder.root / file).read_text('utf-8').splitlines()]
+        return [line.strip() for line in folder.read_text(file).splitlines()]
     except (OSError, ValueError) as error:
         problems.append(Problem(folder.shown(file), f'is not a text file that can be read ({error})', Kind.MALFORMED))
         return []
@@ -226,9 +302,9 @@ def _lines(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:
 
 def _without_picture(folder: DataFolder, used: set[str]) -> list[Problem]:
     """Labels in folders of labels, of which no picture made use."""
-    places = {posixpath.dirname(file) for file in used if 'labels' in file.split('/')[:-1]}
+    places = {posixpath.dirname(file) for file in used if folder_kind(posixpath.dirname(file)) == 'label'}
     return [
-        Problem(folder.shown(file), 'has the labels of no picture that data.yaml names', Kind.MISSING_PICTURE)
+        Problem(folder.shown(file), 'has the labels of no picture that data.yaml names', Kind.ORPHAN_LABELS)
         for file in folder.ending('.txt')
         if posixpath.dirname(file) in places and file not in used and posixpath.basename(file) != 'classes.txt'
     ]

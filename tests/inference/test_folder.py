@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fasternet_mm.engine.storage import MARKER
 from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Prediction, video
 from fasternet_mm.inference.folder import predict_to_folder
@@ -70,7 +71,10 @@ def film(path, frames=5, fps=12.5, size=(64, 48)):
 
 
 def written(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+    """Files, without the mark that a folder is no data."""
+    files = [path for path in folder.rglob('*') if path.is_file()]
+    assert MARKER in [file.name for file in files]
+    return sorted(str(file.relative_to(folder)) for file in files if file.name != MARKER)
 
 
 def records(path):

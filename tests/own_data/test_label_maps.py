@@ -110,6 +110,32 @@ def test_same_names_in_many_folders_are_paired_by_their_folders(tmp_path):
         assert picture.parent.name == label.parent.name
 
 
+def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
+    pair(tmp_path, 'images/a/p00000.png', 'labels/a/p00000.png')
+    pair(tmp_path, 'images/b/p00001.png', 'labels/a/p00001.png')
+    data = read_own_data(str(tmp_path), False)
+    assert [(str(image.parent.name), image.name) for image, _ in data.splits['train']] == [('a', 'p00000.png')]
+    (problem,) = data.problems
+    assert (problem.kind, problem.file) == (Kind.MISSING_PICTURE, str(tmp_path / 'labels/a/p00001.png'))
+
+
+def test_drawings_are_neither_images_nor_label_maps(tmp_path):
+    for folder in ('SegmentationObject', 'SegmentationClassVisualization', 'overlays', 'predictions'):
+        pair(tmp_path, 'JPEGImages/p00000.png', f'{folder}/p00000.png', colour_map(COLOURS))
+    pair(tmp_path, 'JPEGImages/p00000.png', 'SegmentationClass/p00000.png', labels(0, 1))
+    ((image, label),) = read(tmp_path).splits['train']
+    assert (image.parent.name, label.parent.name) == ('JPEGImages', 'SegmentationClass')
+
+
+def test_two_images_that_fit_a_label_map_equally_well_are_named(tmp_path):
+    pair(tmp_path, 'images/p00000.png', 'labels/p00000.png')
+    pair(tmp_path, 'photos/p00000.png', 'labels/p00000.png')
+    with pytest.raises(
+        UserError, match=r'labels/p00000.png .* may be images/p00000.png or photos/p00000.png: leave one'
+    ):
+        read(tmp_path)
+
+
 def test_indices_without_names_are_classes_up_to_the_largest_and_gaps_are_told(tmp_path):
     pair(tmp_path, array=labels(0, 4, 255))
     data = read_own_data(str(tmp_path), False)

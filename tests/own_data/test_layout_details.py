@@ -23,6 +23,7 @@ from own_layouts import (
 from PIL import Image
 
 from fasternet_mm.errors import UserError
+from fasternet_mm.own_data.content import Kind
 from fasternet_mm.own_data.layouts import read_own_data
 
 ONE = {'train': {'p00000.png': [('bird', [10, 20, 30, 15], None)]}}
@@ -162,8 +163,8 @@ def test_the_picture_is_the_filename_where_none_has_the_xml_files_name(tmp_path)
     ('yaml', 'message'),
     [
         ('train: images/train\nnames: [yes, no, x]', 'quotes around names such as yes'),
-        ('train: images/train\nnames: [a, a, b]', 'a name twice'),
-        ('train: images/train\nnames: {0: a, 2: b}', 'a number from 0 for each'),
+        ('train: images/train\nnames: [a, a, b]', 'a name or number twice'),
+        ('train: images/train\nnames: {0: a, b: c}', 'a number for each'),
         ('train: images/nowhere\nnames: [a]', 'has train: images/nowhere, which is not in'),
         ('train: ../../nowhere\nnames: [a]', 'has train: ../../nowhere, which is not in'),
         ('train: /etc\nnames: [a]', 'has train: /etc, which is not in'),
@@ -190,6 +191,112 @@ def test_boxes_and_polygons_in_one_file_are_both_read(tmp_path):
         file.write('1 0.25 0.25 0.5 0.25 0.5 0.5\n')
     assert boxes(tmp_path) == [[10, 20, 30, 15], [16, 12, 16, 12]]
     assert not read_own_data(str(tmp_path), True).with_masks
+
+
+def yolo(root, yaml, labels='0 0.5 0.5 0.25 0.25', images='images/train', folder='labels/train'):
+    write_pictures(root / images, ['p00000.png'])
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / folder / 'p00000.txt').write_text(labels)
+    if yaml:
+        (root / 'data.yaml').write_text(yaml)
+
+
+def problems_of(root):
+    return [(problem.kind, problem.severe, problem.what) for problem in read_own_data(str(root), True).problems]
+
+
+@pytest.mark.parametrize('mark', [b'\xef\xbb\xbf', b''])
+def test_byte_order_marks_are_no_part_of_any_file(mark, tmp_path):
+    yolo(tmp_path / 'yolo', 'train: list.txt\nnames: [bird]\n')
+    (tmp_path / 'yolo/list.txt').write_text('images/train/p00000.png\n')
+    write_voc(tmp_path / 'voc', ONE)
+    write_labelme(tmp_path / 'labelme', ONE)
+    write_coco(tmp_path / 'coco', ONE)
+    for file in tmp_path.rglob('*'):
+        if file.suffix in ('.txt', '.yaml', '.xml', '.json'):
+            file.write_bytes(mark + file.read_bytes())
+    for layout in ('yolo', 'voc', 'labelme', 'coco'):
+        assert len(objects(tmp_path / layout)) == 1, layout
+
+
+@pytest.mark.parametrize(
+    ('names', 'label', 'classes', 'number', 'said'),
+    [
+        ('{1: cat, 2: dog}', 2, ['cat', 'dog'], 2, '1 cat → 0, 2 dog → 1'),
+        ('{0: cat, 2: dog}', 2, ['cat', 'dog'], 2, '0 cat → 0, 2 dog → 1'),
+        ('{"7": cat}', 7, ['cat'], 1, '7 cat → 0'),
+        ('{1: dog, 0: cat}', 1, ['cat', 'dog'], 2, None),
+    ],
+)
+def test_names_with_gaps_are_numbered_afresh_and_shown(names, label, classes, number, said, tmp_path):
+    yolo(tmp_path, f'train: images/train\nnames: {names}\n', f'{label} 0.5 0.5 0.25 0.25')
+    data = read_own_data(str(tmp_path), True)
+    assert data.classes == classes
+    assert [record['category_id'] for record in data.splits['train']['annotations']] == [number]
+    expected = [(Kind.NAMES_CHANGED, False, f'its names are numbered afresh: {said}')] if said else []
+    assert problems_of(tmp_path) == expected
+
+
+def test_a_number_that_names_does_not_have_is_named(tmp_path):
+    yolo(tmp_path, 'train: images/train\nnames: {1: cat, 3: dog}\n', '1 .5 .5 .1 .1\n2 .5 .5 .1 .1')
+    assert (Kind.UNKNOWN_ID, True, 'line 2 has the class 2, but names has 1, 3') in problems_of(tmp_path)
+
+
+def test_names_without_splits_take_the_images_that_have_labels_and_say_so(tmp_path):
+    yolo(tmp_path, None)
+    yolo(tmp_path, None, images='images/val', folder='labels/val')
+    yolo(tmp_path, 'nc: 1\nnames: [cat]\n', images='extra', folder='notes')
+    data = read_own_data(str(tmp_path), True)
+    assert {split: [image['file_name'] for image in content['images']] for split, content in data.splits.items()} == {
+        'train': ['images/train/p00000.png'],
+        'val': ['images/val/p00000.png'],
+    }
+    ((kind, is_severe, what),) = problems_of(tmp_path)
+    assert (kind, is_severe) == (Kind.ASSUMED, False)
+    assert what.startswith(
+        'has names but no train: the pictures in images/train, images/val, which have labels, are taken'
+    )
+
+
+def test_a_data_yaml_without_train_is_named_where_no_image_has_labels(tmp_path):
+    write_pictures(tmp_path / 'images', ['p00000.png'])
+    (tmp_path / 'a.txt').write_text('0 0.5 0.5 0.25 0.25\n')
+    (tmp_path / 'data.yaml').write_text('names: [cat]\n')
+    assert f'{tmp_path}/data.yaml lacks names or train: add "train: FOLDER OF PICTURES"' in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'entry', ['/kaggle/input/set/images/train', 'C:\\set\\images\\train', '../../set/images/train']
+)
+def test_folders_of_another_machine_are_matched_by_their_ends(entry, tmp_path):
+    yolo(tmp_path, f"train: '{entry}'\nnames: [cat]\n")
+    assert boxes(tmp_path) == [[24, 18, 16, 12]]
+
+
+def test_cvats_darknet_files_are_read(tmp_path):
+    yolo(tmp_path, None, images='obj_train_data', folder='obj_train_data')
+    (tmp_path / 'train.txt').write_text('data/obj_train_data/p00000.png\n')
+    (tmp_path / 'obj.names').write_text('cat\n')
+    (tmp_path / 'obj.data').write_text(
+        'classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n'
+    )
+    assert boxes(tmp_path) == [[24, 18, 16, 12]]
+    assert read_own_data(str(tmp_path), True).classes == ['cat']
+
+
+def test_labels_are_found_beside_a_folder_of_images_of_any_name(tmp_path):
+    for camera, labels in (('a', '0 0.5 0.5 0.25 0.25'), ('b', '')):
+        yolo(tmp_path, None, labels, f'JPEGImages/{camera}', f'labels/{camera}')
+    (tmp_path / 'data.yaml').write_text('train: JPEGImages\nnames: [cat]\n')
+    (record,) = objects(tmp_path)
+    assert record['image_id'] == 1  # of JPEGImages/a, the first
+
+
+def test_a_folder_of_masks_below_the_named_one_is_no_folder_of_images(tmp_path):
+    yolo(tmp_path, 'train: .\nnames: [cat]\n')
+    write_pictures(tmp_path / 'masks/train', ['p00000.png'])
+    (image,) = read_own_data(str(tmp_path), True).splits['train']['images']
+    assert image['file_name'] == 'images/train/p00000.png'
 
 
 # LabelMe and VIA
@@ -328,7 +435,7 @@ def test_two_layouts_in_one_folder_are_refused(tmp_path):
     [
         ('labels/p00000.txt', '0 0.5 0.5 0.1 0.1', 'look like YOLO labels, so write a data.yaml with "train:'),
         ('all.json', '{"pictures": []}', 'all.json is JSON, to which COCO is nearest'),
-        ('all.json', '{"images": [', 'all.json is not JSON'),
+        ('all.json', '{"images": [', 'all.json: is not JSON'),
         ('all.xml', '<annotations/>', 'all.xml is XML, to which Pascal VOC is nearest'),
         ('all.csv', 'a,b', 'export the annotations from your labelling tool as COCO'),
     ],

@@ -160,7 +160,7 @@ RECORDS = {
     'half an id': (annotation(image_id=8.5), Kind.MALFORMED, r'annotations\[0\] has no image_id'),
     'unknown class': (annotation(category_id=77), Kind.UNKNOWN_ID, 'annotation 100 .* has the category_id 77'),
     'no image': (annotation(image_id=None), Kind.MALFORMED, r'annotations\[0\] has no image_id'),
-    'above': (image(file_name='../../../p00001.png'), Kind.OUTSIDE_FOLDER, 'p00001.png. is not in the folder'),
+    'above': (image(file_name='../../../q.png'), Kind.OUTSIDE_FOLDER, 'q.png. is not in the folder'),
     'absolute': (image(file_name='/etc/passwd'), Kind.OUTSIDE_FOLDER, '/etc/passwd. is not in the folder'),
 }
 WHOLE = {
@@ -232,7 +232,7 @@ OTHERS = {
     'yolo alone': (
         write_yolo,
         lambda r: (r / 'labels/train/q.txt').write_text(''),
-        Kind.MISSING_PICTURE,
+        Kind.ORPHAN_LABELS,
         'q.txt: has the labels of no picture',
     ),
     'yolo no test': (
@@ -289,7 +289,7 @@ OTHERS = {
         write_voc,
         lambda r: edit_text(r / 'ImageSets/Main/train.txt', 'p00000', 'p0'),
         Kind.MISSING_PICTURE,
-        'train.txt: names p0, of which there is no XML',
+        'train.txt: names p0, of which there is no image',
     ),
     'voc size': (
         write_voc,
@@ -312,7 +312,9 @@ OTHERS = {
     ),
     'labelme path': (
         write_labelme,
-        lambda r: edit(r / SHAPES, lambda c: c.update(imagePath='C:\\pictures\\a.png')),
+        lambda r: edit(
+            (r / SHAPES).rename(r / 'images/train/other.json'), lambda c: c.update(imagePath='C:\\pictures\\a.png')
+        ),
         Kind.OUTSIDE_FOLDER,
         'which is not in the folder',
     ),

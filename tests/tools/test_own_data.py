@@ -13,6 +13,7 @@ import pytest
 from own_layouts import CLASSES, made, write_coco, write_yolo
 
 from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.engine.storage import MARKER
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
@@ -88,4 +89,4 @@ def test_a_dry_run_shows_what_would_be_done_and_trains_nothing(tmp_path):
     counts = [len(json.loads((tmp_path / f'out/data/{part}.json').read_text())['images']) for part in ('train', 'val')]
     assert sum(counts) == 20
     assert f'split:         {counts[1] / 20:.0%} ({counts[1]} of 20 images) for validation, by a hash of each' in said
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'config.py', 'data', 'samples.png'}
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {MARKER, 'config.py', 'data', 'samples.png'}

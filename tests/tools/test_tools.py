@@ -15,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fasternet_mm.data.shapes import CLASSES, ensure_shapes
+from fasternet_mm.engine.storage import MARKER
 
 CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 FEW = (
@@ -177,7 +178,7 @@ def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes
         if line.startswith('| ')
     }
     assert {task: f'{figures[task]["mAP"]:.3f}' for task in figures} == {task: tested[task].strip() for task in figures}
-    assert sorted(path.name for path in drawings.iterdir()) == [*(f'000{i}.png' for i in range(4)), 'sheet.png']
+    assert sorted(path.name for path in drawings.iterdir()) == [MARKER, *(f'000{i}.png' for i in range(4)), 'sheet.png']
     assert cv2.imread(str(drawings / '0000.png')).shape == (160, 320, 3)
 
 
@@ -193,7 +194,7 @@ def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(train
     assert last.startswith('predict.py: error: 1 of 3 pictures were left out')
     assert 'broken.jpg is not a picture' in last
     found = sorted(path.name for path in (tmp_path / 'found').iterdir())
-    assert found == ['0000.png', '000000000785.jpg', 'results.json']
+    assert found == [MARKER, '0000.png', '000000000785.jpg', 'results.json']
     assert cv2.imread(str(tmp_path / 'found' / '000000000785.jpg')).shape == (425, 640, 3)
     records = json.loads((tmp_path / 'found' / 'results.json').read_text())
     assert {record['image_id'] for record in records} <= {785, 0}
@@ -222,6 +223,7 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     assert done.returncode == 0, done.stderr
     labels = cv2.imread(str(tmp_path / 'maps' / '0000.png'), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (160, 160)
+    assert (tmp_path / 'maps' / MARKER).is_file()
     assert 'Prediction for 000' in (tmp_path / 'report.html').read_text()
     assert labels.max() < 7
     height, width, _ = cv2.imread(str(tmp_path / 'shown' / '0000.png')).shape
@@ -232,7 +234,7 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     done = run('predict', config, checkpoint, *pictures, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
     assert 'small.png: a picture of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
-    assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == ['0003-2.jpg', '0003.png', 'labels']
+    assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == [MARKER, '0003-2.jpg', '0003.png', 'labels']
     assert cv2.imread(str(tmp_path / 'found' / 'labels' / '0003-2.png'), cv2.IMREAD_UNCHANGED).shape == (64, 64)
     labels = cv2.imread(str(tmp_path / 'found' / 'labels' / '0003.png'), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (160, 160)
