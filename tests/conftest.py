@@ -15,8 +15,12 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Seed every source of chance before the fixtures: data pipelines draw from NumPy and Python."""
+    """Each test begins alike, before its fixtures: chance from every source, and a log without a level.
+
+    Data pipelines draw from NumPy and Python; tools that are run in the tests' own process may silence the log.
+    """
     set_random_seed(0)
+    MMLogger.get_current_instance().setLevel('NOTSET')
 
 
 @pytest.fixture(scope='session')

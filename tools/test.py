@@ -43,7 +43,6 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from fasternet_mm.engine.config import default_work_dir, load_config
     from fasternet_mm.engine.runner import build_runner
-    from fasternet_mm.engine.storage import mark_output
     from fasternet_mm.engine.work_dir import config_and_checkpoint
     from fasternet_mm.evaluation.table import metric_table
     from fasternet_mm.evaluation.test_report import check_reportable, write_test_report
@@ -71,8 +70,6 @@ def main(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, ('test',), augmented=args.tta)
     if args.report:
         check_reportable(runner, args.report)
-    if predictions and cfg.test_evaluator.get('output_dir'):
-        mark_output(predictions)
     metrics = runner.test()
 
     if runner.rank == 0:

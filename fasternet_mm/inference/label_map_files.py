@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from ..data.picture_files import names_of_images
-from ..engine.storage import write_atomically
+from ..engine.storage import mark_output, write_atomically
 from ..registry import HOOKS
 
 
@@ -31,6 +31,9 @@ class WriteLabelMapsHook(Hook):
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)
         self.names: dict[str, str] = {}
+
+    def before_test(self, runner: Runner) -> None:
+        mark_output(self.out_dir)
 
     def before_test_epoch(self, runner: Runner) -> None:
         self.names = names_of_images(runner.test_dataloader.dataset)

@@ -271,7 +271,7 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(
         monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, args)])
         runpy.run_path(f'tools/{tool}.py', run_name='__main__')
     assert f'exported: {file}' in capsys.readouterr().out
-    assert sorted(path.name for path in found.iterdir()) == ['0003.png', 'results.json']
+    assert sorted(path.name for path in found.iterdir()) == [MARKER, '0003.png', 'results.json']
     assert (tmp_path / 'alone/results.json').read_bytes() == (found / 'results.json').read_bytes()
     done = run('test', CONFIG, file, '--work-dir', tmp_path / 'work', '--cfg-options', *FEW)
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from own_layouts import made, write_coco
 
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
+from fasternet_mm.engine.storage import MARKER
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 
@@ -131,7 +132,7 @@ def test_a_resumed_training_has_the_split_and_the_size_of_the_run(resume, run, t
     assert [step.scale for step in cfg.val_dataloader.dataset.pipeline if 'scale' in step] == [(90, 60)]
     assert cfg.train_dataloader.dataset.ann_file == str(run / 'data/train.json')
     assert (cfg.load_from, cfg.resume) == (None, False)
-    assert {path.name for path in run.iterdir()} == {'config.py', 'data', 'epoch_1.pth', 'samples.png'}
+    assert {path.name for path in run.iterdir()} == {MARKER, 'config.py', 'data', 'epoch_1.pth', 'samples.png'}
 
 
 def test_what_is_refused_leaves_no_work_directory(train, data, tmp_path):
