@@ -1,5 +1,6 @@
 """The way from training to figures on a GPU: what only shows where tensors are on another device than NumPy reads."""
 
+import math
 import subprocess
 import sys
 
@@ -76,6 +77,11 @@ def test_resuming_brings_back_step_rate_and_momentum_onto_the_gpu(trained, tmp_p
         assert torch.equal(value.cpu(), saved['state_dict'][name]), name
 
 
+def skipped_steps(saved):
+    """Steps that mixed precision left out: each halves the scale of the loss, which begins at 2**16."""
+    return 16 - round(math.log2(saved['optimizer'].get('loss_scaler', dict(scale=2**16))['scale']))
+
+
 def test_training_resumes_where_it_stopped(trained, root):
     work, amp = trained
     options = ('--resume', *amp, '--cfg-options', *EPOCHS, 'train_cfg.max_epochs=2')
@@ -83,7 +89,7 @@ def test_training_resumes_where_it_stopped(trained, root):
     assert 'Epoch(train) [1]' not in printed
     saved = torch.load(work / 'epoch_2.pth', weights_only=True)
     assert (saved['meta']['epoch'], saved['meta']['iter']) == (2, 4)
-    assert {int(state['step']) for state in saved['optimizer']['state'].values()} == {4}
+    assert {int(state['step']) for state in saved['optimizer']['state'].values()} == {4 - skipped_steps(saved)}
     assert saved['param_schedulers'][0]['last_step'] == 4
 
 
@@ -116,7 +122,7 @@ def test_a_segmenter_trains_resumes_is_tested_and_predicts(root, shapes, tmp_pat
         options = (*amp, '--resume', '--cfg-options', *ITERATIONS, f'train_cfg.max_iters={steps}')
         run(root, 'train', SEGMENTER, '--work-dir', tmp_path, *options)
     saved = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
-    assert {int(state['step']) for state in saved['optimizer']['state'].values()} == {4}
+    assert {int(state['step']) for state in saved['optimizer']['state'].values()} == {4 - skipped_steps(saved)}
     printed = run(root, 'test', tmp_path, '--show-dir', tmp_path / 'drawings', '--cfg-options', *FEW)
     assert '| mIoU' in printed
     run(root, 'predict', tmp_path, min((shapes / 'images/test').iterdir()), '--out-dir', tmp_path / 'found')
@@ -190,7 +196,8 @@ def roi_align(boxes, scores, x, rois):
 def roi_pool(boxes, scores, x, rois):
     from mmcv.ops import roi_pool
 
-    return (roi_pool(x, rois, (7, 7), 0.25),)
+    # Into 4 x 4 bins, whose edges are exact: of 7 x 7, CPU and GPU round some edges to different pixels.
+    return (roi_pool(x, rois, (4, 4), 0.25),)
 
 
 def deform_conv(boxes, scores, x, rois):
