@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
-from ..errors import UserError
+from ..errors import UserError, few
 from ..models.backbone import MIN_INPUT_SIZE
 from .coco import read_annotations
 from .label_maps import build_seg_dataset, check_label_maps, ignored_label
@@ -155,8 +155,3 @@ def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
             # STDCHead tells edges from the rest, whatever the classes.
             if hasattr(head, 'get') and isinstance(head.get('num_classes'), int) and head.get('type') != 'STDCHead':
                 yield f'model.{place}.num_classes', head['num_classes']
-
-
-def few(names: Sequence[str]) -> str:
-    """The first of many names, and how many there are, for a message."""
-    return ', '.join(names[:5]) + (f', … ({len(names)} in all)' if len(names) > 5 else '')

@@ -14,7 +14,7 @@ from mmengine.utils import is_seq_of
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import UserError
+from ..errors import UserError, few
 from .parallel import in_threads
 from .picture_files import ONE_CHANNEL, labels_in, picture_size, size_as_read
 
@@ -175,8 +175,7 @@ def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | N
         return f'{path} is not a picture'
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         return f'{path} cannot be read: {error}'
-    few = ', '.join(map(str, strange[:5])) + (', …' if len(strange) > 5 else '')
-    return f'{path} has the labels {few}, but {rule}' if strange else None
+    return f'{path} has the labels {few(strange)}, but {rule}' if strange else None
 
 
 def _too_small(image: str, pipeline: Sequence[Any], least_side: int) -> str | None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ..data.picture_files import SUFFIXES
 from ..engine.storage import is_output
-from ..errors import UserError
+from ..errors import UserError, few
 from .content import Kind, Problem
 from .folder_words import split_of
 from .matching import FileIndex, Wanted, is_likely, nearest_name, plain_path
@@ -176,7 +176,7 @@ class DataFolder:
         """What to say where none of the images is there that an annotation file, or several, name."""
         if not names:
             return UserError(f'{self.shown(source)} names no image: export it again, with the images')
-        first = ', '.join(name[:100] for name in names[:3]) + (', …' if len(names) > 3 else '')
+        first = few([name[:100] for name in names], 3, counted=True)
         nearest = nearest_name(names[0], self.pictures)
         there = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
         return UserError(
@@ -260,10 +260,9 @@ def one_per_split(folder: DataFolder, files: Iterable[str], what: str) -> dict[s
     for file in files:
         split = split_of(file)
         if split is None or split in found:
-            several = ', '.join(files[:5]) + (', …' if len(files) > 5 else '')
             raise UserError(
-                f'{folder.root} has {len(files)} {what} files ({several}): leave one, or one each with train, val and '
-                'test in its name or the name of its folder'
+                f'{folder.root} has {len(files)} {what} files ({few(files, counted=True)}): leave one, or one each '
+                'with train, val and test in its name or the name of its folder'
             )
         found[split] = file
     return named_splits(folder, found)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from ..data.picture_files import SUFFIXES
-from ..errors import UserError
+from ..errors import UserError, few
 from .content import Kind, Problem
 from .folder import DataFolder, stem
 from .folder_words import split_named, split_of
@@ -60,7 +60,7 @@ def split_by_lists(
     unlisted = sorted(set(used) - listed)
     if lists and unlisted:
         place = posixpath.dirname(next(iter(lists.values()))[0])
-        shown = ', '.join(unlisted[:3]) + (', …' if len(unlisted) > 3 else '')
+        shown = few(unlisted, 3, counted=True)
         what = f'{len(unlisted)} of {len(used)} images are in none of its lists and are left out: {shown}'
         problems.append(Problem(folder.shown(place), what, Kind.NOT_LISTED))
     return {split: part for split, part in splits.items() if part}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.coco import read_json
-from ..errors import UserError
+from ..errors import UserError, few
 from .coco import is_coco, read_coco
 from .content import Instances, Kind, LabelMaps, Problem
 from .folder import DataFolder, stem
@@ -72,9 +72,7 @@ def _read(
 def _before(problems: list[Problem]) -> str:
     """What was found wrong before reading had to end, which may be its cause."""
     severe = [problem for problem in problems if problem.severe]
-    shown = '; '.join(map(str, (severe or problems)[:SHOWN_BEFORE]))
-    more = len(severe or problems) - SHOWN_BEFORE
-    return f' (before that: {shown}{f"; and {more} more" if more > 0 else ""})' if problems else ''
+    return f' (before that: {few(severe or problems, SHOWN_BEFORE, "; ")})' if problems else ''
 
 
 @dataclass

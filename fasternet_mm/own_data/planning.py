@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from ..engine.config import CONFIG, load_config, write_config
 from ..engine.storage import check_writable, mark_output, write_atomically
-from ..errors import UserError
+from ..errors import UserError, few
 from .checking import check_own_data
 from .configuring import use_data, use_schedule
 from .content import Instances, Kind, LabelMaps, Problem
@@ -32,7 +32,7 @@ DATA = 'data'
 """The folder in a work directory that has the annotations of each part."""
 
 SHOWN_PROBLEMS = 3
-"""Of each kind, before training."""
+"""Of each kind, before training, and in an error."""
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,8 @@ def _counts(data: LabelMaps, pictures: Sequence[Picture]) -> list[int]:
 def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
     severe = [problem for problem in problems if problem.severe]
     if severe:
-        shown = '; '.join(map(str, severe[:3]))
         raise UserError(
-            f'{folder} has {len(severe)} mistakes ({shown}{"; …" if len(severe) > 3 else ""}): mend them, '
+            f'{folder} has {len(severe)} mistakes ({few(severe, SHOWN_PROBLEMS, "; ", counted=True)}): mend them, '
             f'python tools/check_data.py {folder} names all'
         )
 
@@ -208,8 +207,8 @@ def _check_masks(cfg: Config, folder: str, data: Instances | LabelMaps) -> None:
         return
     objects = [one for annotations in data.objects.values() for one in annotations]
     bare = sum('segmentation' not in one for one in objects)
-    reasons = [str(problem) for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
-    shown = f' ({"; ".join(reasons[:3])}{"; …" if len(reasons) > 3 else ""})' if reasons else ''
+    reasons = [problem for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
+    shown = f' ({few(reasons, SHOWN_PROBLEMS, "; ")})' if reasons else ''
     config = Path(cfg.filename)
     boxes_alone = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))
     right = boxes_alone if boxes_alone != config and boxes_alone.is_file() else 'configs/faster_rcnn_fasternet_s.py'

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, few
 from .content import Instances, LabelMaps
 from .decoding import Decoded
 from .pictures import Picture
@@ -181,8 +181,7 @@ def _absent(pictures: Mapping[str, Sequence[Picture]], classes: Sequence[str]) -
     names = [repr(classes[label]) for label in sorted(trained - evaluated)]
     if not names:
         return []
-    few = ', '.join(names[:SHOWN]) + (f', … ({len(names)} in all)' if len(names) > SHOWN else '')
-    return [f'not in validation, which says nothing about them: {few}']
+    return [f'not in validation, which says nothing about them: {few(names, SHOWN)}']
 
 
 def _part(whole: Any, numbers: Sequence[int]) -> Any:
