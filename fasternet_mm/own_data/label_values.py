@@ -254,9 +254,9 @@ def check_notation(
         )
         yield Problem(str(folder.root), what, Kind.LABEL_NOTATION)
     if layout != COLOURS and not names:
-        there = {label for content in maps.values() for label in content.values}
-        never = [row.value for row in rows if row.value not in there]
-        if there and never and max(values) < UNUSED:
+        occurring = {label for content in maps.values() for label in content.values}
+        never = [row.value for row in rows if row.value not in occurring]
+        if occurring and never and max(values) < UNUSED:
             what = (
                 f'no label map has the labels {_ranges(never)}, others have up to {max(values)}: all are classes, '
                 f'unless a classes.txt says which are; --ignore-label {max(values)} where that is none'

@@ -94,9 +94,9 @@ def _instance_readers(folder: DataFolder, problems: list[Problem]) -> dict[str, 
         'Pascal VOC': is_pascal_voc(folder) and (lambda: read_pascal_voc(folder, problems)),
         'YOLO': yolo and (lambda: read_yolo(folder, yolo, problems)),
     }
-    there = {layout: reader for layout, reader in readers.items() if reader}
-    if there or not (yolo := yolo_files(folder, with_splits=False)):
-        return there
+    present = {layout: reader for layout, reader in readers.items() if reader}
+    if present or not (yolo := yolo_files(folder, with_splits=False)):
+        return present
     return {'YOLO': lambda: read_yolo(folder, yolo, problems)}
 
 
@@ -133,8 +133,8 @@ def _not_recognised(folder: DataFolder, instances: bool, has_label_maps: bool, p
     """What was found, what was looked for, and what is nearest."""
     suffixes = Counter(posixpath.splitext(file)[1].lower() or 'without a suffix' for file in folder.files)
     kinds = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(5))
-    there = f'{folder.root} has {len(folder.files)} files ({kinds})'
-    return f'{there}, but no {LAYOUTS[instances]}: {_nearest(folder, instances, has_label_maps, problems)} ({PAGE})'
+    content = f'{folder.root} has {len(folder.files)} files ({kinds})'
+    return f'{content}, but no {LAYOUTS[instances]}: {_nearest(folder, instances, has_label_maps, problems)} ({PAGE})'
 
 
 def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool, problems: list[Problem]) -> str:

@@ -35,13 +35,13 @@ def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
     content = data.splits[split]
     index = {category['id']: number for number, category in enumerate(content['categories'])}
     objects: dict[int, list[dict]] = {image['id']: [] for image in content['images']}
-    for one in data.objects[split]:
-        objects[one['image_id']].append(one)
+    for obj in data.objects[split]:
+        objects[obj['image_id']].append(obj)
     return [
         Picture(
             (image['width'], image['height']),
-            tuple(index[one['category_id']] for one in objects[image['id']]),
-            tuple((one['bbox'][2] * one['bbox'][3]) ** 0.5 for one in objects[image['id']]),
+            tuple(index[obj['category_id']] for obj in objects[image['id']]),
+            tuple((obj['bbox'][2] * obj['bbox'][3]) ** 0.5 for obj in objects[image['id']]),
         )
         for image in content['images']
     ]

@@ -177,7 +177,9 @@ def _divide(
 
 def _absent(pictures: Mapping[str, Sequence[Picture]], classes: Sequence[str]) -> list[str]:
     """Which classes are trained and not evaluated, for people."""
-    trained, evaluated = ({label for one in pictures[part] for label in one.labels} for part in ('train', 'val'))
+    trained, evaluated = (
+        {label for picture in pictures[part] for label in picture.labels} for part in ('train', 'val')
+    )
     names = [repr(classes[label]) for label in sorted(trained - evaluated)]
     if not names:
         return []
