@@ -154,6 +154,7 @@ def put_in_place(cfg: Config, work_dir: Path) -> Path:
     mark_output(work_dir)
     old, new = (str(Path(folder).absolute()) + os.sep for folder in (cfg.work_dir, work_dir))
     files = [file for file in Path(old).rglob('*') if file.is_file()]
+    Path(new, DATA, TABLE).unlink(missing_ok=True)  # it comes back when the label maps are those that it describes
     for file in sorted(files, key=lambda file: file.suffix == '.json'):
         target = Path(new, file.relative_to(old))
         if file.suffix == '.json':  # lists of label maps have their paths
@@ -189,8 +190,8 @@ def _scale_of(work_dir: Path) -> tuple[int, int] | None:
 
 
 def _counts(data: LabelMaps, pictures: Sequence[Picture]) -> list[int]:
-    found = Counter(label for picture in pictures for label in picture.labels)
-    return [found[label] for label in range(len(data.classes))]
+    counts = Counter(label for picture in pictures for label in picture.labels)
+    return [counts[label] for label in range(len(data.classes))]
 
 
 def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
@@ -205,8 +206,8 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
 def _check_masks(cfg: Config, folder: str, data: Instances | LabelMaps) -> None:
     if isinstance(data, LabelMaps) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
         return
-    objects = [one for annotations in data.objects.values() for one in annotations]
-    bare = sum('segmentation' not in one for one in objects)
+    objects = [obj for annotations in data.objects.values() for obj in annotations]
+    bare = sum('segmentation' not in obj for obj in objects)
     reasons = [problem for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
     shown = f' ({few(reasons, SHOWN_PROBLEMS, "; ")})' if reasons else ''
     config = Path(cfg.filename)
