@@ -255,7 +255,7 @@ def stem(file: str) -> str:
     return posixpath.splitext(posixpath.basename(file))[0]
 
 
-def splits_by_folders(
+def folder_splits(
     folder: DataFolder, pairs: Sequence[tuple[str, str]], annotations: str, problems: list[Problem]
 ) -> list[str]:
     """The split of each image: what its folder says, or else the folder of its annotation, or 'train'.

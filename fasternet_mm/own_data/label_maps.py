@@ -20,7 +20,7 @@ from ..engine.storage import write_atomically
 from ..errors import UserError
 from .class_names import read_class_file
 from .content import Kind, LabelMaps, Problem
-from .folder import DataFolder, named_splits, splits_by_folders, stem
+from .folder import DataFolder, folder_splits, named_splits, stem
 from .folder_words import file_kind, folder_kind, split_of
 from .image_sets import OF_LABEL_MAPS, split_by_lists
 from .label_values import (
@@ -242,4 +242,4 @@ def _splits(
     if lists:
         return {picture: split for split, listed in lists.items() for picture in listed}
     with_labels = [(picture, pairs.get(picture, '')) for picture in pictures]
-    return dict(zip(pictures, splits_by_folders(folder, with_labels, 'label maps', problems)))
+    return dict(zip(pictures, folder_splits(folder, with_labels, 'label maps', problems)))

@@ -14,7 +14,7 @@ from ..data.parallel import in_threads
 from ..data.picture_files import picture_size
 from ..errors import UserError
 from .content import Instances, Kind, Problem, Report
-from .folder import DataFolder, named_splits, splits_by_folders, stem
+from .folder import DataFolder, folder_splits, named_splits, stem
 from .folder_words import file_kind
 from .notation import NumbersAsRead, notation_question
 from .outlines import BadOutlineError, Outline, are_four_numbers, reaches_over, read_outline, repeats_box
@@ -206,7 +206,7 @@ def split_by_folders(
     pictures += [AnnotatedPicture(file, file) for file in background]
     pairs = [(picture.file, picture.source) for picture in pictures]
     splits = defaultdict(list)
-    for picture, split in zip(pictures, splits_by_folders(folder, pairs, 'annotation files', problems)):
+    for picture, split in zip(pictures, folder_splits(folder, pairs, 'annotation files', problems)):
         splits[split].append(picture)
     return named_splits(folder, splits)
 
