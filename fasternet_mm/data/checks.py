@@ -13,7 +13,7 @@ from mmseg.datasets import BaseSegDataset
 from ..errors import UserError, few
 from ..models.backbone import MIN_INPUT_SIZE
 from .coco import read_annotations
-from .label_maps import build_seg_dataset, check_label_maps, ignored_label
+from .label_maps import build_seg_dataset, check_label_maps, ignored_label, scoped_type
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def _check_dataset(cfg: Config, split: str, key: str, dataset: Any) -> None:
                 f'{path} does not exist, which {key} reads: put or link the data at {root}, or name its folder with '
                 f'--cfg-options {key}.data_root=FOLDER (configs/shapes need no data: they make their own)'
             )
-    kind = _scoped_type(cfg, dataset)
+    kind = scoped_type(cfg, dataset)
     segmentation = isinstance(DATASETS.get(kind), type) and issubclass(DATASETS.get(kind), BaseSegDataset)
     if not segmentation and annotations and annotations.endswith('.json'):
         _check_classes(cfg, key, dataset, root / annotations)
@@ -115,7 +115,7 @@ def set_class_count(model: Any, count: int) -> None:
 
 def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     """Classes and palette of a data set's config: its type's own, and over them its ``metainfo``."""
-    kind = DATASETS.get(_scoped_type(cfg, dataset))
+    kind = DATASETS.get(scoped_type(cfg, dataset))
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
@@ -137,10 +137,6 @@ def classes_of(cfg: Config, split: str) -> list[str] | None:
         classes = dataset_meta(cfg, dataset).get('classes')
         return list(classes) if isinstance(classes, (list, tuple)) else None  # MMEngine takes text for a file of names
     return None
-
-
-def _scoped_type(cfg: Config, dataset: Any) -> str:
-    return dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
 
 
 def _class_counts(model: Any) -> Iterator[tuple[str, int]]:

@@ -91,10 +91,14 @@ def _ignored_labels(cfg: Config, split: str, key: str, pipeline: Sequence[Any]) 
 
 def _setting(cfg: Config, registry: Registry, place: str, part: Any, name: str) -> Iterator[tuple[str, Any]]:
     """An option of a part of a config, or its default, where the part's class has it."""
-    kind = part['type'] if '.' in part['type'] else f'{cfg.get("default_scope", "mmengine")}.{part["type"]}'
-    option = inspect.signature(registry.get(kind) or object).parameters.get(name)
+    option = inspect.signature(registry.get(scoped_type(cfg, part)) or object).parameters.get(name)
     if option:
         yield f'{place}.{name}', part.get(name, option.default)
+
+
+def scoped_type(cfg: Config, part: Any) -> str:
+    """The type of a part of a config, with its scope: 'mmdet.CocoDataset'."""
+    return part['type'] if '.' in part['type'] else f'{cfg.get("default_scope", "mmengine")}.{part["type"]}'
 
 
 def _parts(place: str, config: Any) -> Iterator[tuple[str, Any]]:
