@@ -37,9 +37,9 @@ def leave_out_pretrained(model: nn.Module) -> None:
     """Drop what would fetch and read pretrained weights of the model's parts; other kinds of ``init_cfg`` stay."""
     for path, module in model.named_modules():
         parts = _as_list(getattr(module, 'init_cfg', None), path)
-        kept = [part for part in parts if part.get('type') not in ('Pretrained', PretrainedInit)]
-        if len(kept) < len(parts):
-            module.init_cfg = kept or None
+        others = [part for part in parts if part.get('type') not in ('Pretrained', PretrainedInit)]
+        if len(others) < len(parts):
+            module.init_cfg = others or None
 
 
 def _as_list(init_cfg: Any, where: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ Value = int | Colour
 class Kind(Enum):
     """Kinds of problems: a name for people, and whether it must be mended before training.
 
-    What is not severe loses nothing but a slip of the hand, or may be meant.
+    What is not severe costs at most a stray object, or may be intended.
     """
 
     UNREADABLE = 'unreadable picture', True

@@ -29,7 +29,7 @@ class Picture:
 
 
 def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
-    """A `Picture` for each of a split, in its order. Label maps are read, which takes a while, by all cores."""
+    """A `Picture` for each of a split, in its order. Label maps are read, which takes a while, on all CPUs."""
     if isinstance(data, LabelMaps):
         return list(in_threads(_reader(len(data.classes)), data.splits[split], f'reading {split}'))
     content = data.splits[split]
