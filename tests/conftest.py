@@ -37,6 +37,7 @@ def fixtures() -> Path:
 def logged_warnings(caplog):
     """What MMEngine's logger warns of in a test, as a function, since its records do not reach pytest by themselves."""
     logger = MMLogger.get_current_instance()
+    caplog.handler.setLevel('NOTSET')  # all tests share it, and libraries raise the level of handlers
     logger.addHandler(caplog.handler)
     yield lambda: [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
     logger.removeHandler(caplog.handler)

@@ -173,7 +173,7 @@ def detectors(args: argparse.Namespace) -> dict:
         any_size=args.any_size,
         device=args.device,
     )
-    measure(args, results, detector_candidates(task, engines(args), args.threads))
+    measure(args, results, detector_candidates(task, engines(args)))
     return results
 
 

@@ -7,7 +7,7 @@ from command_line import parser, run
 
 SHOWN = 20
 EPILOG = f"""examples:
-  python tools/check_data.py my_data                    read every image and annotation, with all cores
+  python tools/check_data.py my_data                    read every image and annotation, on all CPUs
   python tools/check_data.py my_data --json found.json  all problems, for other programs
 
 The layout is found by itself: COCO, VIA or LabelMe JSON, Pascal VOC XML, YOLO with a data.yaml, or pictures and label

@@ -140,14 +140,31 @@ def main(args: argparse.Namespace) -> None:
 
 def prepare(cfg, args: argparse.Namespace):
     """The config with all that the command line says, and with a plan for the user's own data; files are in place."""
-    import torch
-
     from fasternet_mm.engine.config import default_work_dir
     from fasternet_mm.engine.work_dir import refuse_earlier_training
     from fasternet_mm.errors import UserError
     from fasternet_mm.own_data.planning import earlier_run
 
+    with_data = args.dry_run, args.size, args.epochs, args.ignore_label is not None, args.group is not None
+    if args.data is None and any(with_data):
+        raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
+    use_options(cfg, args)
+    resume = args.resume or cfg.get('resume')
+    resumed = checkpoint_to_resume(cfg, args) if resume else None
+    if not (resumed or args.dry_run):
+        refuse_earlier_training(cfg.work_dir)
+    if args.data:
+        use_data(cfg, args, resumed, earlier_run(Path(cfg.work_dir), resumed) if resume else None)
+    return cfg
+
+
+def use_options(cfg, args: argparse.Namespace) -> None:
+    """Change the config as the options say that are not of the user's own data."""
+    import torch
+
+    from fasternet_mm.errors import UserError
+
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.amp:
@@ -169,16 +186,6 @@ def prepare(cfg, args: argparse.Namespace):
         raise UserError(
             '--new-heads and --allow-mismatch say how to start from other weights: add --load-from CHECKPOINT'
         )
-    with_data = args.dry_run, args.size, args.epochs, args.ignore_label is not None, args.group is not None
-    if args.data is None and any(with_data):
-        raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
-    resume = args.resume or cfg.get('resume')
-    resumed = checkpoint_to_resume(cfg, args) if resume else None
-    if not (resumed or args.dry_run):
-        refuse_earlier_training(cfg.work_dir)
-    if args.data:
-        use_data(cfg, args, resumed, earlier_run(Path(cfg.work_dir), resumed) if resume else None)
-    return cfg
 
 
 def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
@@ -195,8 +202,8 @@ def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
 def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path | None) -> None:
     """Make the config one for the user's own data, show what was decided, and write it into the work directory.
 
-    All is written into a draft first, on which all checks are made. A dry run of a work directory that holds a training
-    leaves it there.
+    All is written into a draft first, on which all checks are made. A dry run leaves a work directory that holds a
+    training as it is.
 
     Args:
         cfg: with all else that the command line says; it is changed.
@@ -216,8 +223,8 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
     from fasternet_mm.own_data.sheet import draw_samples
 
     work_dir = Path(cfg.work_dir)
-    held = checkpoint_of_training(cfg.work_dir)
-    with tempfile.TemporaryDirectory() if args.dry_run and held else drafting(work_dir) as draft:
+    untouched = checkpoint_of_training(cfg.work_dir) if args.dry_run else None
+    with tempfile.TemporaryDirectory() if untouched else drafting(work_dir) as draft:
         begin_draft(Path(draft), work_dir, args.data)
         cfg.work_dir = str(draft)
         plan = use_own_data(
@@ -232,13 +239,14 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             earlier=earlier,
         )
         merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
-        cfg.work_dir = str(draft)
+        cfg.work_dir = str(draft)  # which the options may have named otherwise, and the checkpoint
         if resumed:
             cfg.load_from, cfg.resume = resumed, True
         check_run(cfg, ('train', 'val'))
         print(plan_text(plan), flush=True)
-        if args.dry_run and held:
-            print(f'{work_dir} holds {held.name}: nothing was written; train with --resume, or in another --work-dir')
+        if untouched:
+            advice = 'train with --resume, or in another --work-dir'
+            print(f'{work_dir} holds {untouched.name}: nothing was written; {advice}')
             return
         draw_samples(cfg, plan.pictures['train'], Path(draft, 'samples.png'))
         config = put_in_place(cfg, work_dir)

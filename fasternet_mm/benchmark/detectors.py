@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ class DetectorTask:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def detector_candidates(task: DetectorTask, engines: Sequence[str], threads: int | None = None) -> list[Candidate]:
+def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Candidate]:
     """The detector with each engine; all are compared with MMDetection in eager mode with timm's FasterNet inside.
 
     Their rows have ``found``, the number of detections: with the same precision it should be the same.
@@ -82,16 +81,11 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str], threads: int
     Args:
         task: the detector and its picture.
         engines: by name: see `check_engines`.
-        threads: how many were asked for; exported detectors take one per core. Default: nothing was said.
 
     Raises:
         UserError: the config, the checkpoint, the picture or an engine cannot be used.
     """
     require('timm', 'comparing with timm')
-    exported = [name for name in engines if ENGINES[name].packages]
-    if exported and (threads or os.environ.get('OMP_NUM_THREADS')):
-        names = ' and '.join(exported)
-        raise UserError(f'--threads, OMP_NUM_THREADS: exported detectors run on all cores, leave these out or {names}')
     task.pixels()
     _build(task)
     peer = f'{task.name}, timm'

@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from filelock import FileLock
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..errors import UserError, few
 
 MAX_RATIO = 200
 """An archive that would unpack to more than this many times its size is refused; JSON packs to about a third."""
@@ -214,13 +214,13 @@ def _gaps(split: Split, out: Path) -> Iterator[tuple[str, str]]:
         (split.labels, 'labels', labelled, pictures),
     ):
         if len(names) > split.count:
-            among = f', among them {_few(names - others)}' if names - others else ''
+            among = f', among them {few(sorted(names - others), 3)}' if names - others else ''
             raise UserError(
                 f'{out / place} {verb} {len(names)} pictures instead of {split.count}{among}: move away what is not of '
                 'the data set'
             )
         if len(names) < split.count or others - names:
-            without = f', without {_few(others - names)}' if others - names else ''
+            without = f', without {few(sorted(others - names), 3)}' if others - names else ''
             yield place, f'{place} {verb} {len(names)} of {split.count} pictures{without}'
 
 
@@ -234,10 +234,6 @@ def _labelled(labels: Path) -> set[str]:
         return set()
     except (ValueError, RecursionError, LookupError, TypeError) as error:
         raise UserError(f'{labels} is not a COCO annotation file: delete it, and give the archive it is in') from error
-
-
-def _few(names: set[str]) -> str:
-    return ', '.join(sorted(names)[:3]) + (f', … ({len(names)} in all)' if len(names) > 3 else '')
 
 
 def _addresses(layout: Layout, tops: set[str] | None = None) -> str:

@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
-from ..errors import UserError
+from ..errors import UserError, few
 from ..models.backbone import MIN_INPUT_SIZE
 from .coco import read_annotations
-from .label_maps import build_seg_dataset, check_label_maps, ignored_label
+from .label_maps import build_seg_dataset, check_label_maps, ignored_label, scoped_type
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def _check_dataset(cfg: Config, split: str, key: str, dataset: Any) -> None:
                 f'{path} does not exist, which {key} reads: put or link the data at {root}, or name its folder with '
                 f'--cfg-options {key}.data_root=FOLDER (configs/shapes need no data: they make their own)'
             )
-    kind = _scoped_type(cfg, dataset)
+    kind = scoped_type(cfg, dataset)
     segmentation = isinstance(DATASETS.get(kind), type) and issubclass(DATASETS.get(kind), BaseSegDataset)
     if not segmentation and annotations and annotations.endswith('.json'):
         _check_classes(cfg, key, dataset, root / annotations)
@@ -115,7 +115,7 @@ def set_class_count(model: Any, count: int) -> None:
 
 def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     """Classes and palette of a data set's config: its type's own, and over them its ``metainfo``."""
-    kind = DATASETS.get(_scoped_type(cfg, dataset))
+    kind = DATASETS.get(scoped_type(cfg, dataset))
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
@@ -139,10 +139,6 @@ def classes_of(cfg: Config, split: str) -> list[str] | None:
     return None
 
 
-def _scoped_type(cfg: Config, dataset: Any) -> str:
-    return dataset.type if '.' in dataset.type else f'{cfg.get("default_scope", "mmengine")}.{dataset.type}'
-
-
 def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
     for path in ('bbox_head', 'roi_head.bbox_head', 'roi_head.mask_head', 'decode_head', 'auxiliary_head'):
         node = model
@@ -155,8 +151,3 @@ def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
             # STDCHead tells edges from the rest, whatever the classes.
             if hasattr(head, 'get') and isinstance(head.get('num_classes'), int) and head.get('type') != 'STDCHead':
                 yield f'model.{place}.num_classes', head['num_classes']
-
-
-def few(names: Sequence[str]) -> str:
-    """The first of many names, and how many there are, for a message."""
-    return ', '.join(names[:5]) + (f', … ({len(names)} in all)' if len(names) > 5 else '')

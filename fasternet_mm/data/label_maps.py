@@ -14,7 +14,7 @@ from mmengine.utils import is_seq_of
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import UserError
+from ..errors import UserError, few
 from .parallel import in_threads
 from .picture_files import ONE_CHANNEL, labels_in, picture_size, size_as_read
 
@@ -91,10 +91,14 @@ def _ignored_labels(cfg: Config, split: str, key: str, pipeline: Sequence[Any]) 
 
 def _setting(cfg: Config, registry: Registry, place: str, part: Any, name: str) -> Iterator[tuple[str, Any]]:
     """An option of a part of a config, or its default, where the part's class has it."""
-    kind = part['type'] if '.' in part['type'] else f'{cfg.get("default_scope", "mmengine")}.{part["type"]}'
-    option = inspect.signature(registry.get(kind) or object).parameters.get(name)
+    option = inspect.signature(registry.get(scoped_type(cfg, part)) or object).parameters.get(name)
     if option:
         yield f'{place}.{name}', part.get(name, option.default)
+
+
+def scoped_type(cfg: Config, part: Any) -> str:
+    """The type of a part of a config, with its scope: 'mmdet.CocoDataset'."""
+    return part['type'] if '.' in part['type'] else f'{cfg.get("default_scope", "mmengine")}.{part["type"]}'
 
 
 def _parts(place: str, config: Any) -> Iterator[tuple[str, Any]]:
@@ -175,8 +179,7 @@ def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | N
         return f'{path} is not a picture'
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         return f'{path} cannot be read: {error}'
-    few = ', '.join(map(str, strange[:5])) + (', …' if len(strange) > 5 else '')
-    return f'{path} has the labels {few}, but {rule}' if strange else None
+    return f'{path} has the labels {few(strange)}, but {rule}' if strange else None
 
 
 def _too_small(image: str, pipeline: Sequence[Any], least_side: int) -> str | None:

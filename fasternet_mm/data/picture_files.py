@@ -50,16 +50,16 @@ def names_of_images(dataset: Any) -> dict[str, str]:
 def names_below(files: Sequence[str | os.PathLike]) -> dict[str, str]:
     """A name for each file that no other has, such as 'camera2/0001', for what is made of it.
 
-    It is the path below the folder that all files share, with '/' between its parts; without the suffix, unless
-    another file has the same name otherwise.
+    It is the path below the folder that all files share, with '/' between its parts; without the suffix, unless that
+    is another file's name, or what is left of it.
     """
     paths = {os.fspath(file): Path(os.path.abspath(file)) for file in files}
     if not paths:
         return {}
     shared = os.path.commonpath([path.parent for path in paths.values()])
     below = {file: path.relative_to(shared) for file, path in paths.items()}
-    count = Counter(path.with_suffix('') for path in {*below.values()})
+    uses = Counter(name for path in {*below.values()} for name in {path, path.with_suffix('')})
     return {
-        file: (path if count[path.with_suffix('')] > 1 else path.with_suffix('')).as_posix()
+        file: (path if uses[path.with_suffix('')] > 1 else path.with_suffix('')).as_posix()
         for file, path in below.items()
     }

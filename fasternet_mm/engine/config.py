@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..weights.loading import fit_weights
 from .storage import write_atomically
 
@@ -106,8 +105,7 @@ def _check_key(cfg: Config, key: str) -> None:
             return
         where = '.'.join(path[:depth]) or 'the config'
         choices = sorted({*known, *accepted} - {'type', '_scope_'})
-        near = difflib.get_close_matches(part, choices, n=1)
-        hint = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(choices) or "no keys"}'
+        hint = nearest(part, choices, f'it has {", ".join(choices) or "no keys"}')
         raise UserError(f'--cfg-options {key}: {where} has no {part!r}; {hint}')
 
 

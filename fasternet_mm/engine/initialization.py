@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, nearest
 from .config import constructor_arguments
 
 
@@ -38,9 +37,9 @@ def leave_out_pretrained(model: nn.Module) -> None:
     """Drop what would fetch and read pretrained weights of the model's parts; other kinds of ``init_cfg`` stay."""
     for path, module in model.named_modules():
         parts = _as_list(getattr(module, 'init_cfg', None), path)
-        kept = [part for part in parts if part.get('type') not in ('Pretrained', PretrainedInit)]
-        if len(kept) < len(parts):
-            module.init_cfg = kept or None
+        others = [part for part in parts if part.get('type') not in ('Pretrained', PretrainedInit)]
+        if len(others) < len(parts):
+            module.init_cfg = others or None
 
 
 def _as_list(init_cfg: Any, where: str) -> list[dict[str, Any]]:
@@ -62,8 +61,7 @@ def _build(init_cfg: dict[str, Any], where: str) -> Any:
     accepted = sorted(constructor_arguments(built))
     for key in arguments:
         if key not in accepted:
-            near = difflib.get_close_matches(key, accepted, n=1)
-            hint = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(accepted)}'
+            hint = nearest(key, accepted, f'it takes {", ".join(accepted)}')
             raise UserError(f'{where}: {kind} has no {key!r}; {hint}')
     try:
         return built(**arguments)

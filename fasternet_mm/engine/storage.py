@@ -31,9 +31,9 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 
 def mark_output(folder: str | os.PathLike) -> None:
-    """Mark a folder as written by our tools, so that it is not taken for data: a new, empty or marked one.
+    """Mark a new or empty folder as written by our tools, so that it is not taken for data.
 
-    A folder in which other things are, such as images, stays as it is; hidden ones do not count.
+    A folder that holds anything else, such as images, is not marked; hidden files do not count.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,9 +42,13 @@ def mark_output(folder: str | os.PathLike) -> None:
 
 
 def is_output(folder: str | os.PathLike, names: Collection[str]) -> bool:
-    """Whether our tools wrote a folder that has ``names`` in it: by `mark_output`, or by what nothing else writes.
+    """Whether our tools wrote a folder: `mark_output` marked it, or it holds what nothing else writes.
 
-    That is a config beside checkpoints or drawn samples, MMEngine's logs, and the detections in ``predictions``.
+    That is a config beside checkpoints or beside ``samples.png``, MMEngine's logs, or detections in ``predictions``.
+
+    Args:
+        folder: the folder.
+        names: of the files and folders in it.
     """
     name = os.path.basename(folder)
     if MARKER in names or (name == 'predictions' and 'results.json' in names):

@@ -79,7 +79,8 @@ def _smallest_step(cfg: Config) -> tuple[int, str, str]:
     """How many images it has from which a norm learns, what it is, and how it would have more."""
     loader, processes = cfg.train_dataloader, _processes(cfg)
     batch = loader.get('batch_size', 1)
-    which, remedy = 'a training step' + ' of a process' * (processes > 1), 'set train_dataloader.batch_size=2'
+    which = 'a training step of a process' if processes > 1 else 'a training step'
+    remedy = 'set train_dataloader.batch_size=2'
     infinite = str(loader.get('sampler', {}).get('type')).endswith('InfiniteSampler')
     if not infinite and not loader.get('drop_last') and batch > 1:
         count = math.ceil(len(DATASETS.build(loader.dataset)) / processes)

@@ -114,7 +114,7 @@ class CocoMetric(BaseMetric):
                 raise UserError(f'an image has the id {sample["img_id"]!r}: COCO needs whole numbers, of 64 bits')
             found = to_coco_results(instances, image_id, self.category_ids)
             mask_scores = (
-                np.array(instances['mask_scores'].cpu().double()) if 'mask_scores' in instances else found.scores
+                instances['mask_scores'].cpu().double().numpy() if 'mask_scores' in instances else found.scores
             )
             truth = None
             if self.truth is None:

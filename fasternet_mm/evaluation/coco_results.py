@@ -121,7 +121,7 @@ def to_coco_results(
     Raises:
         UserError: a label has no id.
     """
-    boxes = np.array(instances['bboxes'].cpu().double()).reshape(-1, 4)  # NumPy has no bfloat16
+    boxes = instances['bboxes'].cpu().double().numpy().reshape(-1, 4).copy()  # NumPy has no bfloat16
     with np.errstate(invalid='ignore'):  # of boxes that are not finite, which the metric leaves out
         boxes[:, 2:] -= boxes[:, :2]
     labels = instances['labels'].cpu().numpy()
@@ -140,7 +140,7 @@ def to_coco_results(
         image_ids=np.full(len(labels), image_id, dtype=np.int64),
         category_ids=np.asarray(category_ids, dtype=np.int64)[labels],
         boxes=boxes,
-        scores=np.array(instances['scores'].cpu().double()),
+        scores=instances['scores'].cpu().double().numpy(),
         masks=masks,
     )
 

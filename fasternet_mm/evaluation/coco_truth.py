@@ -119,12 +119,12 @@ def _with_ids(records: Sequence[Any], part: str, source: str) -> list[dict[str, 
     seen: set[int] = set()
     problems, numbered = [], []
     for number, record in enumerate(records):
-        given = record.get('id') if isinstance(record, dict) else None
-        record_id = whole_number(given)
+        value = record.get('id') if isinstance(record, dict) else None
+        record_id = whole_number(value)
         if record_id is None or not least <= record_id <= most:
-            problems.append((number, f'has the id {given!r}: a whole number from {least} to {most} is needed'))
+            problems.append((number, f'has the id {value!r}: a whole number from {least} to {most} is needed'))
         elif record_id in seen:
-            problems.append((number, f'has the id {given!r}, which another one has too: number them anew'))
+            problems.append((number, f'has the id {value!r}, which another one has too: number them anew'))
         else:
             seen.add(record_id)
             numbered.append(record | dict(id=record_id))

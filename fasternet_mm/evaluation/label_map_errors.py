@@ -133,10 +133,10 @@ def find_label_maps(folder: str | PathLike) -> list[str]:
     Raises:
         UserError: there are none.
     """
-    found = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in Path(folder).rglob('*.png'))
-    if not found:
+    names = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in Path(folder).rglob('*.png'))
+    if not names:
         raise UserError(f'{folder} has no label maps: *.png is needed, as tools/test.py --out writes them')
-    return found
+    return names
 
 
 def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequence[str]) -> list[Path]:
@@ -145,20 +145,20 @@ def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequ
     Raises:
         UserError: some are missing: the first, and how many; or two files have one name.
     """
-    there: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(Path(folder).rglob('*')):
         if path.suffix.lower() in suffixes:
             name = path.relative_to(folder).with_suffix('').as_posix()
-            if name in there and name in {*names}:
-                raise UserError(f'{folder} has both {there[name].name} and {path.name}: leave one of them there')
-            there[name] = path
-    missing = [name for name in names if name not in there]
+            if name in files and name in {*names}:
+                raise UserError(f'{folder} has both {files[name].name} and {path.name}: leave one of them there')
+            files[name] = path
+    missing = [name for name in names if name not in files]
     if missing:
         raise UserError(
             f'{folder} has no {missing[0]} with {" or ".join(suffixes)} ({len(missing)} of {len(names)} are missing): '
             'files of the same picture must have the same name, in the same folders'
         )
-    return [there[name] for name in names]
+    return [files[name] for name in names]
 
 
 def number_classes(maps: LabelMaps) -> list[str]:
@@ -186,7 +186,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def compare(maps: LabelMaps) -> LabelErrors:
-    """Count the pixels of all pairs of maps, with all cores.
+    """Count the pixels of all pairs of maps, on all CPUs that this process may use.
 
     Raises:
         UserError: a map cannot be read, its labels are beyond the classes, or a pair differs in size.

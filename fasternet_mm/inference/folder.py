@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..data.picture_files import SUFFIXES
 from ..engine.storage import appearing, check_writable, mark_output, write_atomically
-from ..errors import UserError
+from ..errors import UserError, few
 from .drawing import write_drawing
 from .inputs import is_camera, is_video
 from .pictures import is_url
@@ -90,10 +90,8 @@ def predict_to_folder(
     if not predictor.is_segmenter:
         print(f'detections: {records_file} ({output.found})')
     if broken:
-        named = [str(error) for error in broken[:NAMED]] + (['…'] if len(broken) > NAMED else [])
-        raise UserError(f'{len(broken)} of {len(sources)} pictures were left out: {"; ".join(named)}') from broken[
-            0
-        ].__cause__
+        named = few(broken, NAMED, '; ', counted=True)
+        raise UserError(f'{len(broken)} of {len(sources)} pictures were left out: {named}') from broken[0].__cause__
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import NoReturn
 from mmengine.logging import print_log
 
 from ..data.picture_files import SUFFIXES
+from ..engine.storage import MARKER
 from ..errors import UserError
 from .pictures import is_url
 
@@ -93,8 +94,9 @@ def _walk(top: str) -> list[Path]:
 
 
 def _has_results(folder: Path) -> bool:
-    """Whether predictions were written there: a detector's list, or a segmenter's labels in the default folder."""
-    return Path(folder, 'results.json').is_file() or (folder.name == 'predictions' and Path(folder, 'labels').is_dir())
+    """Whether our tools wrote there, by their mark, by a detector's list, or by labels in the default folder."""
+    has_list = Path(folder, MARKER).is_file() or Path(folder, 'results.json').is_file()
+    return has_list or (folder.name == 'predictions' and Path(folder, 'labels').is_dir())
 
 
 def _real(path: str | Path) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from PIL import Image
 
 from ..data.picture_files import names_of_images
 from ..engine.storage import mark_output, write_atomically
@@ -42,6 +41,5 @@ class WriteLabelMapsHook(Hook):
         for sample in outputs:
             labels = sample.pred_sem_seg.data
             labels = labels.reshape(labels.shape[-2:]).cpu().numpy().astype(np.uint8)
-            content = BytesIO()
-            Image.fromarray(labels + np.uint8(sample.get('reduce_zero_label', False))).save(content, 'png')
-            write_atomically(self.out_dir / f'{self.names[sample.img_path]}.png', content.getvalue())
+            content = cv2.imencode('.png', labels + np.uint8(sample.get('reduce_zero_label', False)))[1].tobytes()
+            write_atomically(self.out_dir / f'{self.names[sample.img_path]}.png', content)

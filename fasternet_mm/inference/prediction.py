@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from hotcoco import mask as rle
 
-from ..errors import UserError
+from ..errors import UserError, few, nearest
 from ..evaluation.coco_results import to_coco_results
 from .drawing import draw_labels, draw_objects, object_text, with_legend, write_drawing
 
@@ -155,7 +154,6 @@ def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     """
     for name in names:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            known = f'did you mean {near[0]!r}?' if near else f'it has {", ".join(classes[:10])}'
-            raise UserError(f'the model has no class {name!r}; {known}' + ('' if near or len(classes) <= 10 else ', …'))
+            hint = nearest(name, classes, f'it has {few(classes, 10)}')
+            raise UserError(f'the model has no class {name!r}; {hint}')
     return [list(classes).index(name) for name in names]

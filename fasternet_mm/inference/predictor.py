@@ -217,14 +217,14 @@ def _line(error: Exception) -> str:
     )
 
 
-def _finite(found: InstanceData, name: str) -> InstanceData:
+def _finite(objects: InstanceData, name: str) -> InstanceData:
     """The objects whose box and score are numbers; others are said in the log."""
-    finite = found.bboxes.isfinite().all(dim=1) & found.scores.isfinite()
+    finite = objects.bboxes.isfinite().all(dim=1) & objects.scores.isfinite()
     if finite.all():
-        return found
+        return objects
     text = f'{name}: {int((~finite).sum())} of {len(finite)} objects have a box or score that is not finite: left out'
     print_log(text, 'current', WARNING)
-    return found[finite]
+    return objects[finite]
 
 
 def _find(

@@ -83,7 +83,7 @@ def _check_background(data: Instances) -> Iterable[Problem]:
     """Many images without objects may be meant, or not be labelled yet."""
     for split, objects in data.objects.items():
         count = len(data.splits[split]['images'])
-        without = count - len({one['image_id'] for one in objects})
+        without = count - len({obj['image_id'] for obj in objects})
         if without > count / 2:
             what = f'{without} of the {count} images of {split} have no objects to train on: are all labelled?'
             yield Problem(str(data.root), what, Kind.MOSTLY_EMPTY)

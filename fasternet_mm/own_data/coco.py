@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Container, Hashable
 from typing import Any
 
-from .content import Instances, Kind, Problem, truth_value
+from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, one_per_split
 from .folder_words import split_of
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
@@ -105,9 +105,7 @@ def _pictures(
     names: dict[Hashable, str],
     problems: list[Problem],
 ) -> list[AnnotatedPicture]:
-    def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
-        problems.append(Problem(folder.shown(file), what, kind))
-
+    report = folder.reporter(file, problems)
     images = _images(folder, file, records['images'], problems, report)
     brush_masks = _brush_masks(records['annotations'])
     if brush_masks:
@@ -137,7 +135,7 @@ def _pictures(
 
 
 def _images(
-    folder: DataFolder, file: str, records: list[Record], problems: list[Problem], report: Callable[..., None]
+    folder: DataFolder, file: str, records: list[Record], problems: list[Problem], report: Report
 ) -> dict[Hashable, AnnotatedPicture | None]:
     """Pictures by their ids; None for those that were reported, so that their objects are not as well."""
     names = [str(image['file_name']) for _, image in records]
@@ -161,7 +159,7 @@ def _images(
 
 
 def _object(
-    record: dict[str, Any], name: str, place: str, is_brush_mask: bool, report: Callable[..., None]
+    record: dict[str, Any], name: str, place: str, is_brush_mask: bool, report: Report
 ) -> AnnotatedObject | None:
     """The object; it is a crowd where ``iscrowd`` says so, or ``ignore``, which converters from Pascal VOC write."""
     flags = dict(ignore=truth_value(record.get('ignore')), iscrowd=truth_value(record.get('iscrowd')))

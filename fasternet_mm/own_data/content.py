@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -18,7 +19,7 @@ Value = int | Colour
 class Kind(Enum):
     """Kinds of problems: a name for people, and whether it must be mended before training.
 
-    What is not severe loses nothing but a slip of the hand, or may be meant.
+    What is not severe costs at most a stray object, or may be intended.
     """
 
     UNREADABLE = 'unreadable picture', True
@@ -85,6 +86,10 @@ class Problem:
         return f'{self.file}: {self.what}'
 
 
+Report = Callable[..., None]
+"""Is told what is wrong, as in `Problem`, and its `Kind`. Default: malformed."""
+
+
 @dataclass
 class Instances:
     """Objects with boxes, and maybe masks.
@@ -105,12 +110,12 @@ class Instances:
     @property
     def objects(self) -> dict[str, list[dict[str, Any]]]:
         """The annotations that are trained and scored, by split: those that MMDetection's loader hands to a model."""
-        return {split: [one for one in self._annotations(split) if not one['iscrowd']] for split in self.splits}
+        return {split: [obj for obj in self._annotations(split) if not obj['iscrowd']] for split in self.splits}
 
     @property
     def ignored_regions(self) -> dict[str, list[dict[str, Any]]]:
         """The annotations that are neither trained nor scored, by split: crowds and difficult objects."""
-        return {split: [one for one in self._annotations(split) if one['iscrowd']] for split in self.splits}
+        return {split: [obj for obj in self._annotations(split) if obj['iscrowd']] for split in self.splits}
 
     def _annotations(self, split: str) -> list[dict[str, Any]]:
         return self.splits[split]['annotations']
@@ -131,8 +136,8 @@ class Instances:
         """The number of objects of each class that are trained and scored, by split."""
         counts = {}
         for split, objects in self.objects.items():
-            found = Counter(annotation['category_id'] for annotation in objects)
-            counts[split] = [found[category['id']] for category in self.splits[split]['categories']]
+            numbers = Counter(annotation['category_id'] for annotation in objects)
+            counts[split] = [numbers[category['id']] for category in self.splits[split]['categories']]
         return counts
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,7 +23,7 @@ from ..engine.storage import write_atomically
 from .content import Kind, Problem
 
 DECODERS = [1, cv2.__version__, PIL.__version__]
-"""What an image was found readable by: the version of these checks, and of the libraries. Another asks again."""
+"""By which images were decoded: the version of these checks, and of the libraries. Others decode them again."""
 
 
 LARGE = 1 << 25
@@ -49,7 +49,7 @@ class Decoded:
 
 
 def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded], list[Problem]]:
-    """Decode images by all cores, one at a time each, except those that were sound before and have not changed since.
+    """Decode images, on all CPUs, except those that were sound before and have not changed since.
 
     Sound ones are remembered in a file for each data folder, in ``fasternet_mm`` of the user's cache folder
     (``XDG_CACHE_HOME``, or ``~/.cache``), by path, size in bytes and time of the last change.
@@ -93,34 +93,31 @@ def _decode(path: Path) -> Decoded | Problem:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
             size = size_as_read(image)
-        with _ONE_AT_A_TIME if size[0] * size[1] > LARGE else nullcontext():
-            decoded = _decoded_size(content)
+            with _ONE_AT_A_TIME if size[0] * size[1] > LARGE else nullcontext():
+                pixels = _pixels(image, content)
     except Exception as error:  # decoders raise whatever they stumble over
         reason = ' '.join(str(error).split()) or type(error).__name__
         return Problem(str(path), f'is cut off or broken ({reason})', Kind.UNREADABLE)
-    if decoded is None:
+    if pixels is None:
         return Problem(
             str(path), 'cannot be read by OpenCV, as training does: save it as PNG or JPEG of 8 bits', Kind.UNREADABLE
         )
+    decoded = pixels.shape[1::-1]
     if decoded != size:
         what = 'has {}x{} pixels by its header, {}x{} decoded'.format(*size, *decoded)
         return Problem(str(path), what, Kind.WRONG_SIZE)
     return Decoded(size, hashlib.sha256(content).hexdigest())
 
 
-def _decoded_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height as training reads them, None where it cannot; raises where the content ends too early."""
-    _decode_by_pillow(content)
-    # What mmcv's ``imread``, with which training's ``LoadImageFromFile`` reads images, comes down to.
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return None if pixels is None else pixels.shape[1::-1]
+def _pixels(image: Image.Image, content: bytes) -> np.ndarray | None:
+    """What training gets by mmcv's ``imread``; None where that cannot be.
 
-
-def _decode_by_pillow(content: bytes) -> None:
-    """Pillow notices where a file ends too early, where OpenCV may give grey."""
-    with Image.open(BytesIO(content)) as image:
-        image.draft('L', (1, 1))  # of a JPEG all is read, little computed
-        image.load()
+    Pillow, which raises an error where a file ends too early, decodes it first: OpenCV may give grey there.
+    """
+    image.draft('L', (1, 1))  # of a JPEG all is read, little computed
+    image.load()
+    image.close()  # which frees its memory
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
 
 
 def _cache_file(root: Path) -> Path:
@@ -135,14 +132,12 @@ def _read_cache(file: Path) -> Mapping[State, Decoded]:
         content = json.loads(file.read_bytes())
         if content['decoders'] != DECODERS:
             return {}
-        return dict(_entries(content['images']))
+        return {
+            (path, int(size), int(changed)): Decoded((int(width), int(height)), str(sha256))
+            for path, (size, changed, width, height, sha256) in content['images'].items()
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _entries(images: Mapping[str, list]) -> Iterator[tuple[State, Decoded]]:
-    for path, (size, changed, width, height, sha256) in images.items():
-        yield (path, int(size), int(changed)), Decoded((int(width), int(height)), str(sha256))
 
 
 def _write_cache(file: Path, images: Mapping[State, Decoded]) -> None:

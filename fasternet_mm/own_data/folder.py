@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from ..data.picture_files import SUFFIXES
 from ..engine.storage import is_output
-from ..errors import UserError
-from .content import Kind, Problem
+from ..errors import UserError, few
+from .content import Kind, Problem, Report
 from .folder_words import split_of
 from .matching import FileIndex, Wanted, is_likely, nearest_name, plain_path
 
@@ -82,6 +82,14 @@ class DataFolder:
         """A file as the user would find it."""
         return str(self.root / file)
 
+    def reporter(self, file: str, problems: list[Problem], prefix: str = '') -> Report:
+        """A function that adds to the problems what is wrong with a file, or with what ``prefix`` names in it."""
+
+        def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
+            problems.append(Problem(self.shown(file), prefix + what, kind))
+
+        return report
+
     def inside(self, folder: str, name: str) -> str | None:
         """What ``name`` means in ``folder``; None where that is an absolute path, or not in the data's folder."""
         name = name.replace('\\', '/')
@@ -90,13 +98,13 @@ class DataFolder:
         path = posixpath.normpath(posixpath.join(folder, name))
         return None if path.split('/')[0] == '..' else path
 
-    def read_text(self, file: str) -> str:
-        """A text file in UTF-8, with a byte order mark or without.
-
-        Raises:
-            OSError, ValueError: it cannot be read, or is not UTF-8.
-        """
-        return (self.root / file).read_text('utf-8-sig')
+    def read_lines(self, file: str, problems: list[Problem]) -> list[str]:
+        """The lines of a text file in UTF-8, with a byte order mark or without; none where it cannot be read."""
+        try:
+            return [line.strip() for line in (self.root / file).read_text('utf-8-sig').splitlines()]
+        except (OSError, ValueError) as error:
+            self.reporter(file, problems)(f'is not a text file that can be read ({error})')
+            return []
 
     def find_images(
         self, names: Sequence[str], source: str, split: str | None, problems: list[Problem]
@@ -121,11 +129,11 @@ class DataFolder:
         images = self._by_path.match(wanted)
         if not any(images):
             raise self.no_image_of(source, names)
-        there = [image for image in images if image]
+        present = [image for image in images if image]
         problems += self._unlikely_places(
-            [image for image in there if posixpath.dirname(image) != posixpath.dirname(source)]
+            [image for image in present if posixpath.dirname(image) != posixpath.dirname(source)]
         )
-        problems += self._other_splits(source, split, there)
+        problems += self._other_splits(source, split, present)
         place, left_out = _usual_place(names, images)
         return [
             image or self._missing(name, source, place, left_out) for name, image in zip(names, images, strict=True)
@@ -176,11 +184,11 @@ class DataFolder:
         """What to say where none of the images is there that an annotation file, or several, name."""
         if not names:
             return UserError(f'{self.shown(source)} names no image: export it again, with the images')
-        first = ', '.join(name[:100] for name in names[:3]) + (', …' if len(names) > 3 else '')
+        first = few([name[:100] for name in names], 3, counted=True)
         nearest = nearest_name(names[0], self.pictures)
-        there = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
+        hint = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
         return UserError(
-            f'{self.shown(source)} names {len(names)} images ({first}), none of which is in {self.root}{there}'
+            f'{self.shown(source)} names {len(names)} images ({first}), none of which is in {self.root}{hint}'
             f'{self._passed_over()}: put the images there, in any folder, under these names'
         )
 
@@ -247,6 +255,28 @@ def stem(file: str) -> str:
     return posixpath.splitext(posixpath.basename(file))[0]
 
 
+def folder_splits(
+    folder: DataFolder, pairs: Sequence[tuple[str, str]], annotations: str, problems: list[Problem]
+) -> list[str]:
+    """The split of each image: what its folder says, or else the folder of its annotation, or 'train'.
+
+    Args:
+        folder: with the data.
+        pairs: images and their annotations; '' where there is none.
+        annotations: what these are called, for people: 'label maps'.
+        problems: to add to.
+    """
+    named = [tuple(split_of(posixpath.dirname(file)) for file in pair) for pair in pairs]
+    differing = [pair for pair, splits in zip(pairs, named) if None not in splits and splits[0] != splits[1]]
+    if differing:
+        what = (
+            f'{len(differing)} {annotations} lie in a folder of another split than their images, which counts (the '
+            f'first is {differing[0][1]}, its image {differing[0][0]})'
+        )
+        problems.append(Problem(str(folder.root), what, Kind.SPLITS_DIFFER))
+    return [of_image or of_annotation or 'train' for of_image, of_annotation in named]
+
+
 def one_per_split(folder: DataFolder, files: Iterable[str], what: str) -> dict[str, str]:
     """Annotation files by split, as their paths say; a single one is 'train'.
 
@@ -260,10 +290,9 @@ def one_per_split(folder: DataFolder, files: Iterable[str], what: str) -> dict[s
     for file in files:
         split = split_of(file)
         if split is None or split in found:
-            several = ', '.join(files[:5]) + (', …' if len(files) > 5 else '')
             raise UserError(
-                f'{folder.root} has {len(files)} {what} files ({several}): leave one, or one each with train, val and '
-                'test in its name or the name of its folder'
+                f'{folder.root} has {len(files)} {what} files ({few(files, counted=True)}): leave one, or one each '
+                'with train, val and test in its name or the name of its folder'
             )
         found[split] = file
     return named_splits(folder, found)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from ..data.picture_files import SUFFIXES
-from ..errors import UserError
+from ..errors import UserError, few
 from .content import Kind, Problem
 from .folder import DataFolder, stem
 from .folder_words import split_named, split_of
@@ -60,7 +60,7 @@ def split_by_lists(
     unlisted = sorted(set(used) - listed)
     if lists and unlisted:
         place = posixpath.dirname(next(iter(lists.values()))[0])
-        shown = ', '.join(unlisted[:3]) + (', …' if len(unlisted) > 3 else '')
+        shown = few(unlisted, 3, counted=True)
         what = f'{len(unlisted)} of {len(used)} images are in none of its lists and are left out: {shown}'
         problems.append(Problem(folder.shown(place), what, Kind.NOT_LISTED))
     return {split: part for split, part in splits.items() if part}
@@ -100,12 +100,12 @@ def _by_split(folder: DataFolder, files: Sequence[str]) -> dict[str, list[str]]:
 
 def _is_of_one_class(folder: DataFolder, file: str) -> bool:
     """Lists of one class have 1, 0 or -1 behind each name."""
-    rows = [line.split() for line in _lines(folder, file, [])]
+    rows = [line.split() for line in _names(folder, file, [])]
     return bool(rows) and all(len(row) == 2 and row[1] in ('-1', '0', '1') for row in rows)
 
 
 def _listed(folder: DataFolder, index: FileIndex, file: str, problems: list[Problem]) -> list[str]:
-    lines = list(dict.fromkeys(_lines(folder, file, problems)))
+    lines = list(dict.fromkeys(_names(folder, file, problems)))
     images = index.match([Wanted(_without_suffix(line), file) for line in lines])
     # The layout's lists have the number of an object behind the name; others the label map's path.
     rest = [line for line, image in zip(lines, images) if image is None]
@@ -123,9 +123,5 @@ def _without_suffix(name: str) -> str:
     return path if suffix.lower() in SUFFIXES else name
 
 
-def _lines(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:
-    try:
-        return [line.strip() for line in folder.read_text(file).splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        problems.append(Problem(folder.shown(file), f'is not a text file that can be read ({error})', Kind.MALFORMED))
-        return []
+def _names(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:
+    return [line for line in folder.read_lines(file, problems) if line]

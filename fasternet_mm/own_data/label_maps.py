@@ -7,11 +7,11 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -20,7 +20,7 @@ from ..engine.storage import write_atomically
 from ..errors import UserError
 from .class_names import read_class_file
 from .content import Kind, LabelMaps, Problem
-from .folder import DataFolder, named_splits, stem
+from .folder import DataFolder, folder_splits, named_splits, stem
 from .folder_words import file_kind, folder_kind, split_of
 from .image_sets import OF_LABEL_MAPS, split_by_lists
 from .label_values import (
@@ -184,9 +184,7 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
                     values = red << 16 | green << 8 | blue
                 else:
                     values = np.asarray(image.convert('L') if image.mode == '1' else image)
-            content = BytesIO()
-            Image.fromarray(table[values]).save(content, 'png')
-            write_atomically(target, content.getvalue())
+            write_atomically(target, cv2.imencode('.png', table[values])[1].tobytes())
             os.utime(target, ns=(changed, changed))
         return target
 
@@ -237,22 +235,11 @@ def _one_end(folder: DataFolder, found: dict[str, dict[str, str]]) -> str:
 
 
 def _splits(
-    folder: DataFolder, pictures: Iterable[str], pairs: dict[str, str], problems: list[Problem]
+    folder: DataFolder, pictures: Sequence[str], pairs: dict[str, str], problems: list[Problem]
 ) -> dict[str, str]:
     """The split of each picture that should have a label map: where there are lists, of those that they name."""
     lists = split_by_lists(folder, OF_LABEL_MAPS, pictures, pairs, problems)
     if lists:
         return {picture: split for split, listed in lists.items() for picture in listed}
-    splits, contradictory = {}, []
-    for picture in pictures:
-        of_picture, of_label = (split_of(posixpath.dirname(file)) for file in (picture, pairs.get(picture, '')))
-        splits[picture] = of_picture or of_label or 'train'
-        if None not in (of_picture, of_label) and of_picture != of_label:
-            contradictory.append(picture)
-    if contradictory:
-        what = (
-            f'{len(contradictory)} label maps lie in a folder of another split than their pictures, which counts '
-            f'(the first is {pairs[contradictory[0]]}, its picture {contradictory[0]})'
-        )
-        problems.append(Problem(str(folder.root), what, Kind.SPLITS_DIFFER))
-    return splits
+    with_labels = [(picture, pairs.get(picture, '')) for picture in pictures]
+    return dict(zip(pictures, folder_splits(folder, with_labels, 'label maps', problems)))

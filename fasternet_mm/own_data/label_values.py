@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.picture_files import labels_in, picture_size
-from ..errors import UserError
+from ..errors import UserError, few
 from .class_names import IGNORED, ClassFile, default_palette
 from .content import Colour, Kind, LabelMaps, Problem, Value
 from .folder import DataFolder
@@ -84,7 +84,7 @@ def read_content(folder: DataFolder, picture: str, label: str) -> MapContent:
         return MapContent(problem=Problem(folder.shown(label), f'cannot be read ({error})', Kind.UNREADABLE))
     above = sorted(value for value in content.values if isinstance(value, int) and value > UNUSED)
     if above:
-        what = f'has the labels {_few(above)}: labels are 0 to 254, and 255 where a pixel does not count'
+        what = f'has the labels {few(above)}: labels are 0 to 254, and 255 where a pixel does not count'
         return MapContent(problem=Problem(folder.shown(label), what, Kind.UNKNOWN_LABEL))
     return content
 
@@ -191,7 +191,7 @@ def _unnamed(folder: DataFolder, labels: set[int], palette: bool) -> list[Meanin
         return [Meaning(0, 'background'), Meaning(255, 'foreground')]
     if not palette and len(counted) > 1 and median(np.diff(counted)) >= FAR_APART:
         raise UserError(
-            f'the label maps in {folder.root} have the values {_few(sorted(labels))}, so far apart as shades of grey '
+            f'the label maps in {folder.root} have the values {few(sorted(labels))}, so far apart as shades of grey '
             'are and numbers of classes are not: write a file classes.txt there with a value and its class a line, as '
             f'in "{counted[1]} road"'
         )
@@ -254,9 +254,9 @@ def check_notation(
         )
         yield Problem(str(folder.root), what, Kind.LABEL_NOTATION)
     if layout != COLOURS and not names:
-        there = {label for content in maps.values() for label in content.values}
-        never = [row.value for row in rows if row.value not in there]
-        if there and never and max(values) < UNUSED:
+        occurring = {label for content in maps.values() for label in content.values}
+        never = [row.value for row in rows if row.value not in occurring]
+        if occurring and never and max(values) < UNUSED:
             what = (
                 f'no label map has the labels {_ranges(never)}, others have up to {max(values)}: all are classes, '
                 f'unless a classes.txt says which are; --ignore-label {max(values)} where that is none'
@@ -287,7 +287,7 @@ def strange_values(data: LabelMaps, names: ClassFile | None, strange: set[Value]
     """What is wrong with a label map that has these values, which mean nothing."""
     cause = BLENDED if len(strange) > 8 else ''
     if data.layout == COLOURS:
-        return f'has the colours {_few(sorted(strange))}, which are no class in {names.file}{cause}'
+        return f'has the colours {few(sorted(strange))}, which are no class in {names.file}{cause}'
     ignored = [value for value, label in data.labels.items() if label == UNUSED]
     if not names:
         cause = f'{BLENDED}; where they are classes, name them in a classes.txt'
@@ -295,13 +295,9 @@ def strange_values(data: LabelMaps, names: ClassFile | None, strange: set[Value]
         line = f', as in "{min(strange)} void"' if names.labels else ''
         cause = f': give each a line in {names.file}{line}, or train with --ignore-label {max(strange)}'
     return (
-        f'has the labels {_few(sorted(strange))}, but {_ranges(data.labels.keys() - {*ignored})} are classes, '
+        f'has the labels {few(sorted(strange))}, but {_ranges(data.labels.keys() - {*ignored})} are classes, '
         f'{_ranges(ignored) or "none"} ignored{cause}'
     )
-
-
-def _few(values: Sequence[Value]) -> str:
-    return ', '.join(map(str, values[:5])) + (', …' if len(values) > 5 else '')
 
 
 def _ranges(labels: Iterable[int]) -> str:

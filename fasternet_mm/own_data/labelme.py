@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .content import Instances, Kind, Problem, truth_value
+from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, stem
-from .normal_form import AnnotatedObject, AnnotatedPicture, locate_images, split_by_folders, to_instances
-from .outlines import ellipse, rectangle, rectangles_are_boxes
+from .normal_form import (
+    AnnotatedObject,
+    AnnotatedPicture,
+    locate_images,
+    rectangles_are_boxes,
+    split_by_folders,
+    to_instances,
+)
+from .outlines import ellipse, rectangle
 
 IGNORE, BACKGROUND = '__ignore__', '_background_'
 """Labels of LabelMe's own: a region that does not count, and what is no object."""
@@ -56,9 +62,7 @@ def _ignore_regions(pictures: list[AnnotatedPicture]) -> None:
 def _picture(folder: DataFolder, file: str, content: dict[str, Any], problems: list[Problem]) -> AnnotatedPicture:
     """What is in a JSON file, with the name that it gives its picture."""
 
-    def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
-        problems.append(Problem(folder.shown(file), what, kind))
-
+    report = folder.reporter(file, problems)
     objects: dict[Any, AnnotatedObject] = {}
     for number, shape in enumerate(content['shapes']):
         obj = _object(shape, f'shape {number}', report)
@@ -77,7 +81,7 @@ def _picture(folder: DataFolder, file: str, content: dict[str, Any], problems: l
     return AnnotatedPicture(name, file, list(objects.values()), size if all(size) else None)
 
 
-def _object(shape: Any, place: str, report: Callable[..., None]) -> AnnotatedObject | None:
+def _object(shape: Any, place: str, report: Report) -> AnnotatedObject | None:
     points = shape.get('points') if isinstance(shape, dict) else None
     try:
         corners = [[float(x), float(y)] for x, y in points]

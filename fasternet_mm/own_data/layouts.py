@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.coco import read_json
-from ..errors import UserError
+from ..errors import UserError, few
 from .coco import is_coco, read_coco
 from .content import Instances, Kind, LabelMaps, Problem
 from .folder import DataFolder, stem
@@ -72,9 +72,7 @@ def _read(
 def _before(problems: list[Problem]) -> str:
     """What was found wrong before reading had to end, which may be its cause."""
     severe = [problem for problem in problems if problem.severe]
-    shown = '; '.join(map(str, (severe or problems)[:SHOWN_BEFORE]))
-    more = len(severe or problems) - SHOWN_BEFORE
-    return f' (before that: {shown}{f"; and {more} more" if more > 0 else ""})' if problems else ''
+    return f' (before that: {few(severe or problems, SHOWN_BEFORE, "; ")})' if problems else ''
 
 
 @dataclass
@@ -96,9 +94,9 @@ def _instance_readers(folder: DataFolder, problems: list[Problem]) -> dict[str, 
         'Pascal VOC': is_pascal_voc(folder) and (lambda: read_pascal_voc(folder, problems)),
         'YOLO': yolo and (lambda: read_yolo(folder, yolo, problems)),
     }
-    there = {layout: reader for layout, reader in readers.items() if reader}
-    if there or not (yolo := yolo_files(folder, with_splits=False)):
-        return there
+    present = {layout: reader for layout, reader in readers.items() if reader}
+    if present or not (yolo := yolo_files(folder, with_splits=False)):
+        return present
     return {'YOLO': lambda: read_yolo(folder, yolo, problems)}
 
 
@@ -135,8 +133,8 @@ def _not_recognised(folder: DataFolder, instances: bool, has_label_maps: bool, p
     """What was found, what was looked for, and what is nearest."""
     suffixes = Counter(posixpath.splitext(file)[1].lower() or 'without a suffix' for file in folder.files)
     kinds = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(5))
-    there = f'{folder.root} has {len(folder.files)} files ({kinds})'
-    return f'{there}, but no {LAYOUTS[instances]}: {_nearest(folder, instances, has_label_maps, problems)} ({PAGE})'
+    content = f'{folder.root} has {len(folder.files)} files ({kinds})'
+    return f'{content}, but no {LAYOUTS[instances]}: {_nearest(folder, instances, has_label_maps, problems)} ({PAGE})'
 
 
 def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool, problems: list[Problem]) -> str:

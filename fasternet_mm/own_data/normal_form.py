@@ -6,20 +6,18 @@ import posixpath
 import re
 import reprlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.parallel import in_threads
 from ..data.picture_files import picture_size
 from ..errors import UserError
-from .content import Instances, Kind, Problem
-from .folder import DataFolder, named_splits, stem
-from .folder_words import file_kind, split_of
+from .content import Instances, Kind, Problem, Report
+from .folder import DataFolder, folder_splits, named_splits, stem
+from .folder_words import file_kind
 from .notation import NumbersAsRead, notation_question
 from .outlines import BadOutlineError, Outline, are_four_numbers, reaches_over, read_outline, repeats_box
-
-Report = Callable[[str, Kind], None]
 
 
 @dataclass(slots=True)
@@ -102,8 +100,9 @@ def to_instances(
                 continue
             images.append(dict(id=len(images) + 1, file_name=picture.file, width=size[0], height=size[1]))
             for obj in picture.objects:
+                report = folder.reporter(picture.source, problems, f'{obj.place} ')
                 numbers.add(obj.box, obj.segmentation, size)
-                annotation = _annotation(obj, size, picture.relative, _reporter(folder, picture, obj, problems))
+                annotation = _annotation(obj, size, picture.relative, report)
                 if annotation:
                     ids = dict(id=len(annotations) + 1, image_id=len(images), category_id=categories[obj.name])
                     annotations.append({**ids, **annotation})
@@ -140,6 +139,18 @@ def _strip_names(
             )
             problems.append(Problem(str(folder.root), what, Kind.NAMES_CHANGED))
     return classes and list(dict.fromkeys(name.strip() for name in classes))
+
+
+def rectangles_are_boxes(pictures: Iterable[AnnotatedPicture]) -> None:
+    """Drop the polygons where all that was drawn in a data set is rectangles: these are boxes, not outlines.
+
+    Objects that are drawn as rectangles have ``box`` as well as ``segmentation``. Among other shapes, a rectangle is
+    the outline of something rectangular.
+    """
+    objects = [obj for picture in pictures for obj in picture.objects]
+    if all(obj.box is not None for obj in objects):
+        for obj in objects:
+            obj.segmentation = None
 
 
 def locate_images(
@@ -192,19 +203,11 @@ def split_by_folders(
         for file in folder.pictures
         if file not in named and posixpath.dirname(file) in places and not _is_made_of(file, stems)
     ]
-    splits, contradictory = defaultdict(list), []
-    for picture in [*pictures, *(AnnotatedPicture(file, file) for file in background)]:
-        of_picture, of_source = (split_of(posixpath.dirname(file)) for file in (picture.file, picture.source))
-        splits[of_picture or of_source or 'train'].append(picture)
-        if None not in (of_picture, of_source) and of_picture != of_source:
-            contradictory.append(picture)
-    if contradictory:
-        first = contradictory[0]
-        what = (
-            f'{len(contradictory)} annotation files lie in a folder of another split than their pictures, which counts '
-            f'(the first is {first.source}, its picture {first.file})'
-        )
-        problems.append(Problem(str(folder.root), what, Kind.SPLITS_DIFFER))
+    pictures += [AnnotatedPicture(file, file) for file in background]
+    pairs = [(picture.file, picture.source) for picture in pictures]
+    splits = defaultdict(list)
+    for picture, split in zip(pictures, folder_splits(folder, pairs, 'annotation files', problems)):
+        splits[split].append(picture)
     return named_splits(folder, splits)
 
 
@@ -251,12 +254,6 @@ def _wrong_size(folder: DataFolder, picture: AnnotatedPicture, size: tuple[int, 
     if picture.size == size[::-1]:
         what += ' (as if it were not turned, which its EXIF orientation asks for, or width and height were swapped)'
     return Problem(folder.shown(picture.file), what, Kind.WRONG_SIZE)
-
-
-def _reporter(
-    folder: DataFolder, picture: AnnotatedPicture, obj: AnnotatedObject, problems: list[Problem]
-) -> Callable[[str, Kind], None]:
-    return lambda what, kind: problems.append(Problem(folder.shown(picture.source), f'{obj.place} {what}', kind))
 
 
 def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, report: Report) -> dict[str, Any] | None:

@@ -22,9 +22,10 @@ AT_LEAST = 5
 """Fewer boxes than that may all be sound in another notation by chance: of swapped corners, one in four is."""
 
 Corners = Callable[..., tuple[np.ndarray, ...]]
+_SIDES_OR_CORNERS = 'x, y, width, height', 'x1, y1, x2, y2', lambda x, y, w, h: (x, y, w, h)
 NOTATIONS: dict[str, tuple[str, str, Corners]] = {
-    'COCO': ('x, y, width, height', 'x1, y1, x2, y2', lambda x, y, w, h: (x, y, w, h)),
-    'VIA': ('x, y, width, height', 'x1, y1, x2, y2', lambda x, y, w, h: (x, y, w, h)),
+    'COCO': _SIDES_OR_CORNERS,
+    'VIA': _SIDES_OR_CORNERS,
     'YOLO': (
         'centre x, centre y, width, height',
         'x1, y1, x2, y2',

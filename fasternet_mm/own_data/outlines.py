@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hotcoco import mask as rle
 
 from ..data.coco import mask_problem
-from .content import Kind
-
-if TYPE_CHECKING:
-    from .normal_form import AnnotatedPicture
+from .content import Kind, Report
 
 EDGE = 1.0
 """Pixels by which something may reach over the picture's edge without a word: rounding does that."""
@@ -51,18 +48,6 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, angle: float =
     return points
 
 
-def rectangles_are_boxes(pictures: Iterable[AnnotatedPicture]) -> None:
-    """Drop the polygons where all that was drawn in a data set is rectangles: these are boxes, not outlines.
-
-    Objects that are drawn as rectangles have ``box`` as well as ``segmentation``. Among other shapes, a rectangle is
-    the outline of something rectangular.
-    """
-    objects = [obj for picture in pictures for obj in picture.objects]
-    if all(obj.box is not None for obj in objects):
-        for obj in objects:
-            obj.segmentation = None
-
-
 @dataclass(frozen=True, slots=True)
 class Outline:
     """An outline that can be used.
@@ -92,9 +77,7 @@ class BadOutlineError(Exception):
         self.box = box
 
 
-def read_outline(
-    segmentation: Any, scale: tuple[int, int], size: tuple[int, int], report: Callable[[str, Kind], None]
-) -> Outline:
+def read_outline(segmentation: Any, scale: tuple[int, int], size: tuple[int, int], report: Report) -> Outline:
     """What COCO's ``segmentation`` says.
 
     Args:
@@ -178,9 +161,7 @@ def _read_mask(mask: dict[str, Any], size: tuple[int, int]) -> Outline:
     return Outline(mask, [float(value) for value in rle.to_bbox(mask)], area)
 
 
-def _read_polygons(
-    polygons: list[list[Any]], scale: tuple[int, int], size: tuple[int, int], report: Callable[[str, Kind], None]
-) -> Outline:
+def _read_polygons(polygons: list[list[Any]], scale: tuple[int, int], size: tuple[int, int], report: Report) -> Outline:
     for polygon in polygons:
         if not are_numbers(polygon):
             what = f'has the polygon {reprlib.repr(polygon)} where numbers up to a million are needed'
@@ -237,15 +218,15 @@ def _cut(polygon: list[float], size: tuple[int, int]) -> list[float]:
     points = list(zip(polygon[::2], polygon[1::2]))
     for axis in (0, 1):
         for limit, side in ((0, 1), (size[axis], -1)):
-            kept = []
+            inside = []
             for start, end in zip(points, points[1:] + points[:1]):
                 before, after = (side * (point[axis] - limit) for point in (start, end))
                 if before >= 0:
-                    kept.append(start)
+                    inside.append(start)
                 if before * after < 0:
                     part = before / (before - after)
-                    kept.append(tuple(round(a + part * (b - a), 2) for a, b in zip(start, end)))
-            points = kept
+                    inside.append(tuple(round(a + part * (b - a), 2) for a, b in zip(start, end)))
+            points = inside
     return [value for point in points for value in point] if len(points) > 2 else []
 
 

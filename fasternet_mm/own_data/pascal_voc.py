@@ -6,13 +6,12 @@ import posixpath
 import re
 import reprlib
 from collections import defaultdict
-from collections.abc import Callable
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from .content import Instances, Kind, Problem, truth_value
+from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, named_splits, stem
 from .image_sets import OF_OBJECTS, split_by_lists
 from .normal_form import AnnotatedObject, AnnotatedPicture, locate_images, split_by_folders, to_instances
@@ -67,9 +66,7 @@ def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
 def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> AnnotatedPicture | None:
     """What is in an XML file, with the name that it gives its picture."""
 
-    def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
-        problems.append(Problem(folder.shown(file), what, kind))
-
+    report = folder.reporter(file, problems)
     try:
         root = fromstring((folder.root / file).read_bytes())
     except DefusedXmlException:
@@ -90,7 +87,7 @@ def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> Annotate
     return AnnotatedPicture(name, file, [obj for obj in objects if obj], size if all(size) else None)
 
 
-def _object(element: Element, place: str, origin: int, report: Callable[..., None]) -> AnnotatedObject | None:
+def _object(element: Element, place: str, origin: int, report: Report) -> AnnotatedObject | None:
     name, box = element.findtext('name') or '', element.find('bndbox')
     if not name.strip():
         return report(f'{place} has no name')

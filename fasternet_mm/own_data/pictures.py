@@ -29,19 +29,19 @@ class Picture:
 
 
 def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
-    """A `Picture` for each of a split, in its order. Label maps are read, which takes a while, by all cores."""
+    """A `Picture` for each of a split, in its order. Label maps are read, which takes a while, on all CPUs."""
     if isinstance(data, LabelMaps):
         return list(in_threads(_reader(len(data.classes)), data.splits[split], f'reading {split}'))
     content = data.splits[split]
     index = {category['id']: number for number, category in enumerate(content['categories'])}
     objects: dict[int, list[dict]] = {image['id']: [] for image in content['images']}
-    for one in data.objects[split]:
-        objects[one['image_id']].append(one)
+    for obj in data.objects[split]:
+        objects[obj['image_id']].append(obj)
     return [
         Picture(
             (image['width'], image['height']),
-            tuple(index[one['category_id']] for one in objects[image['id']]),
-            tuple((one['bbox'][2] * one['bbox'][3]) ** 0.5 for one in objects[image['id']]),
+            tuple(index[obj['category_id']] for obj in objects[image['id']]),
+            tuple((obj['bbox'][2] * obj['bbox'][3]) ** 0.5 for obj in objects[image['id']]),
         )
         for image in content['images']
     ]

@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from ..engine.config import CONFIG, load_config, write_config
 from ..engine.storage import check_writable, mark_output, write_atomically
-from ..errors import UserError
+from ..errors import UserError, few
 from .checking import check_own_data
 from .configuring import use_data, use_schedule
 from .content import Instances, Kind, LabelMaps, Problem
@@ -32,7 +32,7 @@ DATA = 'data'
 """The folder in a work directory that has the annotations of each part."""
 
 SHOWN_PROBLEMS = 3
-"""Of each kind, before training."""
+"""Of each kind, before training, and in an error."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def put_in_place(cfg: Config, work_dir: Path) -> Path:
     mark_output(work_dir)
     old, new = (str(Path(folder).absolute()) + os.sep for folder in (cfg.work_dir, work_dir))
     files = [file for file in Path(old).rglob('*') if file.is_file()]
+    Path(new, DATA, TABLE).unlink(missing_ok=True)  # it comes back when the label maps are those that it describes
     for file in sorted(files, key=lambda file: file.suffix == '.json'):
         target = Path(new, file.relative_to(old))
         if file.suffix == '.json':  # lists of label maps have their paths
@@ -189,16 +190,15 @@ def _scale_of(work_dir: Path) -> tuple[int, int] | None:
 
 
 def _counts(data: LabelMaps, pictures: Sequence[Picture]) -> list[int]:
-    found = Counter(label for picture in pictures for label in picture.labels)
-    return [found[label] for label in range(len(data.classes))]
+    counts = Counter(label for picture in pictures for label in picture.labels)
+    return [counts[label] for label in range(len(data.classes))]
 
 
 def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
     severe = [problem for problem in problems if problem.severe]
     if severe:
-        shown = '; '.join(map(str, severe[:3]))
         raise UserError(
-            f'{folder} has {len(severe)} mistakes ({shown}{"; …" if len(severe) > 3 else ""}): mend them, '
+            f'{folder} has {len(severe)} mistakes ({few(severe, SHOWN_PROBLEMS, "; ", counted=True)}): mend them, '
             f'python tools/check_data.py {folder} names all'
         )
 
@@ -206,10 +206,10 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
 def _check_masks(cfg: Config, folder: str, data: Instances | LabelMaps) -> None:
     if isinstance(data, LabelMaps) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
         return
-    objects = [one for annotations in data.objects.values() for one in annotations]
-    bare = sum('segmentation' not in one for one in objects)
-    reasons = [str(problem) for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
-    shown = f' ({"; ".join(reasons[:3])}{"; …" if len(reasons) > 3 else ""})' if reasons else ''
+    objects = [obj for annotations in data.objects.values() for obj in annotations]
+    bare = sum('segmentation' not in obj for obj in objects)
+    reasons = [problem for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
+    shown = f' ({few(reasons, SHOWN_PROBLEMS, "; ")})' if reasons else ''
     config = Path(cfg.filename)
     boxes_alone = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))
     right = boxes_alone if boxes_alone != config and boxes_alone.is_file() else 'configs/faster_rcnn_fasternet_s.py'

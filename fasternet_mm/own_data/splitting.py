@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, few
 from .content import Instances, LabelMaps
 from .decoding import Decoded
 from .pictures import Picture
@@ -177,12 +177,13 @@ def _divide(
 
 def _absent(pictures: Mapping[str, Sequence[Picture]], classes: Sequence[str]) -> list[str]:
     """Which classes are trained and not evaluated, for people."""
-    trained, evaluated = ({label for one in pictures[part] for label in one.labels} for part in ('train', 'val'))
+    trained, evaluated = (
+        {label for picture in pictures[part] for label in picture.labels} for part in ('train', 'val')
+    )
     names = [repr(classes[label]) for label in sorted(trained - evaluated)]
     if not names:
         return []
-    few = ', '.join(names[:SHOWN]) + (f', … ({len(names)} in all)' if len(names) > SHOWN else '')
-    return [f'not in validation, which says nothing about them: {few}']
+    return [f'not in validation, which says nothing about them: {few(names, SHOWN)}']
 
 
 def _part(whole: Any, numbers: Sequence[int]) -> Any:

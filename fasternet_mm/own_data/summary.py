@@ -21,7 +21,7 @@ def summary_table(data: Instances | LabelMaps) -> str:
         counted = 'class'
         rows['images without annotations'] = data.without_annotations
         objects = data.objects
-        outlined = {split: sum('segmentation' in one for one in part) for split, part in objects.items()}
+        outlined = {split: sum('segmentation' in obj for obj in part) for split, part in objects.items()}
         boxed = {split: len(part) - outlined[split] for split, part in objects.items()}
         if any(outlined.values()):
             rows['objects with outlines'] = outlined

@@ -6,15 +6,15 @@ Format: https://www.robots.ox.ac.uk/~vgg/software/via/. The balloons of Matterpo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import UserError
-from .content import Instances, Kind, Problem
+from .content import Instances, Kind, Problem, Report
 from .folder import DataFolder, one_per_split
 from .folder_words import split_of
-from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
-from .outlines import ellipse, rectangle, rectangles_are_boxes
+from .normal_form import AnnotatedObject, AnnotatedPicture, rectangles_are_boxes, to_instances
+from .outlines import ellipse, rectangle
 
 CLASS_WORDS = ('class', 'label', 'category', 'type', 'name', 'object')
 ONLY_CLASS = 'object'
@@ -95,9 +95,7 @@ def _class_attribute(folder: DataFolder, files: Iterable[list[dict[str, Any]]]) 
 def _pictures(
     folder: DataFolder, file: str, records: list[dict[str, Any]], attribute: str | None, problems: list[Problem]
 ) -> list[AnnotatedPicture]:
-    def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
-        problems.append(Problem(folder.shown(file), what, kind))
-
+    report = folder.reporter(file, problems)
     names = [record['filename'] for record in records]
     paths = folder.find_images(names, file, split_of(file), problems)
     pictures = []
@@ -132,7 +130,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _object(region: Any, place: str, attribute: str | None, report: Callable[..., None]) -> AnnotatedObject | None:
+def _object(region: Any, place: str, attribute: str | None, report: Report) -> AnnotatedObject | None:
     name = ONLY_CLASS if attribute is None else _text(_attributes(region).get(attribute, ''))
     if not name.strip():
         return report(f'{place} has no {attribute}')

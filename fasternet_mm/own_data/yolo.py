@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
-from .content import Instances, Kind, Problem
+from .content import Instances, Kind, Problem, Report
 from .folder import DataFolder, named_splits, stem
 from .folder_words import folder_kind, parts_below, split_named, split_of
 from .matching import composed, is_likely, plain_path
@@ -49,11 +49,11 @@ def _darknet_files(folder: DataFolder) -> dict[str, dict[str, Any]]:
     """The content of CVAT's ``obj.data``, lines such as ``train = data/train.txt``, with the names in ``obj.names``."""
     contents = {}
     for file in folder.ending('.data'):
-        pairs = (line.partition('=') for line in _lines(folder, file, []))
+        pairs = (line.partition('=') for line in folder.read_lines(file, []))
         content = {key.strip(): value.strip() for key, sign, value in pairs if sign}
         names = _find(folder, [posixpath.dirname(file) or '.'], content.get('names', ''))
         if names in folder.all and _split_keys(content):
-            contents[file] = content | dict(names=[name for name in _lines(folder, names, []) if name])
+            contents[file] = content | dict(names=[name for name in folder.read_lines(names, []) if name])
     return contents
 
 
@@ -200,22 +200,16 @@ def _find(folder: DataFolder, bases: list[str], entry: str) -> str | None:
 
 def _inside(folder: DataFolder, base: str, name: str) -> str | None:
     """As `DataFolder.inside`, but absolute paths into the folder count: they are common in these files."""
-    if Path(name).is_absolute():
-        roots = [root for root in map(Path, _roots(folder)) if Path(os.path.normpath(name)).is_relative_to(root)]
-        if not roots:
-            return None
-        name, base = Path(os.path.normpath(name)).relative_to(roots[0]).as_posix(), '.'
-    return folder.inside(base, name)
-
-
-def _roots(folder: DataFolder) -> tuple[str, str]:
-    """The data's folder as it was named, and without links."""
-    return os.path.abspath(folder.root), os.path.realpath(folder.root)
+    path = Path(os.path.normpath(name))
+    if not path.is_absolute():
+        return folder.inside(base, name)
+    roots = os.path.abspath(folder.root), os.path.realpath(folder.root)  # as it was named, and without links
+    return next((path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)), None)
 
 
 def _listed(folder: DataFolder, file: str, split: str | None, problems: list[Problem]) -> list[str]:
     """Pictures that a text file lists: from it, from the data's folder, or by the longest end of their paths."""
-    names = [line for line in _lines(folder, file, problems) if line]
+    names = [line for line in folder.read_lines(file, problems) if line]
     if not names:
         return []
     images = folder.find_images(names, file, split, problems)
@@ -260,44 +254,32 @@ def _path_below(file: str) -> tuple[str, ...]:
 def _objects(
     folder: DataFolder, file: str | None, names: dict[int, str], problems: list[Problem]
 ) -> list[AnnotatedObject]:
-    objects = []
-    for number, line in enumerate(_lines(folder, file, problems) if file else [], start=1):
-        obj = _object(f'line {number}', line.split(), names) if line else None
-        if isinstance(obj, tuple):
-            problems.append(Problem(folder.shown(file), f'line {number} {obj[0]}', obj[1]))
-        elif obj:
-            objects.append(obj)
-    return objects
+    if file is None:
+        return []
+    lines, report = folder.read_lines(file, problems), folder.reporter(file, problems)
+    objects = [_object(f'line {number}', line.split(), names, report) for number, line in enumerate(lines, 1) if line]
+    return [obj for obj in objects if obj]
 
 
-def _object(place: str, values: list[str], names: dict[int, str]) -> AnnotatedObject | tuple[str, Kind]:
-    """An object from a line's values, or what is wrong with them."""
+def _object(place: str, values: list[str], names: dict[int, str], report: Report) -> AnnotatedObject | None:
     try:
         label, *numbers = map(float, values)
     except ValueError:
-        return f'has something else than numbers ({" ".join(values)[:60]})', Kind.MALFORMED
+        return report(f'{place} has something else than numbers ({" ".join(values)[:60]})')
     if label not in names:
-        return f'has the class {values[0]}, but names has {_numbers(names)}', Kind.UNKNOWN_ID
+        return report(f'{place} has the class {values[0]}, but names has {_numbers(names)}', Kind.UNKNOWN_ID)
     name = names[int(label)]
     if len(numbers) == 4:
         x, y, width, height = numbers
         return AnnotatedObject(name, place, box=[x - width / 2, y - height / 2, width, height])
     if len(numbers) < 4 or len(numbers) % 2:
-        return f'has {len(values)} values: 5 are a box; 7, 9, 11, … are a polygon', Kind.MALFORMED
+        return report(f'{place} has {len(values)} values: 5 are a box; 7, 9, 11, … are a polygon')
     return AnnotatedObject(name, place, segmentation=[numbers])
 
 
 def _numbers(names: dict[int, str]) -> str:
     first, last = min(names), max(names)
     return f'{first} to {last}' if last - first == len(names) - 1 else reprlib.repr(list(names))[1:-1]
-
-
-def _lines(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:
-    try:
-        return [line.strip() for line in folder.read_text(file).splitlines()]
-    except (OSError, ValueError) as error:
-        problems.append(Problem(folder.shown(file), f'is not a text file that can be read ({error})', Kind.MALFORMED))
-        return []
 
 
 def _without_picture(folder: DataFolder, used: set[str]) -> list[Problem]:

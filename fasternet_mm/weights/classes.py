@@ -31,18 +31,25 @@ def recorded_classes(checkpoint: dict[str, Any]) -> list[str] | None:
 
 
 def class_difference(recorded: Sequence[str], own: Sequence[str]) -> str | None:
-    """The first difference in number, names or order, as half a sentence.
+    """The first difference in number, names or order, as half a sentence; None where there is none.
 
-    Case, spaces around a name, and underscores for spaces are none: MMDetection has written 'traffic_light', too.
+    Names may differ in case, in spaces around them, and in underscores for spaces: MMDetection has written
+    'traffic_light', too.
+
+    Args:
+        recorded: the classes in a file, by label.
+        own: the classes of the config, by label.
     """
-    for label, (theirs, ours) in enumerate(zip(recorded, own)):
-        if _plain(theirs) != _plain(ours):
-            return f'label {label} is {theirs!r} there and {ours!r} here'
+    for label, (name, own_name) in enumerate(zip(recorded, own)):
+        if _plain(name) != _plain(own_name):
+            return f'label {label} is {name!r} in the file and {own_name!r} in the config'
     if len(recorded) == len(own):
         return None
-    more, where = (recorded, 'there') if len(recorded) > len(own) else (own, 'here')
     label = min(len(recorded), len(own))
-    return f'there are {len(recorded)} there and {len(own)} here; label {label} is {more[label]!r} {where} alone'
+    more, place = (recorded, 'file') if len(recorded) > len(own) else (own, 'config')
+    return (
+        f'the file has {len(recorded)} and the config {len(own)}; only the {place} has label {label}, {more[label]!r}'
+    )
 
 
 def _plain(name: str) -> str:
@@ -61,7 +68,8 @@ def check_classes(
         checkpoint: see `read_checkpoint`.
         source: what to call it in messages.
         classes: the config's; None where it does not say them.
-        advice: what to do where the difference is meant; None: it is, and the log says it. Default: `ALLOW`.
+        advice: what to do where the difference is intended, for the error. None: it is, and is only logged. Default:
+            `ALLOW`.
 
     Raises:
         UserError: the classes differ.

@@ -72,7 +72,7 @@ def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
 
 
 def unreadable(name: str, error: OSError) -> UserError:
-    """What to say of a file that is there, and that the machine or its rights do not let be read."""
+    """The error for a checkpoint file that exists and that the operating system does not let us read."""
     return UserError(f'checkpoint {name} cannot be read ({error.strerror or error}): give a file that you may read')
 
 

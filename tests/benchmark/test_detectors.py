@@ -65,23 +65,21 @@ def test_a_picture_is_resized_beforehand(task, fixtures):
 
 
 @pytest.mark.parametrize(
-    ('settings', 'threads', 'message'),
+    ('settings', 'message'),
     [
-        (dict(config='{resnet}'), None, 'has no two-stage detector with FasterNet'),
-        (dict(picture='README.md'), None, 'README.md is not a picture'),
-        (dict(checkpoint='nowhere.pth'), None, 'nowhere.pth does not exist'),
-        ({}, 1, 'exported detectors run on all cores, leave these out or onnxruntime'),
+        (dict(config='{resnet}'), 'has no two-stage detector with FasterNet'),
+        (dict(picture='README.md'), 'README.md is not a picture'),
+        (dict(checkpoint='nowhere.pth'), 'nowhere.pth does not exist'),
     ],
 )
-def test_what_cannot_be_compared_is_named(settings, threads, message, task, root, tmp_path, monkeypatch):
+def test_what_cannot_be_compared_is_named(settings, message, task, root, tmp_path, monkeypatch):
     monkeypatch.chdir(root)
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     config = settings.get('config', task.config).format(resnet=tmp_path / 'resnet.py')
     (tmp_path / 'resnet.py').write_text(
         f"_base_ = '{task.config}'\nmodel = dict(backbone=dict(_delete_=True, type='ResNet', depth=18))"
     )
     with pytest.raises(UserError, match=message):
-        detector_candidates(replace(task, **settings | dict(config=config)), ['onnxruntime'], threads)
+        detector_candidates(replace(task, **settings | dict(config=config)), ['onnxruntime'])
 
 
 def test_only_published_variants_have_a_peer(task):

@@ -85,7 +85,7 @@ def test_the_first_bad_label_map_is_named_and_all_are_counted(cfg, tmp_path):
 
 def test_of_many_strange_labels_a_few_are_named(cfg, tmp_path):
     save(tmp_path, 'a', labels(*range(10, 20)))
-    assert 'has the labels 10, 11, 12, 13, 14, …, but' in message_of(cfg)
+    assert 'has the labels 10, 11, 12, 13, 14, … (' in message_of(cfg)
 
 
 def test_the_label_that_the_head_ignores_is_allowed_and_no_other(cfg, tmp_path):

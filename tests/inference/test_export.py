@@ -286,7 +286,7 @@ def test_a_description_of_another_kind_is_refused(change, message):
 WRONG_CONFIGS = [
     (
         {'test_dataloader.dataset.metainfo': dict(classes=('disc', 'square'))},
-        "label 0 is 'circle' there and 'disc' here",
+        "label 0 is 'circle' in the file and 'disc' in the config",
     ),
     ({'model.test_cfg.rcnn.score_thr': 0.3}, 'was exported with model.test_cfg'),
     ({'model.data_preprocessor.mean': [1, 2, 3]}, 'was exported with model.data_preprocessor'),

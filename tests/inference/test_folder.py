@@ -125,12 +125,15 @@ def test_earlier_results_are_no_input(folder):
 
 def test_results_of_another_earlier_run_are_no_input_unless_they_are_named(folder, logged_warnings):
     paint(folder / 'a.jpg', folder / 'of_detector/a.jpg', folder / 'predictions/a.jpg', folder / 'mine/b.jpg')
+    paint(folder / 'of_segmenter/a.jpg')
     (folder / 'of_detector/results.json').touch()
+    (folder / 'of_segmenter/.fasternet_mm_output').touch()
     (folder / 'predictions/labels').mkdir()
     (folder / 'mine/labels').mkdir()
     assert find_inputs(['.'], 'out') == ['a.jpg', 'mine/b.jpg']
-    assert [warning.partition(':')[0] for warning in logged_warnings()] == [
+    assert sorted(warning.partition(':')[0] for warning in logged_warnings()) == [
         'of_detector has the results of an earlier run',
+        'of_segmenter has the results of an earlier run',
         'predictions has the results of an earlier run',
     ]
     assert find_inputs(['of_detector'], 'out') == ['of_detector/a.jpg']

@@ -145,6 +145,22 @@ def test_label_maps_that_were_written_are_not_written_again_for_a_draft(tmp_path
     assert (draft / 'data/labels/a.png').stat().st_mtime_ns == 5
 
 
+def test_a_move_that_is_interrupted_leaves_no_description_of_other_label_maps(tmp_path, monkeypatch):
+    work, draft = tmp_path / 'work', tmp_path / 'draft'
+    for folder in (work, draft):
+        (folder / 'data').mkdir(parents=True)
+        (folder / 'data/label_maps.json').write_text(f'of {folder.name}')
+        (folder / 'data/a.png').write_text(f'of {folder.name}')
+
+    def interrupted(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, 'replace', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(Config(dict(work_dir=str(draft))), work)
+    assert not (work / 'data/label_maps.json').exists()
+
+
 def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):
     write_yolo(tmp_path / 'data', made(train=8, masks=False))
     with pytest.raises(UserError, match=r'have a box and no mask.*train configs/faster_rcnn_fasternet_t0.py'):

@@ -45,10 +45,10 @@ def test_classes_are_read_as_mmengine_and_mmcv_write_them(meta, classes):
 @pytest.mark.parametrize(
     ('recorded', 'own', 'difference'),
     [
-        (['cat', 'dog'], ['cat', 'cow'], "label 1 is 'dog' there and 'cow' here"),
-        (['cat', 'dog'], ['dog', 'cat'], "label 0 is 'cat' there and 'dog' here"),
-        (['cat', 'dog'], ['cat'], "there are 2 there and 1 here; label 1 is 'dog' there alone"),
-        (['cat'], ['cat', 'dog', 'cow'], "there are 1 there and 3 here; label 1 is 'dog' here alone"),
+        (['cat', 'dog'], ['cat', 'cow'], "label 1 is 'dog' in the file and 'cow' in the config"),
+        (['cat', 'dog'], ['dog', 'cat'], "label 0 is 'cat' in the file and 'dog' in the config"),
+        (['cat', 'dog'], ['cat'], "the file has 2 and the config 1; only the file has label 1, 'dog'"),
+        (['cat'], ['cat', 'dog', 'cow'], "the file has 1 and the config 3; only the config has label 1, 'dog'"),
         (['Cat', 'bed ', 'traffic_light'], ('cat', 'bed', 'traffic light'), None),
     ],
 )
@@ -114,10 +114,8 @@ def test_a_configs_classes_are_found_in_wrappers_too(dataset, classes):
 @pytest.mark.parametrize('way', WAYS)
 def test_a_checkpoint_of_other_classes_is_refused(way, cfg, checkpoint, tmp_path):
     advice = 'starts with --load-from' if way == 'resume' else 'add --allow-mismatch'
-    message = (
-        f"was trained on other classes than those of the config: label 0 is '{SWAPPED[0]}' there and '{CLASSES[0]}'"
-    )
-    with pytest.raises(UserError, match=f'{message} here; use the config that it was trained with.*{advice}'):
+    message = f"other classes than those of the config: label 0 is '{SWAPPED[0]}' in the file and '{CLASSES[0]}'"
+    with pytest.raises(UserError, match=f'{message} in the config; use the config that it was trained with.*{advice}'):
         WAYS[way](cfg, checkpoint, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -126,7 +124,7 @@ def test_a_difference_that_is_meant_is_said(cfg, checkpoint, tmp_path, logged_wa
     checking(('test',), load_options=dict(allow_mismatch=True))(cfg, checkpoint, tmp_path)
     assert Predictor(cfg, checkpoint, allow_mismatch=True).classes == CLASSES
     assert [line.partition(': ')[2] for line in logged_warnings()] == [
-        f"label 0 is '{SWAPPED[0]}' there and '{CLASSES[0]}' here; its heads are taken as they are"
+        f"label 0 is '{SWAPPED[0]}' in the file and '{CLASSES[0]}' in the config; its heads are taken as they are"
     ]
 
 
