@@ -198,7 +198,8 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
     if severe:
         shown = '; '.join(map(str, severe[:3]))
         raise UserError(
-            f'{folder} has {len(severe)} mistakes ({shown}{"; …" if len(severe) > 3 else ""}): mend them, '
+            f'{folder} has {len(severe)} mistake{"s" if len(severe) > 1 else ""} '
+            f'({shown}{"; …" if len(severe) > 3 else ""}): mend what is wrong, '
             f'python tools/check_data.py {folder} names all'
         )
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from own_layouts import (
+    CLASSES,
     coco_content,
     made,
     voc_xml,
@@ -65,6 +66,18 @@ def test_pictures_of_the_same_names_are_taken_from_the_folder_of_their_split(tmp
     data = read_own_data(str(tmp_path), True)
     for split in ('train', 'val'):
         assert data.splits[split]['images'][0]['file_name'] == f'{split}2017/p00000.png'
+
+
+def test_labelmes_background_is_no_class_of_its_coco_export_unless_it_has_objects(tmp_path):
+    write_coco(tmp_path, ONE)
+    (file,) = tmp_path.rglob('*.json')
+    content = json.loads(file.read_text())
+    content['categories'].insert(0, dict(id=0, name='_background_', supercategory=None))
+    file.write_text(json.dumps(content))
+    assert read_own_data(str(tmp_path)).classes == CLASSES
+    content['annotations'][0]['category_id'] = 0
+    file.write_text(json.dumps(content))
+    assert read_own_data(str(tmp_path)).classes == ['_background_', *CLASSES]
 
 
 def test_captions_and_keypoints_beside_instances_are_left_alone(tmp_path):
@@ -427,16 +440,16 @@ def test_a_folder_that_does_not_exist_or_is_a_file_or_is_empty_is_refused(tmp_pa
 def test_two_layouts_in_one_folder_are_refused(tmp_path):
     write_coco(tmp_path, ONE)
     write_yolo(tmp_path, ONE)
-    assert 'has annotations in 2 layouts (COCO, YOLO): leave one' in refusal(tmp_path)
+    assert 'has annotations in 2 layouts (COCO, YOLO): leave one, or name the folder of one' in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
     ('file', 'content', 'message'),
     [
         ('labels/p00000.txt', '0 0.5 0.5 0.1 0.1', 'look like YOLO labels, so write a data.yaml with "train:'),
-        ('all.json', '{"pictures": []}', 'all.json is JSON, to which COCO is nearest'),
+        ('all.json', '{"pictures": []}', 'all.json is JSON of another kind: export the annotations as COCO'),
         ('all.json', '{"images": [', 'all.json: is not JSON'),
-        ('all.xml', '<annotations/>', 'all.xml is XML, to which Pascal VOC is nearest'),
+        ('all.xml', '<annotations/>', 'all.xml is XML of another kind: export the annotations as Pascal VOC'),
         ('all.csv', 'a,b', 'export the annotations from your labelling tool as COCO'),
     ],
 )
