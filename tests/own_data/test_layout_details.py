@@ -1,8 +1,10 @@
 """What only one layout has, and how layouts are recognised."""
 
+import base64
 import json
 import math
 import shutil
+from io import BytesIO
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from own_layouts import (
     write_yolo,
 )
 from PIL import Image
+from pycocotools import mask
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.content import Kind
@@ -346,6 +349,67 @@ def test_rectangles_are_outlines_only_among_other_shapes(tmp_path):
     assert 'segmentation' not in objects(tmp_path / 'a')[0]
     labelme(tmp_path / 'b', rectangle, dict(points=[[1, 1], [5, 1], [5, 5]], shape_type='polygon'))
     assert objects(tmp_path / 'b')[0]['segmentation'] == [[1, 2, 9, 2, 9, 8, 1, 8]]
+
+
+def png(*rows):
+    content = BytesIO()
+    Image.fromarray(np.array(rows, bool)).save(content, 'png')
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def mask_shape(x, y, *rows, **more):
+    points = [[x + 0.4, y], [x + len(rows[0]) - 0.6, y + len(rows) - 1]]
+    return dict(points=points, shape_type='mask', mask=png(*rows)) | more
+
+
+def decoded(annotation):
+    return np.argwhere(mask.decode(annotation['segmentation'])).tolist()  # y, x
+
+
+def test_a_mask_is_what_its_png_has_between_its_corners(tmp_path):
+    labelme(tmp_path, mask_shape(10, 5, [0, 1, 1], [1, 1, 0]), dict(points=[[1, 1], [9, 1], [9, 9]], mask=None))
+    first, second = objects(tmp_path)
+    assert decoded(first) == [[5, 11], [5, 12], [6, 10], [6, 11]]
+    assert (first['bbox'], first['area']) == ([10, 5, 3, 2], 4)
+    assert second['segmentation'] == [[1, 1, 9, 1, 9, 9]]
+
+
+def test_masks_of_one_group_are_one_object_and_mixed_ones_are_named(tmp_path):
+    parts = [mask_shape(x, 5, [1, 1], [1, 1], group_id=1) for x in (0, 62)]
+    labelme(tmp_path / 'a', *parts)
+    (found,) = objects(tmp_path / 'a')
+    assert decoded(found) == [[y, x] for y in (5, 6) for x in (0, 1, 62, 63)]
+    labelme(tmp_path / 'b', parts[0], dict(points=[[1, 1], [9, 1], [9, 9]], group_id=1))
+    (problem,) = read_own_data(str(tmp_path / 'b')).problems
+    assert problem.severe
+    assert 'shape 1 (bird) is of one group with shape 0 (bird), but one is a mask' in problem.what
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (dict(mask=None), 'it is no PNG in base64'),
+        (dict(mask='AAAA'), 'it is no PNG in base64'),
+        (dict(mask=png([1, 1, 1])), 'it has 3x1 pixels, and is not what is between its corners'),
+        (dict(points=[[60, 5], [64, 6]]), 'are not two of an area in the image'),
+        (dict(points=[[5, 6], [math.inf, 7]]), 'has a mask that cannot be used'),
+        (dict(points=[[5, 6]]), 'is a mask of 1 points'),
+        (dict(shape_type='line'), 'is a line: polygons, rectangles, circles and masks are objects'),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_named(change, said, tmp_path):
+    labelme(tmp_path, mask_shape(10, 5, [1, 1], [1, 1]) | change, dict(points=[[1, 1], [9, 1], [9, 9]]))
+    data = read_own_data(str(tmp_path))
+    (problem,) = data.problems
+    assert problem.severe
+    assert said in problem.what
+    assert len(data.objects['train']) == 1
+
+
+def test_a_turned_rectangle_of_x_anylabeling_is_an_outline(tmp_path):
+    corners = [[10, 5], [20, 10], [18, 14], [8, 9]]
+    labelme(tmp_path, dict(points=corners, shape_type='rotation', direction=0.46))
+    assert objects(tmp_path)[0]['segmentation'] == [[10, 5, 20, 10, 18, 14, 8, 9]]
 
 
 def test_json_files_may_be_in_a_folder_of_their_own(tmp_path):
