@@ -20,7 +20,7 @@ IMAGE_WORD = re.compile('(jpe?g|png)?(image|img|picture|photo|frame)s?|leftimg8b
 
 DRAWING_WORD = re.compile(
     'segmentationobject|instances?|instanceids|panoptic|visuali[sz]ations?|viz|overlays?|drawings?|'
-    'drawn|predictions?|preds?|thumb(nail)?s?|previews?|heatmaps?'
+    'colou?rmaps?|drawn|predictions?|preds?|thumb(nail)?s?|previews?|heatmaps?'
 )
 """A word in the name of a folder, or the end of the name of a file, that was made from images or label maps."""
 

@@ -132,7 +132,8 @@ def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
 
 
 def test_drawings_are_neither_images_nor_label_maps(tmp_path):
-    for folder in ('SegmentationObject', 'SegmentationClassVisualization', 'overlays', 'predictions'):
+    folders = 'SegmentationObject', 'SegmentationClassVisualization', 'overlays', 'predictions', 'labels/colormaps'
+    for folder in folders:
         pair(tmp_path, 'JPEGImages/p00000.png', f'{folder}/p00000.png', colour_map(COLOURS))
     pair(tmp_path, 'JPEGImages/p00000.png', 'SegmentationClass/p00000.png', labels(0, 1))
     ((image, label),) = read(tmp_path).splits['train']
