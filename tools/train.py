@@ -128,7 +128,12 @@ def main(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, ('train', 'val'))
     runner.train()
 
-    if runner.rank == 0:
+    if runner.rank == 0 and runner.iter == runner.resumed_at:  # figures in a checkpoint are of an epoch before it
+        print(
+            f'nothing was left to train: {cfg.load_from} has gone through all of it; train longer with more epochs, or '
+            f'evaluate: python tools/test.py {shlex.quote(cfg.work_dir)}'
+        )
+    elif runner.rank == 0:
         scalars = runner.message_hub.log_scalars
         metrics = {k[4:]: v.current() for k, v in scalars.items() if k.startswith('val/') and 'time' not in k}
         if metrics:

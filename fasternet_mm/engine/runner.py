@@ -46,6 +46,9 @@ class StrictRunner(Runner):
     split = 'train'
     """Of which split the classes are compared with a checkpoint's."""
 
+    resumed_at = 0
+    """The iteration that training went on from."""
+
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
         checkpoint = read_checkpoint(filename)
@@ -63,6 +66,7 @@ class StrictRunner(Runner):
         reads = self.rank == 0 or self._resume
         if reads:
             super().load_or_resume()
+        self.resumed_at = self.iter
         state = _bare(self.model).state_dict()
         for value in state.values():
             broadcast(value)

@@ -9,6 +9,7 @@ from mmseg.datasets import BaseSegDataset
 
 from ..data.label_maps import ignored_label
 from ..data.picture_files import names_of_images
+from ..engine.config import CONFIG
 from ..engine.storage import check_writable
 from ..errors import UserError
 from .detection_report import write_detection_report
@@ -46,7 +47,10 @@ def write_test_report(runner: Runner, predictions: str, out: str) -> None:
     """
     dataset, cfg = runner.test_dataloader.dataset, runner.cfg
     logged = any(Path(runner.work_dir).glob(PLACES[0]))
-    options = dict(training=training_plots(runner.work_dir) if logged else [], title=Path(cfg.filename).stem)
+    config = Path(cfg.filename).resolve()
+    # Every work directory has a config.py, whose name says nothing.
+    title = config.parent.name if config.name == CONFIG else config.stem
+    options = dict(training=training_plots(runner.work_dir) if logged else [], title=title)
     if not isinstance(dataset, BaseSegDataset):
         write_detection_report(
             out, predictions, cfg.test_evaluator.ann_file, pictures=dataset.data_prefix['img'], **options

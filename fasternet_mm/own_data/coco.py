@@ -11,6 +11,7 @@ from typing import Any
 from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, one_per_split
 from .folder_words import split_of
+from .labelme import BACKGROUND
 from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
 
 Record = tuple[int, dict[str, Any]]
@@ -83,10 +84,16 @@ def _shown(identifier: Hashable, known: Container[Hashable]) -> str:
 def _categories(
     folder: DataFolder, file: str, records: list[Record], used: set[Hashable], problems: list[Problem]
 ) -> dict[Hashable, str]:
-    """Names of classes by their ids, without Roboflow's first: the parent of all others, without objects."""
+    """Names of classes by their ids, without two that are none where they have no objects.
+
+    These are Roboflow's first, the parent of all others, and LabelMe's ``_background_``.
+    """
     parents = {str(category.get('supercategory')) for _, category in records[1:]}
     if parents == {records[0][1]['name'] if records else None} and records[0][1]['id'] not in used:
         records = records[1:]
+    records = [
+        (number, category) for number, category in records if category['name'] != BACKGROUND or category['id'] in used
+    ]
     found: dict[Hashable, str] = {}
     for number, category in records:
         identifier, name = category['id'], str(category['name'])

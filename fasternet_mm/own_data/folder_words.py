@@ -10,7 +10,7 @@ _SPLIT = re.compile(
     '(?:set|data|annot|images?|imgs?|labels?|masks?)?'
 )
 LABEL_WORD = re.compile(
-    'label(l?ed|maps?|ids|trainids|edapproved)?s?|masks?|(train|val|test)?annot|ann(otation)?s?|gt(fine)?|groundtruth|'
+    'label(l?ed|maps?|ids|trainids|edapproved)?s?|masks?|[a-z]*annot|ann(otation)?s?|gt(fine)?|groundtruth|'
     'seg(mentations?|mentationclass)?|stuffthingmaps|l|jsons?|xmls?'
 )
 """A word in the name of a folder of annotations or label maps, or the end of the name of a label map."""
@@ -20,7 +20,7 @@ IMAGE_WORD = re.compile('(jpe?g|png)?(image|img|picture|photo|frame)s?|leftimg8b
 
 DRAWING_WORD = re.compile(
     'segmentationobject|instances?|instanceids|panoptic|visuali[sz]ations?|viz|overlays?|drawings?|'
-    'drawn|predictions?|preds?|thumb(nail)?s?|previews?|heatmaps?'
+    'colou?rmaps?|drawn|predictions?|preds?|thumb(nail)?s?|previews?|heatmaps?'
 )
 """A word in the name of a folder, or the end of the name of a file, that was made from images or label maps."""
 

@@ -26,9 +26,9 @@ def split_by_lists(
     """Images by split, as the lists say; empty where there are no lists.
 
     A list is named as its split, in any usual way: Train.txt, Validation.txt, trainval.txt. The last one counts where
-    there is no train, without the images of val and test. Lists of one class, such as aeroplane_train.txt, are passed
-    over; a list of any other name is to train on where none has the name of a split. Names have the images' folders
-    below JPEGImages, and suffixes or none.
+    there is no train, without the images of val and test. A list of any other name is to train on where none has the
+    name of a split. Lists of one class, such as aeroplane_train.txt, count where there are no others. Names have the
+    images' folders below JPEGImages, and suffixes or none.
 
     Args:
         folder: the data.
@@ -87,15 +87,24 @@ def _lists(folder: DataFolder, kinds: Sequence[str]) -> dict[str, list[str]]:
 def _by_split(folder: DataFolder, files: Sequence[str]) -> dict[str, list[str]]:
     lists = defaultdict(list)
     for file in files:
-        name = stem(file).lower()
-        split = 'trainval' if name == 'trainval' else split_named(name)
-        if split:
+        if split := _split_of_list(stem(file)):
             lists[split].append(file)
-    if not lists:
-        for file in files:
-            if not _is_of_one_class(folder, file):
-                lists[split_of(stem(file)) or 'train'].append(file)
+    if lists:
+        return lists
+    of_classes = [file for file in files if _is_of_one_class(folder, file)]
+    for file in files:
+        if file not in of_classes:
+            lists[split_of(stem(file)) or 'train'].append(file)
+    if lists:
+        return lists
+    for file in of_classes:  # VoTT writes no others, and all images into each of them
+        if split := _split_of_list(stem(file).rpartition('_')[2]):
+            lists[split].append(file)
     return lists
+
+
+def _split_of_list(name: str) -> str | None:
+    return 'trainval' if name.lower() == 'trainval' else split_named(name)
 
 
 def _is_of_one_class(folder: DataFolder, file: str) -> bool:

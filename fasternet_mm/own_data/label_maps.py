@@ -56,7 +56,7 @@ def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[s
 
     Args:
         folder: with the data.
-        problems: to add to: what is wrong with other pictures and label maps.
+        problems: to add to: what is wrong with other pictures and label maps, also where no two are a pair.
 
     Raises:
         UserError: pictures have several label maps each, or a label map fits two pictures equally well.
@@ -83,6 +83,9 @@ def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[s
             by_picture[picture][end] = label
     end = _one_end(folder, by_picture)
     pairs = {picture: ends[end] for picture, ends in by_picture.items() if end in ends}
+    problems += [
+        Problem(folder.shown(label), 'is the label map of no picture', Kind.MISSING_PICTURE) for label in alone
+    ]
     if not pairs:
         return {}
     places = {posixpath.dirname(picture) for picture in pairs}
@@ -92,9 +95,6 @@ def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[s
         Problem(folder.shown(picture), 'has no label map', Kind.MISSING_LABELS)
         for picture in splits
         if picture not in pairs
-    ]
-    problems += [
-        Problem(folder.shown(label), 'is the label map of no picture', Kind.MISSING_PICTURE) for label in alone
     ]
     return {(picture, pairs[picture]): split for picture, split in splits.items() if picture in pairs}
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import reprlib
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
+
+import numpy as np
+from hotcoco import mask as rle
+from PIL import Image
 
 from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, stem
@@ -29,7 +35,7 @@ def is_labelme(content: Any) -> bool:
 
 
 def read_labelme(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
-    """Read LabelMe's polygons, rectangles and circles; shapes of one ``group_id`` and label are parts of one object.
+    """Read LabelMe's polygons, rectangles, circles and masks; shapes of one ``group_id`` and label are one object.
 
     A picture is at ``imagePath``, or has the name of its JSON file. Pictures beside these without JSON are background.
     Regions labelled ``__ignore__`` are neither trained nor scored, ``_background_`` is no object: LabelMe's own
@@ -64,24 +70,24 @@ def _picture(folder: DataFolder, file: str, content: dict[str, Any], problems: l
 
     report = folder.reporter(file, problems)
     objects: dict[Any, AnnotatedObject] = {}
+    size = content.get('imageWidth'), content.get('imageHeight')
     for number, shape in enumerate(content['shapes']):
-        obj = _object(shape, f'shape {number}', report)
+        obj = _object(shape, f'shape {number}', size, report)
         if obj is None or obj.name == BACKGROUND:
             continue
         group = shape.get('group_id')
         key = number if group is None else (str(group), obj.name)
         if key in objects:
-            objects[key].segmentation += obj.segmentation
+            objects[key].segmentation = _together(objects[key], obj, report)
             objects[key].box = _union(objects[key].box, obj.box)
             objects[key].crowd |= obj.crowd
         else:
             objects[key] = obj
-    size = content.get('imageWidth'), content.get('imageHeight')
     name = str(content.get('imagePath') or stem(file))
     return AnnotatedPicture(name, file, list(objects.values()), size if all(size) else None)
 
 
-def _object(shape: Any, place: str, report: Report) -> AnnotatedObject | None:
+def _object(shape: Any, place: str, size: tuple[Any, Any], report: Report) -> AnnotatedObject | None:
     points = shape.get('points') if isinstance(shape, dict) else None
     try:
         corners = [[float(x), float(y)] for x, y in points]
@@ -94,7 +100,7 @@ def _object(shape: Any, place: str, report: Report) -> AnnotatedObject | None:
     place, difficult = f'{place} ({name})', truth_value(shape.get('difficult'))
     if difficult is None:
         return report(f'{place} has the difficult {reprlib.repr(shape["difficult"])}: true or false is needed')
-    if kind == 'polygon':
+    if kind in ('polygon', 'rotation'):  # the latter is X-AnyLabeling's: the corners of a rectangle that is turned
         polygon = [value for corner in corners for value in corner]
         return AnnotatedObject(name, place, segmentation=[polygon], crowd=difficult)
     if kind == 'rectangle' and len(corners) in (2, 4):
@@ -104,7 +110,57 @@ def _object(shape: Any, place: str, report: Report) -> AnnotatedObject | None:
     if kind == 'circle' and len(corners) == 2:
         radius = math.dist(*corners)
         return AnnotatedObject(name, place, segmentation=[ellipse(*corners[0], radius, radius)], crowd=difficult)
-    return report(f'{place} is a {kind} of {len(corners)} points: polygons, rectangles and circles are objects')
+    if kind == 'mask' and len(corners) == 2:
+        try:
+            return AnnotatedObject(
+                name, place, segmentation=_read_mask(shape.get('mask'), corners, size), crowd=difficult
+            )
+        except (ValueError, OverflowError) as error:
+            return report(f'{place} has a mask that cannot be used ({error})')
+    points = f' of {len(corners)} points' if kind in ('rectangle', 'circle', 'mask') else ''
+    return report(f'{place} is a {kind}{points}: polygons, rectangles, circles and masks are objects')
+
+
+def _read_mask(png: Any, corners: list[list[float]], size: tuple[Any, Any]) -> dict[str, Any]:
+    """The RLE mask of a shape that LabelMe's tools for masks made: a PNG of what is between its corners, both included.
+
+    Raises:
+        ValueError: it is no PNG of that size, or not inside an image of this width and height.
+    """
+    (left, top), (right, bottom) = ([int(value) for value in corner] for corner in corners)
+    if not all(type(side) is int for side in size) or size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f'imageWidth and imageHeight are {size[0]} and {size[1]}')
+    if not (0 <= left <= right < size[0] and 0 <= top <= bottom < size[1]):
+        raise ValueError(f'its corners {corners} are not two of an area in the image')
+    try:
+        with Image.open(BytesIO(base64.b64decode(png, validate=True)), formats=['PNG']) as image:
+            if image.size != (right - left + 1, bottom - top + 1):
+                raise ValueError('it has {}x{} pixels, and is not what is between its corners'.format(*image.size))
+            pixels = np.asarray(image.convert('L')) > 0
+    except (TypeError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError('it is no PNG in base64') from error
+    whole = np.zeros(size[::-1], np.uint8, 'F')
+    whole[top : bottom + 1, left : right + 1] = pixels
+    return _as_text(rle.encode(whole))
+
+
+def _together(first: AnnotatedObject, second: AnnotatedObject, report: Report) -> Any:
+    """The segmentation of two parts of an object."""
+    parts = [first.segmentation, second.segmentation]
+    if all(isinstance(part, list) for part in parts):
+        return [*parts[0], *parts[1]]
+    if all(isinstance(part, dict) for part in parts):
+        return _as_text(rle.merge(parts))
+    report(
+        f'{second.place} is of one group with {first.place}, but one is a mask and the other is none: draw both alike'
+    )
+    return parts[0]
+
+
+def _as_text(mask: dict[str, Any]) -> dict[str, Any]:
+    """An RLE mask as JSON holds it."""
+    counts = mask['counts']
+    return dict(size=list(mask['size']), counts=counts.decode() if isinstance(counts, bytes) else counts)
 
 
 def _union(box: list[float] | None, other: list[float] | None) -> list[float] | None:

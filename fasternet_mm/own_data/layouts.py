@@ -24,7 +24,8 @@ LAYOUTS = {
     True: 'COCO, VIA or LabelMe JSON, Pascal VOC XML, or YOLO with its data.yaml',
     False: 'PNG label maps in a folder such as labels, masks or annotations, named as the pictures',
 }
-"""What is looked for: for objects, and for label maps."""
+LAYOUTS[None] = f'{LAYOUTS[True]}, and no {LAYOUTS[False]}'
+"""What is looked for: for objects, for label maps, and where both will do."""
 
 SHOWN_BEFORE = 3
 """Problems that are shown where reading has to end."""
@@ -58,7 +59,10 @@ def _read(
 ) -> Instances | LabelMaps:
     readers = _instance_readers(folder, problems) if instances is not False else {}
     if len(readers) > 1:
-        raise UserError(f'{folder.root} has annotations in {len(readers)} layouts ({", ".join(readers)}): leave one')
+        raise UserError(
+            f'{folder.root} has annotations in {len(readers)} layouts ({", ".join(readers)}): leave one, or name the '
+            'folder of one'
+        )
     for read in readers.values():
         return read()
     of_label_maps: list[Problem] = []
@@ -66,7 +70,7 @@ def _read(
     if label_maps and not instances:
         problems[:] = of_label_maps
         return read_label_maps(folder, label_maps, problems, ignored)
-    raise UserError(_not_recognised(folder, instances is not False, bool(label_maps), problems))
+    raise UserError(_not_recognised(folder, instances, bool(label_maps), problems, of_label_maps))
 
 
 def _before(problems: list[Problem]) -> str:
@@ -129,26 +133,43 @@ def _of_instances(files: list[str]) -> list[str]:
     return [file for file in files if file in instances or posixpath.dirname(file) not in places]
 
 
-def _not_recognised(folder: DataFolder, instances: bool, has_label_maps: bool, problems: list[Problem]) -> str:
+def _not_recognised(
+    folder: DataFolder,
+    instances: bool | None,
+    has_label_maps: bool,
+    problems: list[Problem],
+    of_label_maps: list[Problem],
+) -> str:
     """What was found, what was looked for, and what is nearest."""
     suffixes = Counter(posixpath.splitext(file)[1].lower() or 'without a suffix' for file in folder.files)
     kinds = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(5))
     content = f'{folder.root} has {len(folder.files)} files ({kinds})'
-    return f'{content}, but no {LAYOUTS[instances]}: {_nearest(folder, instances, has_label_maps, problems)} ({PAGE})'
+    nearest = _nearest(folder, instances, has_label_maps, problems, of_label_maps)
+    problems[:] = [problem for problem in problems if problem.kind is not Kind.NOT_USED]  # what is nearest says more
+    return f'{content}, but no {LAYOUTS[instances]}: {nearest} ({PAGE})'
 
 
-def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool, problems: list[Problem]) -> str:
+def _nearest(
+    folder: DataFolder,
+    instances: bool | None,
+    has_label_maps: bool,
+    problems: list[Problem],
+    of_label_maps: list[Problem],
+) -> str:
     if not folder.pictures:
         return 'put the pictures there too, or name the folder that has them'
     if has_label_maps:
         return 'it has label maps, for which there are the UPerNet and Semantic FPN configs'
-    readers = _instance_readers(folder, []) if not instances else {}
+    readers = _instance_readers(folder, []) if instances is False else {}
     if readers:
         return f'it has {next(iter(readers))} annotations of objects, for which there are the R-CNN configs'
     severe = [problem for problem in problems if problem.severe]
     if severe:
         return f'mend {severe[0].file}'
-    if not instances:
+    if of_label_maps and not instances:
+        label = of_label_maps[0].file
+        return f'{label} seems to be a label map, but no image has its name: name each label map as its image'
+    if instances is False:
         return 'name the folder of label maps labels, and each of them as its picture'
     if any(map(_is_yolo, [folder.root / file for file in folder.ending('.txt')[:20]])):
         if named := [file for file in folder.ending('.yaml', '.yml') if stem(file) in ('data', 'dataset')]:
@@ -162,13 +183,13 @@ def _nearest(folder: DataFolder, instances: bool, has_label_maps: bool, problems
         )
     if folder.ending('.json'):
         return (
-            f'{folder.shown(folder.ending(".json")[0])} is JSON, to which COCO is nearest: it has the lists images, '
-            'annotations and categories'
+            f'{folder.shown(folder.ending(".json")[0])} is JSON of another kind: export the annotations as COCO, which '
+            'has the lists images, annotations and categories'
         )
     if folder.ending('.xml'):
         return (
-            f'{folder.shown(folder.ending(".xml")[0])} is XML, to which Pascal VOC is nearest: a file <annotation> for '
-            'each picture'
+            f'{folder.shown(folder.ending(".xml")[0])} is XML of another kind: export the annotations as Pascal VOC, '
+            'which has a file <annotation> for each picture, or as COCO'
         )
     return 'export the annotations from your labelling tool as COCO, the nearest for all others'
 

@@ -198,7 +198,8 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
     severe = [problem for problem in problems if problem.severe]
     if severe:
         raise UserError(
-            f'{folder} has {len(severe)} mistakes ({few(severe, SHOWN_PROBLEMS, "; ", counted=True)}): mend them, '
+            f'{folder} has {len(severe)} mistake{"s" if len(severe) > 1 else ""} '
+            f'({few(severe, SHOWN_PROBLEMS, "; ", counted=True)}): mend what is wrong, '
             f'python tools/check_data.py {folder} names all'
         )
 

@@ -155,7 +155,8 @@ def _divide(
     paths = [path.relative_to(data.root).as_posix() for path in data.pictures['train']]
     labels = [picture.labels for picture in pictures['train']]
     groups = group_images(paths, [images[path].sha256 for path in data.pictures['train']], labels, seed, pattern)
-    related = len(groups) < len(paths)
+    shown = f'{len(paths)} images are {len(groups)} group{"s" if len(groups) > 1 else ""}'
+    related = [f'{shown}: those that are equal or belong together'] if len(groups) < len(paths) else []
     if earlier:
         groups = _settle(groups, paths, labels, earlier)
     notes = _balance(groups, paths, data.classes) if earlier or len(paths) >= TOO_FEW else []
@@ -163,16 +164,14 @@ def _divide(
     if not validation or (len(paths) < TOO_FEW and not earlier):
         data.splits['val'], pictures['val'] = data.splits['train'], pictures['train']
         reason = f'fewer than {TOO_FEW} images' if len(paths) < TOO_FEW else 'images that cannot be divided'
-        return [f'none: {reason} are evaluated on as well, which says nothing about other images']
+        return [f'none: {reason} are evaluated on as well, which says nothing about other images', *related]
     whole, known = data.splits['train'], pictures['train']
     for split, chosen in (('train', False), ('val', True)):
         part = [number for number in range(len(paths)) if (number in validation) is chosen]
         data.splits[split], pictures[split] = _part(whole, part), [known[number] for number in part]
     how = f'{len(validation) / len(paths):.0%} ({len(validation)} of {len(paths)} images) for validation, '
     how += _as_earlier(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
-    if related:
-        notes.insert(0, f'{len(paths)} images are {len(groups)} groups: those that are equal or belong together')
-    return [how, *notes]
+    return [how, *related, *notes]
 
 
 def _absent(pictures: Mapping[str, Sequence[Picture]], classes: Sequence[str]) -> list[str]:

@@ -30,11 +30,12 @@ def test_images_of_one_name_have_rows_of_their_own_and_are_compared_with_their_o
     metric = dict(type='IoUMetric', ignore_index=7)
     model = dict(decode_head=dict(ignore_index=7), data_preprocessor=dict(seg_pad_val=7))
     cfg = Config(dict(default_scope='mmseg', model=model, test_evaluator=[metric] if several else metric))
-    object.__setattr__(cfg, '_filename', 'config.py')
+    object.__setattr__(cfg, '_filename', str(tmp_path / 'upernet_streets/config.py'))
     loader = SimpleNamespace(dataset=dataset)
     runner = SimpleNamespace(test_dataloader=loader, cfg=cfg, work_dir=str(tmp_path))
     write_test_report(runner, str(tmp_path / 'found'), str(tmp_path / 'page.html'))
     page = (tmp_path / 'page.html').read_text()
+    assert '<h1>upernet_streets</h1>' in page
     assert 'rear/0001' in page
     assert 'front/0001' not in page  # nothing is wrong there
     # Of 80 + 100 pixels that count, 5 of road are called sky: IoU 75 / 80 and 100 / 105.

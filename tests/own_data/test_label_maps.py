@@ -93,6 +93,18 @@ def test_pictures_and_label_maps_are_paired(picture, label, tmp_path):
     assert data.class_counts == {'train': [2, 2], 'val': [1, 1]}
 
 
+def test_cvats_camvid_has_a_folder_annot_for_each_part_whatever_its_name(tmp_path):
+    pair(tmp_path, 'default/p00000.png', 'defaultannot/p00000.png')
+    pair(tmp_path, 'night/p00001.png', 'nightannot/p00001.png')
+    assert len(read(tmp_path).splits['train']) == 2
+
+
+def test_label_maps_of_no_image_are_named_where_nothing_else_is_there(tmp_path):
+    pair(tmp_path, 'images/p00000.png', 'masks/gt_00000.png')
+    with pytest.raises(UserError, match=r'no PNG label maps .*gt_00000.png seems to be a label map, but no image'):
+        read_own_data(str(tmp_path))
+
+
 def test_of_several_label_maps_cityscapes_labels_are_taken_and_others_are_asked_about(tmp_path):
     for end in ('_gtFine_labelIds', '_gtFine_color', '_gtFine_instanceIds'):
         pair(tmp_path, 'leftImg8bit/train/p00000_leftImg8bit.png', f'gtFine/train/p00000{end}.png')
@@ -120,7 +132,8 @@ def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
 
 
 def test_drawings_are_neither_images_nor_label_maps(tmp_path):
-    for folder in ('SegmentationObject', 'SegmentationClassVisualization', 'overlays', 'predictions'):
+    folders = 'SegmentationObject', 'SegmentationClassVisualization', 'overlays', 'predictions', 'labels/colormaps'
+    for folder in folders:
         pair(tmp_path, 'JPEGImages/p00000.png', f'{folder}/p00000.png', colour_map(COLOURS))
     pair(tmp_path, 'JPEGImages/p00000.png', 'SegmentationClass/p00000.png', labels(0, 1))
     ((image, label),) = read(tmp_path).splits['train']

@@ -1,13 +1,16 @@
 """What only one layout has, and how layouts are recognised."""
 
+import base64
 import json
 import math
 import shutil
+from io import BytesIO
 
 import cv2
 import numpy as np
 import pytest
 from own_layouts import (
+    CLASSES,
     coco_content,
     made,
     voc_xml,
@@ -21,6 +24,7 @@ from own_layouts import (
     write_yolo,
 )
 from PIL import Image
+from pycocotools import mask
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.content import Kind
@@ -65,6 +69,18 @@ def test_pictures_of_the_same_names_are_taken_from_the_folder_of_their_split(tmp
     data = read_own_data(str(tmp_path), True)
     for split in ('train', 'val'):
         assert data.splits[split]['images'][0]['file_name'] == f'{split}2017/p00000.png'
+
+
+def test_labelmes_background_is_no_class_of_its_coco_export_unless_it_has_objects(tmp_path):
+    write_coco(tmp_path, ONE)
+    (file,) = tmp_path.rglob('*.json')
+    content = json.loads(file.read_text())
+    content['categories'].insert(0, dict(id=0, name='_background_', supercategory=None))
+    file.write_text(json.dumps(content))
+    assert read_own_data(str(tmp_path)).classes == CLASSES
+    content['annotations'][0]['category_id'] = 0
+    file.write_text(json.dumps(content))
+    assert read_own_data(str(tmp_path)).classes == ['_background_', *CLASSES]
 
 
 def test_captions_and_keypoints_beside_instances_are_left_alone(tmp_path):
@@ -335,6 +351,67 @@ def test_rectangles_are_outlines_only_among_other_shapes(tmp_path):
     assert objects(tmp_path / 'b')[0]['segmentation'] == [[1, 2, 9, 2, 9, 8, 1, 8]]
 
 
+def png(*rows):
+    content = BytesIO()
+    Image.fromarray(np.array(rows, bool)).save(content, 'png')
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def mask_shape(x, y, *rows, **more):
+    points = [[x + 0.4, y], [x + len(rows[0]) - 0.6, y + len(rows) - 1]]
+    return dict(points=points, shape_type='mask', mask=png(*rows)) | more
+
+
+def decoded(annotation):
+    return np.argwhere(mask.decode(annotation['segmentation'])).tolist()  # y, x
+
+
+def test_a_mask_is_what_its_png_has_between_its_corners(tmp_path):
+    labelme(tmp_path, mask_shape(10, 5, [0, 1, 1], [1, 1, 0]), dict(points=[[1, 1], [9, 1], [9, 9]], mask=None))
+    first, second = objects(tmp_path)
+    assert decoded(first) == [[5, 11], [5, 12], [6, 10], [6, 11]]
+    assert (first['bbox'], first['area']) == ([10, 5, 3, 2], 4)
+    assert second['segmentation'] == [[1, 1, 9, 1, 9, 9]]
+
+
+def test_masks_of_one_group_are_one_object_and_mixed_ones_are_named(tmp_path):
+    parts = [mask_shape(x, 5, [1, 1], [1, 1], group_id=1) for x in (0, 62)]
+    labelme(tmp_path / 'a', *parts)
+    (found,) = objects(tmp_path / 'a')
+    assert decoded(found) == [[y, x] for y in (5, 6) for x in (0, 1, 62, 63)]
+    labelme(tmp_path / 'b', parts[0], dict(points=[[1, 1], [9, 1], [9, 9]], group_id=1))
+    (problem,) = read_own_data(str(tmp_path / 'b')).problems
+    assert problem.severe
+    assert 'shape 1 (bird) is of one group with shape 0 (bird), but one is a mask' in problem.what
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (dict(mask=None), 'it is no PNG in base64'),
+        (dict(mask='AAAA'), 'it is no PNG in base64'),
+        (dict(mask=png([1, 1, 1])), 'it has 3x1 pixels, and is not what is between its corners'),
+        (dict(points=[[60, 5], [64, 6]]), 'are not two of an area in the image'),
+        (dict(points=[[5, 6], [math.inf, 7]]), 'has a mask that cannot be used'),
+        (dict(points=[[5, 6]]), 'is a mask of 1 points'),
+        (dict(shape_type='line'), 'is a line: polygons, rectangles, circles and masks are objects'),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_named(change, said, tmp_path):
+    labelme(tmp_path, mask_shape(10, 5, [1, 1], [1, 1]) | change, dict(points=[[1, 1], [9, 1], [9, 9]]))
+    data = read_own_data(str(tmp_path))
+    (problem,) = data.problems
+    assert problem.severe
+    assert said in problem.what
+    assert len(data.objects['train']) == 1
+
+
+def test_a_turned_rectangle_of_x_anylabeling_is_an_outline(tmp_path):
+    corners = [[10, 5], [20, 10], [18, 14], [8, 9]]
+    labelme(tmp_path, dict(points=corners, shape_type='rotation', direction=0.46))
+    assert objects(tmp_path)[0]['segmentation'] == [[10, 5, 20, 10, 18, 14, 8, 9]]
+
+
 def test_json_files_may_be_in_a_folder_of_their_own(tmp_path):
     labelme(tmp_path, dict(points=[[1, 2], [9, 8]], shape_type='rectangle'))
     (file,) = tmp_path.rglob('*.json')
@@ -427,16 +504,16 @@ def test_a_folder_that_does_not_exist_or_is_a_file_or_is_empty_is_refused(tmp_pa
 def test_two_layouts_in_one_folder_are_refused(tmp_path):
     write_coco(tmp_path, ONE)
     write_yolo(tmp_path, ONE)
-    assert 'has annotations in 2 layouts (COCO, YOLO): leave one' in refusal(tmp_path)
+    assert 'has annotations in 2 layouts (COCO, YOLO): leave one, or name the folder of one' in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
     ('file', 'content', 'message'),
     [
         ('labels/p00000.txt', '0 0.5 0.5 0.1 0.1', 'look like YOLO labels, so write a data.yaml with "train:'),
-        ('all.json', '{"pictures": []}', 'all.json is JSON, to which COCO is nearest'),
+        ('all.json', '{"pictures": []}', 'all.json is JSON of another kind: export the annotations as COCO'),
         ('all.json', '{"images": [', 'all.json: is not JSON'),
-        ('all.xml', '<annotations/>', 'all.xml is XML, to which Pascal VOC is nearest'),
+        ('all.xml', '<annotations/>', 'all.xml is XML of another kind: export the annotations as Pascal VOC'),
         ('all.csv', 'a,b', 'export the annotations from your labelling tool as COCO'),
     ],
 )

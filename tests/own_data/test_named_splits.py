@@ -115,6 +115,15 @@ def test_the_challenge_as_published_has_objects_by_main_and_label_maps_by_segmen
     assert read(tmp_path, False) == ({'train': NAMES[3:4], 'val': NAMES[1:3]}, [])
 
 
+VOTT = dict(
+    cat_train=[f'{name}.png {sign}1' for name, sign in zip(NAMES[:3], ('', '-', ''))],
+    cat_val=[f'{name}.png 1' for name in NAMES[3:]],
+    test_train=[f'{name}.png -1' for name in NAMES[:3]],
+    test_val=[f'{name}.png 1' for name in NAMES[3:]],
+)
+"""VoTT writes lists of classes alone, here of two, 'cat' and 'test'; all images of the split are in each."""
+
+
 @pytest.mark.parametrize(
     ('lists', 'splits'),
     [
@@ -124,6 +133,8 @@ def test_the_challenge_as_published_has_objects_by_main_and_label_maps_by_segmen
         (dict(default=NAMES), {'train': NAMES}),
         (dict(train=[f'JPEGImages/{name}.png' for name in NAMES]), {'train': NAMES}),
         (dict(train=[f'{name}.png SegmentationClass/{name}.png' for name in NAMES]), {'train': NAMES}),
+        (VOTT, {'train': NAMES[:3], 'val': NAMES[3:]}),
+        (VOTT | dict(train=NAMES), {'train': NAMES}),
     ],
 )
 def test_trainval_lists_of_tools_and_paths_in_lists(lists, splits, tmp_path):

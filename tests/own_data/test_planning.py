@@ -218,7 +218,7 @@ def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
     content = json.loads(path.read_text())
     content['annotations'][0]['image_id'] = 999
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r'has 1 mistakes .*999.*tools/check_data.py'):
+    with pytest.raises(UserError, match=r'has 1 mistake .*999.*tools/check_data.py'):
         planned(MASK_RCNN, coco, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 

@@ -181,7 +181,9 @@ def test_a_class_that_the_datas_own_validation_part_lacks_is_said(tmp_path):
 
 def test_images_that_all_hang_together_are_evaluated_on_as_well_and_that_is_said(tmp_path):
     data = only_train(tmp_path, 12)
-    assert 'says nothing about other images' in validated(data, pattern='.')[0]
+    said = validated(data, pattern='.')[0]
+    assert 'says nothing about other images' in said
+    assert f'{len(data.pictures["train"])} images are 1 group: those that are equal or belong together' in said
     assert data.splits['val'] == data.splits['train']
 
 

@@ -115,6 +115,10 @@ def test_training_resumes_where_it_stopped(trained, tmp_path):
     assert state['meta']['epoch'] == 2
     assert state['meta']['seed'] == 3
     assert {int(value['step']) for value in state['optimizer']['state'].values()} == {4}
+    again = run('train', CONFIG, '--work-dir', work, '--resume', '--cfg-options', *FEW, 'train_cfg.max_epochs=2')
+    assert again.returncode == 0, again.stderr
+    assert 'nothing was left to train: ' in again.stdout
+    assert '| bbox' not in again.stdout  # the checkpoint of the last epoch has the figures of the one before
 
 
 def test_resume_starts_afresh_where_there_is_nothing_to_resume(shapes, tmp_path):
