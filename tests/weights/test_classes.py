@@ -91,7 +91,9 @@ WAYS = {
     'test': checking(('test',), resume=False),
     'resume': checking(('train', 'val'), resume=True),
     'predict': lambda cfg, checkpoint, tmp_path: Predictor(cfg, checkpoint),
-    'export': lambda cfg, checkpoint, tmp_path: export(cfg, checkpoint, 'torch-export', str(tmp_path / 'net.pt2')),
+    'export': lambda cfg, checkpoint, tmp_path: export(
+        cfg, checkpoint, 'torchscript', str(tmp_path / 'net.torchscript')
+    ),
 }
 
 
