@@ -126,8 +126,8 @@ def meta_of_test_set(cfg: Config) -> dict[str, Any]:
     Raises:
         UserError: it has no classes, or text for them that is no file of names, as MMEngine takes it.
     """
-    _, dataset = next(_datasets(cfg.test_dataloader.dataset, ''))
-    meta = dataset_meta(cfg, dataset)
+    datasets = _datasets((cfg.get('test_dataloader') or {}).get('dataset'), '')
+    meta = next((dataset_meta(cfg, dataset) for _, dataset in datasets), {})
     if isinstance(meta.get('classes'), str):
         path = Path(meta['classes'])
         if not path.is_file():
@@ -137,7 +137,9 @@ def meta_of_test_set(cfg: Config) -> dict[str, Any]:
             )
         meta['classes'] = list_from_file(path)
     if not meta.get('classes'):
-        raise UserError('the test data set of the config has no classes: set its metainfo=dict(classes=(…))')
+        raise UserError(
+            'the config has no test data set with classes: set metainfo=dict(classes=(…)) of its test_dataloader.dataset'
+        )
     return meta
 
 

@@ -91,3 +91,9 @@ def test_text_for_classes_is_not_taken_letter_by_letter():
     cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dataset)))
     with pytest.raises(UserError, match=r"classes='cat', which MMEngine takes for a file of names.*give a tuple"):
         meta_of_test_set(cfg)
+
+
+@pytest.mark.parametrize('content', [{}, dict(test_dataloader=None), dict(test_dataloader=dict(dataset=None))])
+def test_a_config_without_a_test_set_is_said_in_one_sentence(content):
+    with pytest.raises(UserError, match='the config has no test data set with classes: set metainfo='):
+        meta_of_test_set(Config(content))
