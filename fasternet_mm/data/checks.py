@@ -120,14 +120,20 @@ def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
+def dataset_of_test(cfg: Config) -> dict[str, Any]:
+    """The config of the test data set, of the first one out of wrappers; empty where there is none."""
+    datasets = _datasets((cfg.get('test_dataloader') or {}).get('dataset'), '')
+    return next((dataset for _, dataset in datasets), {})
+
+
 def meta_of_test_set(cfg: Config) -> dict[str, Any]:
     """`dataset_meta` of the test data set, of the first one out of wrappers.
 
     Raises:
         UserError: it has no classes, or text for them that is no file of names, as MMEngine takes it.
     """
-    datasets = _datasets((cfg.get('test_dataloader') or {}).get('dataset'), '')
-    meta = next((dataset_meta(cfg, dataset) for _, dataset in datasets), {})
+    dataset = dataset_of_test(cfg)
+    meta = dataset_meta(cfg, dataset) if dataset else {}
     if isinstance(meta.get('classes'), str):
         path = Path(meta['classes'])
         if not path.is_file():
@@ -138,7 +144,8 @@ def meta_of_test_set(cfg: Config) -> dict[str, Any]:
         meta['classes'] = list_from_file(path)
     if not meta.get('classes'):
         raise UserError(
-            'the config has no test data set with classes: set metainfo=dict(classes=(…)) of its test_dataloader.dataset'
+            'the config has no test data set with classes: set metainfo=dict(classes=(…)) of its '
+            'test_dataloader.dataset'
         )
     return meta
 
