@@ -43,8 +43,11 @@ def limit_threads() -> None:
 def _granted(root: Path) -> Iterator[float]:
     """CPUs' worth of time that Linux grants to each control group around this process, of both generations."""
     groups = root / 'proc/self/cgroup'
-    for line in groups.read_text().splitlines() if groups.is_file() else []:
-        _, controllers, path = line.split(':', 2)
+    try:
+        lines = [line.split(':', 2) for line in groups.read_text(errors='replace').splitlines()]
+    except OSError:  # no Linux, or a sandbox that does not let it be read
+        return
+    for _, controllers, path in (line for line in lines if len(line) == 3):
         if controllers and 'cpu' not in controllers.split(','):
             continue
         for mount in ('', 'unified') if not controllers else ('cpu', controllers):
@@ -63,5 +66,5 @@ def _grant(group: Path) -> Iterator[float]:
             quota, period = ((group / f'cpu.cfs_{part}_us').read_text() for part in ('quota', 'period'))
         if quota != 'max' and int(quota) > 0:
             yield int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return

@@ -45,6 +45,8 @@ def grant(root, groups, files):
         # both at once, the second beside the first
         ('1:cpu:/\n0::/\n', {'unified/cpu.max': '600000 100000'}, 6),
         ('0::/\n', {'cpu.max': 'nonsense'}, HAS),
+        ('0::/\n', {'cpu.max': '100000 0'}, HAS),
+        ('nonsense\n\n0::/\n', {'cpu.max': '300000 100000'}, 3),
     ],
 )
 def test_no_more_cpus_are_used_than_the_control_groups_grant(tmp_path, groups, files, cpus):

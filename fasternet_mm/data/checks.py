@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
@@ -119,15 +120,33 @@ def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
+def dataset_of_test(cfg: Config) -> dict[str, Any]:
+    """The config of the test data set, of the first one out of wrappers; empty where there is none."""
+    datasets = _datasets((cfg.get('test_dataloader') or {}).get('dataset'), '')
+    return next((dataset for _, dataset in datasets), {})
+
+
 def meta_of_test_set(cfg: Config) -> dict[str, Any]:
-    """`dataset_meta` of the test data set.
+    """`dataset_meta` of the test data set, of the first one out of wrappers.
 
     Raises:
-        UserError: it has no classes.
+        UserError: it has no classes, or text for them that is no file of names, as MMEngine takes it.
     """
-    meta = dataset_meta(cfg, cfg.test_dataloader.dataset)
+    dataset = dataset_of_test(cfg)
+    meta = dataset_meta(cfg, dataset) if dataset else {}
+    if isinstance(meta.get('classes'), str):
+        path = Path(meta['classes'])
+        if not path.is_file():
+            raise UserError(
+                f'the test data set of the config has classes={str(path)!r}, which MMEngine takes for a file of names, '
+                f'and there is none: give a tuple, such as ({str(path)!r},)'
+            )
+        meta['classes'] = list_from_file(path)
     if not meta.get('classes'):
-        raise UserError('the test data set of the config has no classes: set its metainfo=dict(classes=(…))')
+        raise UserError(
+            'the config has no test data set with classes: set metainfo=dict(classes=(…)) of its '
+            'test_dataloader.dataset'
+        )
     return meta
 
 

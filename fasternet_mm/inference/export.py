@@ -23,7 +23,7 @@ from mmengine.dataset import pseudo_collate
 from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 
-from ..data.checks import check_heads, meta_of_test_set
+from ..data.checks import check_heads, dataset_of_test, meta_of_test_set
 from ..engine.runner import build_model, check_writable
 from ..engine.storage import appearing
 from ..errors import UserError
@@ -112,7 +112,7 @@ def export(
         weights='int8' if calibration else 'float16' if half else 'float32',
         test_cfg=fixed_settings(cfg) if graph.task == 'detection' else {},
         align_corners=graph.task == 'segmentation' and model.decode_head.align_corners,
-        resize=None if backbone_alone else resizing(cfg.test_dataloader.dataset.pipeline),
+        resize=None if backbone_alone else resizing(dataset_of_test(cfg).pipeline),
     )
     inputs = _calibration_inputs(model, cfg, pictures, description)
     with appearing(out) as path, _quiet(), _told(file_format):

@@ -217,13 +217,20 @@ def _safe(name: str) -> str:
 
 @contextmanager
 def json_list(path: Path) -> Iterator[Callable[[Iterable[dict[str, Any]]], None]]:
-    """A function that adds values to a JSON list in a file, which appears when all is well; none is kept in memory."""
-    with appearing(path) as partial, open(partial, 'w', encoding='utf-8') as file:
-        separators = iter(['['])
+    """A function that adds values to a JSON list in a file, which appears when all is well; none is kept in memory.
 
-        def add(values: Iterable[dict[str, Any]]) -> None:
-            for value in values:
-                file.write(next(separators, ',\n') + json.dumps(value))
+    Raises:
+        UserError: the file cannot be written, which may show only when it is closed.
+    """
+    try:
+        with appearing(path) as partial, open(partial, 'w', encoding='utf-8') as file:
+            separators = iter(['['])
 
-        yield add
-        file.write(next(separators, '') + ']')
+            def add(values: Iterable[dict[str, Any]]) -> None:
+                for value in values:
+                    file.write(next(separators, ',\n') + json.dumps(value))
+
+            yield add
+            file.write(next(separators, '') + ']')
+    except OSError as error:
+        raise UserError(f'{path} cannot be written ({error.strerror}): make room, or name another file') from error

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
+from ..data.checks import dataset_of_test
 from ..errors import UserError
 
 READING = {'type', '_scope_', 'backend_args', 'file_client_args'}
@@ -27,7 +28,7 @@ class PicturePipeline:
     """
 
     def __init__(self, cfg: Config) -> None:
-        first, *rest = _steps(cfg.test_dataloader.dataset.pipeline)
+        first, *rest = _steps(dataset_of_test(cfg).pipeline)
         if _kind(first) != 'LoadImageFromFile' or first.keys() - READING:
             raise UserError(
                 f'the test pipeline of the config begins with {dict(first)}: predictions need '

@@ -60,7 +60,7 @@ class Predictor:
         is_segmenter: whether it labels pixels.
 
     Raises:
-        UserError: config and checkpoint do not fit, in tensors or classes, or one cannot be used.
+        UserError: config and checkpoint do not fit, in tensors or classes, or one or the device cannot be used.
         ValueError: the device does not compute in bfloat16, or an argument is unknown.
     """
 
@@ -82,7 +82,7 @@ class Predictor:
             raise ValueError(f'batch_size={batch_size}: at least 1 is needed')
         if channel_order not in ('bgr', 'rgb'):
             raise ValueError(f"channel_order={channel_order!r}: use 'bgr' or 'rgb'")
-        self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        self.device = _usable(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.batch_size, self.channel_order = batch_size, channel_order
         self.cfg, weights = _find(source, checkpoint, options, 'bfloat16' if bf16 else 'float32', trusted)
         self.model = build_model(self.cfg)
@@ -225,6 +225,17 @@ def _finite(objects: InstanceData, name: str) -> InstanceData:
     text = f'{name}: {int((~finite).sum())} of {len(finite)} objects have a box or score that is not finite: left out'
     print_log(text, 'current', WARNING)
     return objects[finite]
+
+
+def _usable(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a kind that PyTorch or the machine lacks
+        reason = str(error).strip().partition('\n')[0]
+        raise UserError(
+            f"device {device!r} cannot be used here ({reason}): give 'cpu', or 'cuda' where there is a GPU"
+        ) from error
+    return device
 
 
 def _find(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.logging import print_log
 from torch import nn
 
@@ -24,7 +25,9 @@ def recorded_classes(checkpoint: dict[str, Any]) -> list[str] | None:
     data = meta.get('dataset_meta')
     for place in (data if isinstance(data, dict) else {}, meta):
         for key in ('classes', 'CLASSES'):  # the latter in MMDetection 2 and MMSegmentation 0
-            names = [place[key]] if isinstance(place.get(key), str) else place.get(key)
+            names = place.get(key)
+            if isinstance(names, (str, np.ndarray)):
+                names = [names] if isinstance(names, str) else names.ravel().tolist()
             if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
                 return list(names)
     return None

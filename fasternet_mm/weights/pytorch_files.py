@@ -70,10 +70,12 @@ def read_legacy(path: Path) -> Any:
     room = path.stat().st_size
 
     def load_bytes(key: str, count: int, itemsize: int) -> torch.UntypedStorage:
+        nonlocal room
         size = count * itemsize
         if key not in buffers:
-            if size + sum(len(buffer) for _, buffer in buffers.values()) > room:
+            if size > room:
                 raise ValueError(f'a storage claims {size} bytes')
+            room -= size
             buffers[key] = count, bytearray(size)
             storages[key] = _storage(buffers[key][1], 0, size)
         if (count, size) != (buffers[key][0], len(buffers[key][1])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
         raise UserError(
             f'checkpoint {name} does not fit into the memory that is free: free some, or take a machine with more'
         ) from error
-    except OSError as error:
-        raise unreadable(name, error) from error
     except Exception as error:  # whatever a malformed file can lead to
+        # The system calls it invalid to go to a place before the beginning, which damaged archives name.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise unreadable(name, error) from error
         raise UserError(f'checkpoint {name} is broken, or not a PyTorch checkpoint: fetch or train it again') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'checkpoint {name} holds a {type(checkpoint).__name__}: a dict of tensors is needed')

@@ -5,12 +5,14 @@ made to write over memory (CVE-2026-24747). Here a name is only a name: it is lo
 function in them checks what it is given. An operation, a name or a kind of value that a checkpoint does not need ends
 the reading, with every version of PyTorch alike.
 
-What comes from the file is neither printed nor hashed before its type is known: a tuple of the same tuple twice, sixty
-deep, takes no room, and forever to walk through.
+What comes from the file is neither printed, hashed nor unpacked before its type is known: a tuple of the same tuple
+twice, sixty deep, takes no room, and forever to walk through. Nor is much more copied than the file holds: a pickle can
+name one long list ten thousand times.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import pickletools
 import re
@@ -47,6 +49,21 @@ class Storage:
 
 LoadBytes = Callable[[str, int, int], torch.UntypedStorage]
 
+MAX_DIMENSIONS = 64
+"""Of a tensor or array, which are NumPy's; the product of very many lengths would take very long."""
+
+MAX_COPIES = 4
+"""Of each byte of the file; a history's are copied three times, from text to bytes to an array to the history."""
+
+MAX_NAME = 120
+"""Characters of a name that is refused, in the message."""
+
+MAX_KEY = 2**60
+"""Below it Python gives each whole number a hash of its own; a million keys of one hash would take days."""
+
+PLAIN = str, int, float, bytes, type(None)
+"""What checkpoints have for keys."""
+
 
 def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
     """Read one pickle, up to its end.
@@ -63,12 +80,19 @@ def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    copied = 0
 
     def since_mark() -> list[Any]:
         mark = marks.pop()
         items = stack[mark:]
         del stack[mark:]
         return items
+
+    def expect_copies(parts: Any) -> None:
+        nonlocal copied
+        copied += _length(parts)
+        if copied > MAX_COPIES * file.tell():
+            raise ValueError('much more would be copied than the file holds')
 
     for operation, argument, _ in pickletools.genops(file):
         match operation.name:
@@ -106,9 +130,11 @@ def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
                 stack.append(_look_up(argument))
             case 'REDUCE' | 'NEWOBJ':
                 arguments, maker = stack.pop(), stack.pop()
+                expect_copies(arguments)
                 stack.append(_make(maker, arguments))
             case 'BUILD':
                 state = stack.pop()
+                expect_copies(state)
                 _set_state(stack[-1], state)
             case 'BINPERSID':
                 stack.append(_storage(stack.pop(), load_bytes))
@@ -119,6 +145,15 @@ def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
             case unknown:
                 raise UnsafePickle(f'the pickle operation {unknown}')
     raise EOFError
+
+
+def _length(parts: Any) -> int:
+    """How much a call with these arguments, or a state of these parts, may copy."""
+    parts = parts.values() if type(parts) is dict else parts if type(parts) is tuple else ()
+    sized = (str, bytes, list, tuple, dict)
+    return len(parts) + sum(
+        part.nbytes if isinstance(part, np.ndarray) else len(part) if isinstance(part, sized) else 0 for part in parts
+    )
 
 
 def _extend(items: list[Any], target: Any) -> None:
@@ -135,9 +170,10 @@ def _set_items(items: list[Any], target: Any) -> None:
 
 
 def _hashable(key: Any) -> Any:
-    """A key of checkpoints; to hash nested tuples could take forever."""
-    if not isinstance(key, (str, int, float, bytes, type(None))):
-        raise ValueError(f'a {type(key).__name__} as key')
+    """A key of checkpoints, or a few in a tuple; to hash nested tuples could take forever."""
+    for part in key if type(key) is tuple and len(key) <= MAX_DIMENSIONS else (key,):
+        if not isinstance(part, PLAIN) or (isinstance(part, int) and abs(part) >= MAX_KEY):
+            raise ValueError(f'a {type(part).__name__} as key')
     return key
 
 
@@ -149,7 +185,9 @@ def _look_up(words: str) -> Any:
     if path in VALUES:
         return VALUES[path]
     if path not in MAKERS:
-        raise UnsafePickle(path.removeprefix('builtins.'))
+        # It goes into a message, where a terminal would obey what is not printable.
+        name = path.removeprefix('builtins.')[:MAX_NAME]
+        raise UnsafePickle(name if name.isprintable() else ascii(name))
     return Name(path)
 
 
@@ -162,6 +200,8 @@ def _make(maker: Any, arguments: Any) -> Any:
 
 
 def _storage(identifier: Any, load_bytes: LoadBytes | None) -> Storage:
+    if type(identifier) is not tuple:
+        raise ValueError('a reference of no parts')
     kind, storage_type, key, _device, count, *view = identifier
     known = isinstance(storage_type, Name) and isinstance(key, str) and view in ([], [None])
     if kind != 'storage' or not known or load_bytes is None:
@@ -195,7 +235,9 @@ def _tensor_of(storage: Any, dtype: Any, offset: Any, shape: Any, stride: Any, f
 
 
 def _natural(numbers: Any) -> tuple[int, ...]:
-    if not isinstance(numbers, tuple) or not all(type(number) is int and 0 <= number < 2**60 for number in numbers):
+    if not isinstance(numbers, tuple) or len(numbers) > MAX_DIMENSIONS:
+        raise ValueError('sizes that are no tuple, or of too many')
+    if not all(type(number) is int and 0 <= number < 2**60 for number in numbers):
         raise ValueError('sizes that are no natural numbers')
     return tuple(numbers)
 
@@ -236,8 +278,8 @@ def _bytes(text: Any = '', encoding: Any = 'latin1') -> bytes:
 
 
 def _dtype(code: Any, _align: Any = None, _copy: Any = None) -> np.dtype:
-    """A NumPy type of numbers; one of objects would be of addresses."""
-    if not isinstance(code, str) or not re.fullmatch('[biufc][1248]|c16', code):
+    """A NumPy type of numbers or text; one of objects would be of addresses."""
+    if not isinstance(code, str) or not re.fullmatch(r'[biufc][1248]|c16|[SU][1-9]\d{0,5}', code):
         raise UnsafePickle('numpy.dtype of objects')
     return np.dtype(code)
 
@@ -267,22 +309,29 @@ def _history() -> HistoryBuffer:
     return HistoryBuffer()
 
 
+def _namespace() -> argparse.Namespace:
+    """The options of a command line, as timm's training keeps them: its content comes as its state."""
+    return argparse.Namespace()
+
+
 def _set_state(target: Any, state: Any) -> None:
     """The second half of an object that is made in two steps."""
-    if type(target) is OrderedDict and type(state) is dict and set(state) <= {'_metadata'}:
+    if type(target) is argparse.Namespace and type(state) is dict and all(type(key) is str for key in state):
+        vars(target).update(state)
+    elif type(target) is OrderedDict and type(state) is dict and state.keys() <= {'_metadata'}:
         metadata = state.get('_metadata')
         target._metadata = metadata if isinstance(metadata, dict) else {}
     elif isinstance(target, np.dtype) and type(state) is tuple and len(state) > 4:
         if state[1] not in ('|', '=', '<' if sys.byteorder == 'little' else '>') or any(state[2:5]):
             raise ValueError('numbers of another byte order')
-    elif type(target) is np.ndarray:
+    elif type(target) is np.ndarray and type(state) is tuple:
         _, shape, dtype, columns_first, content = state
         if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
             raise ValueError('an array of an unknown kind')
         if len(content) != math.prod(_natural(shape)) * dtype.itemsize:
             raise ValueError('an array of another size')
         target.__setstate__((1, tuple(shape), dtype, bool(columns_first), content))
-    elif type(target) is HistoryBuffer:
+    elif type(target) is HistoryBuffer and type(state) is dict:
         values, counts = state['_log_history'], state['_count_history']
         if not all(isinstance(numbers, np.ndarray) and numbers.ndim == 1 for numbers in (values, counts)):
             raise ValueError('a history of no numbers')
@@ -332,5 +381,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
     'numpy.core.multiarray._reconstruct': _array,
     'builtins.getattr': _history_statistic,
     HISTORY: _history,
+    'argparse.Namespace': _namespace,
 }
 """What a pickle may call, and what does it here."""

@@ -3,7 +3,7 @@ import json
 import pytest
 from mmengine.config import Config
 
-from fasternet_mm.data.checks import check_data
+from fasternet_mm.data.checks import check_data, meta_of_test_set
 from fasternet_mm.errors import UserError
 
 CATEGORIES = [dict(id=3, name='cat'), dict(id=7, name='dog'), dict(id=9, name='cow')]
@@ -75,3 +75,25 @@ def test_a_head_with_another_number_of_classes_is_named_with_the_option(cfg):
     cfg.model.roi_head.mask_head.num_classes = 80
     with pytest.raises(UserError, match=r'--cfg-options model.roi_head.mask_head.num_classes=2'):
         check_data(cfg, ['train'])
+
+
+def test_the_test_sets_classes_are_found_in_wrappers_and_in_a_file_of_names(tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text('cat\nhot dog\n')
+    dataset = dict(type='CocoDataset', metainfo=dict(classes=str(names)))
+    for wrapped in (dataset, dict(type='ConcatDataset', datasets=[dataset, dataset])):
+        cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=wrapped)))
+        assert meta_of_test_set(cfg)['classes'] == ['cat', 'hot dog']
+
+
+def test_text_for_classes_is_not_taken_letter_by_letter():
+    dataset = dict(type='CocoDataset', metainfo=dict(classes='cat'))
+    cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dataset)))
+    with pytest.raises(UserError, match=r"classes='cat', which MMEngine takes for a file of names.*give a tuple"):
+        meta_of_test_set(cfg)
+
+
+@pytest.mark.parametrize('content', [{}, dict(test_dataloader=None), dict(test_dataloader=dict(dataset=None))])
+def test_a_config_without_a_test_set_is_said_in_one_sentence(content):
+    with pytest.raises(UserError, match='the config has no test data set with classes: set metainfo='):
+        meta_of_test_set(Config(content))

@@ -4,6 +4,8 @@ import errno
 import itertools
 import json
 import os
+import resource
+import signal
 import struct
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ import pytest
 from fasternet_mm.engine.storage import MARKER
 from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Prediction, video
-from fasternet_mm.inference.folder import predict_to_folder
+from fasternet_mm.inference.folder import json_list, predict_to_folder
 from fasternet_mm.inference.inputs import find_inputs, find_pictures
 from fasternet_mm.inference.pictures import read_picture
 
@@ -230,6 +232,25 @@ def test_a_full_disk_stops_all(folder, monkeypatch):
     with pytest.raises(UserError, match=message):
         predict_to_folder(Stub(), ['a.jpg', 'b.jpg'], 'out')
     assert written(folder / 'out') == []
+
+
+def write_until_full(path, limit):
+    with json_list(path) as add:
+        add([dict(a=1)])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, limit[1]))
+
+
+def test_a_disk_that_is_full_when_the_detections_are_closed_is_said_in_one_sentence(folder):
+    """What is written to a file reaches the disk late: in the middle of something else, or at the end."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(UserError, match=r'deep/found.json cannot be written \(File too large\): make room'):
+            write_until_full(folder / 'deep/found.json', limit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list((folder / 'deep').iterdir()) == []
 
 
 def test_names_of_19_digits_are_ids_as_they_are(folder):

@@ -63,3 +63,11 @@ def test_an_exported_file_that_does_not_say_how_to_resize_needs_its_config(monke
     monkeypatch.setattr(exported, '_describe', lambda *args: description)
     with pytest.raises(UserError, match=r'net.onnx does not say how pictures are resized for it: give the config'):
         exported_config('net.onnx')
+
+
+def test_the_pipeline_is_that_of_the_data_set_in_its_wrappers():
+    dataset = dict(type='mmdet.CocoDataset', pipeline=[LOAD, resize(scale=(64, 32)), PACK])
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[dataset]))
+    cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=wrapped)))
+    data = PicturePipeline(cfg)(np.zeros((20, 40, 3), np.uint8))
+    assert data['inputs'].shape == (3, 32, 64)

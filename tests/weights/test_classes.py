@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from mmdet.datasets import CocoDataset
@@ -30,6 +31,7 @@ SWAPPED = (CLASSES[1], CLASSES[0], *CLASSES[2:])
         (dict(dataset_meta=dict(CLASSES=['cat'])), ['cat']),
         (dict(CLASSES=('cat', 'dog'), epoch=12), ['cat', 'dog']),
         (dict(CLASSES='cat'), ['cat']),
+        (dict(dataset_meta=dict(classes=np.array(['cat', 'dog']))), ['cat', 'dog']),
         (dict(dataset_meta=None, CLASSES=None), None),
         (dict(dataset_meta=dict(classes=[1, 2])), None),
         (dict(dataset_meta=dict(classes=())), None),
@@ -91,7 +93,9 @@ WAYS = {
     'test': checking(('test',), resume=False),
     'resume': checking(('train', 'val'), resume=True),
     'predict': lambda cfg, checkpoint, tmp_path: Predictor(cfg, checkpoint),
-    'export': lambda cfg, checkpoint, tmp_path: export(cfg, checkpoint, 'torch-export', str(tmp_path / 'net.pt2')),
+    'export': lambda cfg, checkpoint, tmp_path: export(
+        cfg, checkpoint, 'torchscript', str(tmp_path / 'net.torchscript')
+    ),
 }
 
 

@@ -131,6 +131,14 @@ def test_a_tensor_that_claims_more_than_is_stored_is_refused(tmp_path):
             read(tmp_path / 'net.pth', mmap=mmap)
 
 
+def test_an_archive_that_lost_its_beginning_is_broken_not_unreadable(tmp_path):
+    content = good(tmp_path / 'net.pth').read_bytes()
+    (tmp_path / 'net.pth').write_bytes(content[:4] + content[200:])
+    for mmap in (True, False):
+        with pytest.raises(UserError, match=r'net.pth is (broken|cut short or damaged)'):
+            read(tmp_path / 'net.pth', mmap=mmap)
+
+
 def test_a_changed_byte_is_noticed_where_it_is_looked_for(tmp_path):
     path = good(tmp_path / 'net.pth')
     content = bytearray(path.read_bytes())

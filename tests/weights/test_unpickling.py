@@ -1,5 +1,6 @@
 """Pickles written by hand, operation by operation, as no PyTorch would write them."""
 
+import argparse
 import io
 import os
 import pickle
@@ -128,6 +129,7 @@ BROKEN = {
     'a negative stride': tensor(offset=3, stride=(-1,)),
     'a negative shape': tensor(shape=(-4,)),
     'more strides than lengths': tensor(stride=(1, 1)),
+    'more dimensions than there can be': tensor(shape=(1,) * 65, stride=(1,) * 65),
     'more numbers than there can be': tensor(shape=(2**40, 2**40), stride=(0, 0)),
     'a length beyond 64 bits': tensor(shape=(2**70,), stride=(0,)),
     'a conjugate': tensor(flags=push(dict(conj=True))),
@@ -200,6 +202,73 @@ def test_what_would_take_forever_to_look_at_is_not_looked_at(read, value):
         read(file_of(value))
 
 
+def repeated(function, argument, times=100):
+    """The same call of the same long argument again and again."""
+    return b'(' + function + b'q\1' + argument + b'\x85q\2' + b'h\1h\2R' * times + b't'
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        repeated(named('collections', 'Counter'), push(dict.fromkeys(range(20_000)))),
+        repeated(named('__builtin__', 'set'), push(list(range(20_000)))),
+        repeated(named('__builtin__', 'bytes'), push('x' * 200_000)),
+        named('argparse', 'Namespace')
+        + b')\x81'
+        + push(dict.fromkeys(map(str, range(20_000))))
+        + b'q\2b'
+        + b'h\2b' * 100,
+    ],
+    ids=['Counter', 'set', 'bytes', 'Namespace'],
+)
+def test_little_to_store_is_little_in_memory_and_soon_read(read, value):
+    with pytest.raises(UserError, match=r'net.pth is broken'):
+        read(file_of(value))
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        tensor(shape=(2**40,), stride=(0,)) + b'Q',
+        array((2,), '\0' * 16) + tensor(shape=(2**40,), stride=(0,)) + b'b',
+    ],
+)
+def test_a_tensor_of_more_numbers_than_there_is_memory_is_never_walked_through(read, value, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, 'unbind', None)
+    monkeypatch.setattr(torch.Tensor, '__iter__', lambda _: pytest.fail('walked through'))
+    with pytest.raises(UserError, match=r'net.pth is broken'):
+        read(file_of(value))
+
+
+def test_keys_that_python_gives_the_same_hash_are_refused(read):
+    with pytest.raises(UserError, match=r'net.pth is broken'):
+        read(file_of(push({7 * (2**61 - 1): 0})))
+
+
+def test_a_refused_name_is_shortened_and_cannot_command_the_terminal(read):
+    with pytest.raises(UserError) as refusal:
+        read(file_of(b'cposix\nsystem\x1b[2J' + b'x' * 100_000 + b'\n'))
+    assert r'posix.system\x1b[2Jxxx' in str(refusal.value)
+    assert len(str(refusal.value)) < 300
+
+
+def test_options_of_a_command_line_are_read_as_timm_writes_them(read, tmp_path):
+    args = argparse.Namespace(model='fasternet_t0', lr=0.1, betas=(0.9, 0.999), resume=None)
+    torch.save(dict(args=args, state_dict=dict(w=torch.ones(2))), tmp_path / 'net.pth')
+    assert read((tmp_path / 'net.pth').read_bytes())['args'] == args
+
+
+def test_text_in_arrays_and_a_few_values_as_a_key_are_read(read, tmp_path):
+    content = dict(
+        names=np.array(['cat', 'Ösi']), raw=np.array([b'a', b'bcd']), text=np.str_('dog'), key={(0, 'a'): {(1, 2)}}
+    )
+    torch.save(content, tmp_path / 'net.pth')
+    found = read((tmp_path / 'net.pth').read_bytes())
+    assert found['names'].tolist() == ['cat', 'Ösi']
+    assert found['raw'].tolist() == [b'a', b'bcd']
+    assert (found['text'], found['key']) == ('dog', {(0, 'a'): {(1, 2)}})
+
+
 def test_what_nobody_looks_at_may_be_as_deep_as_it_likes(read):
     assert isinstance(read(file_of(doubled()))['x'], tuple)
 
@@ -268,6 +337,8 @@ def everything():
         numpy=[np.float32(2.5), np.int64(-3), np.bool_(True), np.arange(6.0).reshape(2, 3), np.zeros(0, np.uint8)],
         by_columns=np.asfortranarray(np.arange(6).reshape(2, 3)),
         history=HistoryBuffer([1.5, 2.5], [1, 3], 10),
+        long_history=HistoryBuffer([1 / 3] * 1000, [1] * 1000, 1000),
+        random_state=np.random.RandomState(0).get_state(),
     )
 
 
