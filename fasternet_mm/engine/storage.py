@@ -54,7 +54,7 @@ def is_output(folder: str | os.PathLike, names: Collection[str]) -> bool:
     if MARKER in names or (name == 'predictions' and 'results.json' in names):
         return True
     if any(file.endswith('.py') for file in names):
-        has_checkpoint = any(re.fullmatch(r'last_checkpoint|(epoch|iter)_\d+\.pth', file) for file in names)
+        has_checkpoint = any(re.fullmatch(r'last_checkpoint|((epoch|iter)_\d+|best_.+)\.pth', file) for file in names)
         return has_checkpoint or {'config.py', 'samples.png'} <= set(names)
     return 'vis_data' in names and re.fullmatch(r'\d{8}_\d{6}', name) is not None
 

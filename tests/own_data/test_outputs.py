@@ -18,6 +18,7 @@ OF_BEFORE = [
     ['run/config.py', 'run/samples.png', 'run/data/train.json'],
     ['run/mask_rcnn.py', 'run/last_checkpoint', 'run/drawings/p00000.png'],
     ['run/fpn.py', 'run/iter_200.pth', 'run/data/labels/p00000.png'],
+    ['run/fpn.py', 'run/best_mIoU_iter_200.pth', 'run/data/labels/p00000.png'],
     ['run/20250101_120000/vis_data/scalars.json', 'run/20250101_120000/p00000.png'],
     ['predictions/results.json', 'predictions/p00000.png', 'predictions/crops/cat/p00000-1.jpg'],
 ]
