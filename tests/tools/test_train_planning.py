@@ -180,7 +180,7 @@ def test_two_processes_take_the_first_ones_plan(root, tmp_path):
         for folder in ('tools', 'configs', 'fasternet_mm'):
             (home / folder).symlink_to(root / folder)
         environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='localhost', MASTER_PORT=port)
-        environment |= dict(CONFIG=tmp_path / f'{rank}.py', XDG_CACHE_HOME=home, CUDA_VISIBLE_DEVICES='')
+        environment |= dict(CONFIG=tmp_path / f'{rank}.py', XDG_CACHE_HOME=home / 'cache', CUDA_VISIBLE_DEVICES='')
         environment = {**os.environ, **{key: str(value) for key, value in environment.items()}}
         options = [MASK_RCNN, '--launcher', 'pytorch', '--data', 'data', '--work-dir', 'work']
         command = [sys.executable, '-c', SCRIPT, *options]
