@@ -201,6 +201,8 @@ def test_label_maps_and_yolos_labels_have_names_that_look_the_same(end, tmp_path
         (tmp_path / f'labels/{label}.txt').write_text('0 0.5 0.5 0.25 0.25\n')
         (tmp_path / 'data.yaml').write_text('train: images\nnames: [bird]\n')
         assert read(tmp_path)[0] == {'train': {f'images/{image}.png': 1}}
+        (tmp_path / f'labels/{label}.txt').rename(tmp_path / f'images/{label}.txt')
+        assert read(tmp_path)[0] == {'train': {f'images/{image}.png': 1}}
 
 
 def test_a_name_in_another_case_is_taken_where_it_is_the_only_one(tmp_path):
