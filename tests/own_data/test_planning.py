@@ -140,7 +140,7 @@ def test_label_maps_that_were_written_are_not_written_again_for_a_draft(tmp_path
     for name in ('label_maps.json', 'train.json', 'labels/a.png'):
         (written / name).write_text(name)
     os.utime(written / 'labels/a.png', ns=(5, 5))
-    begin_draft(draft, tmp_path / 'work', str(tmp_path))
+    begin_draft(draft, tmp_path / 'work', str(tmp_path / 'my_data'))
     assert sorted(path.name for path in draft.rglob('*.*')) == ['a.png', 'label_maps.json']
     assert (draft / 'data/labels/a.png').stat().st_mtime_ns == 5
 
