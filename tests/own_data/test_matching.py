@@ -442,4 +442,17 @@ def test_spaces_around_class_names_do_not_count_and_merges_are_said(layout, tmp_
     assert data.class_counts == {'train': [2]}
     (problem,) = data.problems
     assert (problem.kind, problem.severe) == (Kind.NAMES_CHANGED, False)
-    assert "' bird ', 'bird' differ in spaces alone" in problem.what
+    assert "' bird ', 'bird' differ in spaces" in problem.what
+
+
+def test_classes_whose_names_look_the_same_are_one(tmp_path):
+    images(tmp_path / 'train', '.')
+    images(tmp_path / 'val', '.', names=[OTHER])
+    for split, name, form in (('train', NAME, 'NFC'), ('val', OTHER, 'NFD')):
+        content = coco_content({name: OBJECTS})
+        content['categories'][0]['name'] = unicodedata.normalize(form, 'métro')
+        write_json(tmp_path / f'{split}.json', content)
+    data = read_own_data(str(tmp_path), True)
+    assert data.classes == ['métro', 'cat', 'traffic light']
+    assert data.class_counts == {'train': [1, 0, 0], 'val': [1, 0, 0]}
+    assert [problem.kind for problem in data.problems] == [Kind.NAMES_CHANGED]
