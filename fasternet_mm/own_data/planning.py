@@ -35,6 +35,10 @@ SHOWN_PROBLEMS = 3
 """Of each kind, before training."""
 
 
+LOGS = frozenset(('.log', '.out', '.err'))
+"""Suffixes of files with what a training prints, which may be in its work directory before it begins."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What was found in someone's data, and what was decided for training on it.
@@ -140,9 +144,10 @@ def begin_draft(draft: Path, work_dir: Path, folder: str) -> None:
 
 
 def _holds_data(work_dir: Path, data: Path) -> bool:
-    """Whether a work directory is the data's folder, or one in it with files that are not our tools'."""
+    """Whether a work directory is the data's folder, or one in it with other files than logs and our tools'."""
     names = [file.name for file in work_dir.iterdir() if not file.name.startswith('.draft-')]
-    return work_dir == data or (data in work_dir.parents and bool(names) and not is_output(work_dir, names))
+    others = [name for name in names if Path(name).suffix not in LOGS]
+    return work_dir == data or (data in work_dir.parents and bool(others) and not is_output(work_dir, names))
 
 
 def put_in_place(cfg: Config, work_dir: Path) -> Path:
