@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 EXIT_USER_ERROR = 2
+
+NO_ROOM = errno.ENOSPC, errno.EDQUOT
+"""Errors of a disk that is full, or a user's share of it."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -142,7 +146,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     except Exception as error:
         if args.debug or not _is_users(error):
             raise
-        arguments.exit(EXIT_USER_ERROR, f'{arguments.prog}: error: {error}\n')
+        arguments.exit(EXIT_USER_ERROR, f'{arguments.prog}: error: {_sentence(error)}\n')
 
 
 def _limit_threads() -> None:
@@ -154,8 +158,18 @@ def _limit_threads() -> None:
 def _is_users(error: Exception) -> bool:
     from fasternet_mm.errors import UserError
 
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or _lacks_room(error):
         return True
     # FasterNet itself raises plain ValueErrors, about its arguments and its input.
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     return isinstance(error, ValueError) and f'{os.sep}fasternet_mm{os.sep}' in raised_in
+
+
+def _lacks_room(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def _sentence(error: Exception) -> str:
+    if not _lacks_room(error):
+        return str(error)
+    return f'{error.filename or "a file"} cannot be written ({error.strerror}): make room, or name a folder elsewhere'

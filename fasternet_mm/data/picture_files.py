@@ -24,6 +24,11 @@ def size_as_read(picture: Image.Image) -> tuple[int, int]:
     return picture.size[::-1] if turned else picture.size
 
 
+def last_change(status: os.stat_result) -> int:
+    """When a file changed, in nanoseconds: also one put in its place with the time that an archive has for it."""
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
 def picture_size(path: str | os.PathLike) -> tuple[int, int] | str:
     """Width and height of a picture file as OpenCV reads them, from its header; or what is wrong with it."""
     try:

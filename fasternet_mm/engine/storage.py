@@ -26,6 +26,9 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = os.fspath(path)  # of a full disk, Python does not say where
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, one_per_split
 from .folder_words import split_of
 from .labelme import BACKGROUND
-from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
+from .normal_form import AnnotatedObject, AnnotatedPicture, split_of_one_file, to_instances
 
 Record = tuple[int, dict[str, Any]]
 NEEDED = dict(images=('id', 'file_name'), annotations=('image_id', 'category_id'), categories=('id', 'name'))
@@ -48,6 +48,7 @@ def read_coco(folder: DataFolder, files: dict[str, Any], problems: list[Problem]
     for split, file in chosen.items():
         names[split] = _categories(folder, file, records[split]['categories'], used, problems)
         splits[split] = _pictures(folder, file, records[split], names[split], problems)
+    splits = split_of_one_file(folder, splits, chosen['train'])
     classes = list(dict.fromkeys(name for by_id in names.values() for name in by_id.values()))
     return to_instances('COCO', folder, splits, classes, problems)
 

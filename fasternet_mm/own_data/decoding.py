@@ -18,7 +18,7 @@ import PIL
 from PIL import Image
 
 from ..data.parallel import in_threads
-from ..data.picture_files import size_as_read
+from ..data.picture_files import last_change, size_as_read
 from ..engine.storage import write_atomically
 from .content import Kind, Problem
 
@@ -52,7 +52,8 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
     """Decode images, on all CPUs, except those that were sound before and have not changed since.
 
     Sound ones are remembered in a file for each data folder, in ``fasternet_mm`` of the user's cache folder
-    (``XDG_CACHE_HOME``, or ``~/.cache``), by path, size in bytes and time of the last change.
+    (``XDG_CACHE_HOME``, or ``~/.cache``; without a home they are not), by path, size in bytes and time of the last
+    change.
 
     Args:
         root: the folder of the data.
@@ -63,7 +64,7 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
     """
     paths = list(dict.fromkeys(paths))
     cache = _cache_file(root)
-    remembered = _read_cache(cache)
+    remembered = _read_cache(cache) if cache else {}
     keys = {path: (path.relative_to(root).as_posix(), *_state(path)) for path in paths}
     sound = {key: remembered[key] for key in keys.values() if key in remembered}
     unknown = [path for path, key in keys.items() if key not in sound]
@@ -75,7 +76,7 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
             else:
                 sound[keys[path]] = result
     finally:  # also what was decoded before an interruption
-        if unknown:
+        if unknown and cache:
             _write_cache(cache, sound)
     return {path: sound[key] for path, key in keys.items() if key in sound}, problems
 
@@ -85,7 +86,7 @@ def _state(path: Path) -> tuple[int, int]:
         status = path.stat()
     except OSError:  # `_decode` says why
         return -1, -1
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, last_change(status)
 
 
 def _decode(path: Path) -> Decoded | Problem:
@@ -120,10 +121,12 @@ def _pixels(image: Image.Image, content: bytes) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
 
 
-def _cache_file(root: Path) -> Path:
-    caches = Path(os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser())
+def _cache_file(root: Path) -> Path | None:
+    # A relative XDG_CACHE_HOME counts for nothing (XDG Base Directory Specification); without a home '~' stays.
+    folders = os.environ.get('XDG_CACHE_HOME', ''), os.path.expanduser('~/.cache')
+    caches = next(filter(os.path.isabs, folders), None)
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return caches / 'fasternet_mm' / 'decoded' / f'{name}.json'
+    return Path(caches, 'fasternet_mm', 'decoded', f'{name}.json') if caches else None
 
 
 def _read_cache(file: Path) -> Mapping[State, Decoded]:
@@ -136,7 +139,7 @@ def _read_cache(file: Path) -> Mapping[State, Decoded]:
             (path, int(size), int(changed)): Decoded((int(width), int(height)), str(sha256))
             for path, (size, changed, width, height, sha256) in content['images'].items()
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 

@@ -73,7 +73,7 @@ def _lists(folder: DataFolder, kinds: Sequence[str]) -> dict[str, list[str]]:
         home, kind = posixpath.split(posixpath.dirname(file))
         if kind.lower() == 'imagesets':
             by_home[posixpath.dirname(file)][''].append(file)
-        elif kind in kinds and posixpath.basename(home).lower() == 'imagesets':
+        elif (kind := kind.capitalize()) in kinds and posixpath.basename(home).lower() == 'imagesets':
             by_home[home][kind].append(file)
     lists = defaultdict(list)
     for by_kind in by_home.values():

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.parallel import in_threads
+from ..data.picture_files import last_change
 from ..engine.storage import write_atomically
 from ..errors import UserError
 from .class_names import read_class_file
@@ -175,7 +176,7 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
         table[value if isinstance(value, int) else value[0] << 16 | value[1] << 8 | value[2]] = label
 
     def write(source: Path) -> Path:
-        target, changed = folder / source.relative_to(data.root), source.stat().st_mtime_ns
+        target, changed = folder / source.relative_to(data.root), last_change(source.stat())
         if not (fresh and target.is_file() and target.stat().st_mtime_ns == changed):
             with Image.open(source) as image:
                 image = without_alpha(image)

@@ -287,6 +287,8 @@ def strange_values(data: LabelMaps, names: ClassFile | None, strange: set[Value]
     """What is wrong with a label map that has these values, which mean nothing."""
     cause = BLENDED if len(strange) > 8 else ''
     if data.layout == COLOURS:
+        line = '"void {} {} {}"'.format(*min(strange))
+        cause = cause or f': give each a line there, such as {line} where it does not count'
         return f'has the colours {few(sorted(strange))}, which are no class in {names.file}{cause}'
     ignored = [value for value, label in data.labels.items() if label == UNUSED]
     if not names:

@@ -15,7 +15,8 @@ from ..data.picture_files import picture_size
 from ..errors import UserError
 from .content import Instances, Kind, Problem, Report
 from .folder import DataFolder, folder_splits, named_splits, stem
-from .folder_words import file_kind
+from .folder_words import file_kind, split_of
+from .matching import composed
 from .notation import NumbersAsRead, notation_question
 from .outlines import BadOutlineError, Outline, are_four_numbers, reaches_over, read_outline, repeats_box
 
@@ -125,20 +126,21 @@ def _strip_names(
     classes: Sequence[str] | None,
     problems: list[Problem],
 ) -> list[str] | None:
-    """Names of classes without spaces at their ends; where that makes two of them one, the user is told."""
+    """Names of classes without spaces at their ends, accents composed; where that makes two one, the user is told."""
     objects = [obj for pictures in splits.values() for picture in pictures for obj in picture.objects]
     by_name: dict[str, set[str]] = defaultdict(set)
     for name in {*(classes or ()), *(obj.name for obj in objects)}:
-        by_name[name.strip()].add(name)
+        by_name[composed(name.strip())].add(name)
     for obj in objects:
-        obj.name = obj.name.strip()
+        obj.name = composed(obj.name.strip())
     for name, spellings in by_name.items():
         if len(spellings) > 1:
             what = (
-                f'the classes {", ".join(map(repr, sorted(spellings)))} differ in spaces alone: they count as {name!r}'
+                f'the classes {", ".join(map(repr, sorted(spellings)))} differ in spaces, or in how accents are '
+                f'encoded, alone: they count as {name!r}'
             )
             problems.append(Problem(str(folder.root), what, Kind.NAMES_CHANGED))
-    return classes and list(dict.fromkeys(name.strip() for name in classes))
+    return classes and list(dict.fromkeys(composed(name.strip()) for name in classes))
 
 
 def rectangles_are_boxes(pictures: Iterable[AnnotatedPicture]) -> None:
@@ -209,6 +211,27 @@ def split_by_folders(
     for picture, split in zip(pictures, folder_splits(folder, pairs, 'annotation files', problems)):
         splits[split].append(picture)
     return named_splits(folder, splits)
+
+
+def split_of_one_file(
+    folder: DataFolder, splits: dict[str, list[AnnotatedPicture]], file: str
+) -> dict[str, list[AnnotatedPicture]]:
+    """Splits as the folders of pictures say, where the only annotation file says none; else those of the files.
+
+    Args:
+        folder: with the data.
+        splits: of the annotation files.
+        file: the first of them.
+
+    Raises:
+        UserError: there are several splits, but none to train.
+    """
+    if len(splits) > 1 or split_of(file):
+        return splits
+    found = defaultdict(list)
+    for picture in splits['train']:
+        found[split_of(posixpath.dirname(picture.file)) or 'train'].append(picture)
+    return named_splits(folder, found) if found else splits
 
 
 def _is_made_of(file: str, stems: set[str]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..engine.config import CONFIG, load_config, write_config
-from ..engine.storage import check_writable, mark_output, write_atomically
+from ..engine.storage import check_writable, is_output, mark_output, write_atomically
 from ..errors import UserError, few
 from .checking import check_own_data
 from .configuring import use_data, use_schedule
@@ -33,6 +33,10 @@ DATA = 'data'
 
 SHOWN_PROBLEMS = 3
 """Of each kind, before training, and in an error."""
+
+
+LOGS = frozenset(('.log', '.out', '.err'))
+"""Suffixes of files with what a training prints, which may be in its work directory before it begins."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +131,23 @@ def begin_draft(draft: Path, work_dir: Path, folder: str) -> None:
     """Put into a draft what need not be done again: label maps that were numbered afresh.
 
     Raises:
-        UserError: the work directory would write its annotations over those in ``folder``.
+        UserError: the training's files would come among those in ``folder``.
     """
     written, data = (path.resolve() for path in (work_dir / DATA, Path(folder)))
-    if written == data or written in data.parents:
+    if written == data or written in data.parents or _holds_data(written.parent, data):
         raise UserError(
-            f'{work_dir} has the data {folder} where a training writes annotations of its own: name another --work-dir'
+            f'{work_dir} has the data {folder} where a training writes files of its own: name another --work-dir'
         )
     if Path(written, TABLE).is_file():
         lists = shutil.ignore_patterns('train.json', 'val.json', 'test.json')
         shutil.copytree(written, draft / DATA, ignore=lists)
+
+
+def _holds_data(work_dir: Path, data: Path) -> bool:
+    """Whether a work directory is the data's folder, or one in it with other files than logs and our tools'."""
+    names = [file.name for file in work_dir.iterdir() if not file.name.startswith('.draft-')]
+    others = [name for name in names if Path(name).suffix not in LOGS]
+    return work_dir == data or (data in work_dir.parents and bool(others) and not is_output(work_dir, names))
 
 
 def put_in_place(cfg: Config, work_dir: Path) -> Path:

@@ -13,7 +13,13 @@ from ..errors import UserError
 from .content import Instances, Kind, Problem, Report
 from .folder import DataFolder, one_per_split
 from .folder_words import split_of
-from .normal_form import AnnotatedObject, AnnotatedPicture, rectangles_are_boxes, to_instances
+from .normal_form import (
+    AnnotatedObject,
+    AnnotatedPicture,
+    rectangles_are_boxes,
+    split_of_one_file,
+    to_instances,
+)
 from .outlines import ellipse, rectangle
 
 CLASS_WORDS = ('class', 'label', 'category', 'type', 'name', 'object')
@@ -51,6 +57,7 @@ def read_via(folder: DataFolder, files: dict[str, dict[str, Any]], problems: lis
     records = {split: _sound(folder, file, files[file], problems) for split, file in chosen.items()}
     attribute = _class_attribute(folder, records.values())
     splits = {split: _pictures(folder, file, records[split], attribute, problems) for split, file in chosen.items()}
+    splits = split_of_one_file(folder, splits, chosen['train'])
     rectangles_are_boxes([picture for pictures in splits.values() for picture in pictures])
     return to_instances('VIA', folder, splits, None, problems)
 

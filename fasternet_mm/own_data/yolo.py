@@ -102,7 +102,7 @@ def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]], problems: li
         ]
         for split, part in named_splits(folder, pictures).items()
     }
-    problems += _without_picture(folder, {file for file in labels.values() if file})
+    problems += _without_picture(folder, {file for file in labels.values() if file}, names)
     return to_instances('YOLO', folder, splits, list(names.values()), problems)
 
 
@@ -234,13 +234,16 @@ def _label_files(picture: str) -> list[str]:
 def label_files(folder: DataFolder, pictures: Iterable[str]) -> dict[str, str | None]:
     """The file with each picture's labels: where Ultralytics looks, or the only one below a folder called labels or
     alike that has the picture's path below images or alike; None where there is none."""
+    texts = {composed(file): file for file in folder.ending('.txt')}
     by_path = defaultdict(list)
-    for file in folder.ending('.txt'):
+    for file in texts.values():
         if folder_kind(posixpath.dirname(file)) == 'label':
             by_path[_path_below(file)].append(file)
     labels = {}
     for picture in pictures:
-        files = [file for file in _label_files(picture) if file in folder.all]
+        places = _label_files(picture)
+        files = [file for file in places if file in folder.all]
+        files = files or [texts[path] for path in map(composed, places) if path in texts]
         others = by_path[_path_below(picture)]
         labels[picture] = files[0] if files else others[0] if len(others) == 1 else None
     return labels
@@ -282,11 +285,22 @@ def _numbers(names: dict[int, str]) -> str:
     return f'{first} to {last}' if last - first == len(names) - 1 else reprlib.repr(list(names))[1:-1]
 
 
-def _without_picture(folder: DataFolder, used: set[str]) -> list[Problem]:
-    """Labels in folders of labels, of which no picture made use."""
-    places = {posixpath.dirname(file) for file in used if folder_kind(posixpath.dirname(file)) == 'label'}
+def _without_picture(folder: DataFolder, used: set[str], names: dict[int, str]) -> list[Problem]:
+    """Labels of which no picture made use, in the folders of those that are used.
+
+    In a folder of labels these are all text files, elsewhere, such as beside pictures, those that begin with an object.
+    """
+    places = {posixpath.dirname(file) for file in used}
+
+    def has_labels(file: str) -> bool:
+        lines = [line.split() for line in folder.read_lines(file, []) if line]
+        return bool(lines) and _object('', lines[0], names, lambda *_: None) is not None
+
     return [
         Problem(folder.shown(file), 'has the labels of no picture that data.yaml names', Kind.ORPHAN_LABELS)
         for file in folder.ending('.txt')
-        if posixpath.dirname(file) in places and file not in used and posixpath.basename(file) != 'classes.txt'
+        if posixpath.dirname(file) in places
+        and file not in used
+        and posixpath.basename(file) != 'classes.txt'
+        and (folder_kind(posixpath.dirname(file)) == 'label' or has_labels(file))
     ]

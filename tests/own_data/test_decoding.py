@@ -1,5 +1,6 @@
 """What passes is what training's own loader reads, and is not read again."""
 
+import json
 import os
 from pathlib import Path
 
@@ -116,6 +117,11 @@ def test_sound_images_are_decoded_once_and_again_only_where_they_changed(images,
     assert len(decoded) == 6
     changed = [path for path in images if again[0][path] != first[0][path]]
     assert changed == [images[2]]
+    before = images[3].stat()
+    images[3].write_bytes(images[3].read_bytes())
+    os.utime(images[3], ns=(before.st_mtime_ns, before.st_mtime_ns))  # as archives with a fixed time do
+    decode_images(tmp_path, images)
+    assert len(decoded) == 7
 
 
 def test_a_broken_image_is_named_each_time(images, tmp_path):
@@ -126,7 +132,10 @@ def test_a_broken_image_is_named_each_time(images, tmp_path):
         assert list(sound) == [images[0], *images[2:]]
 
 
-@pytest.mark.parametrize('content', [b'', b'{', b'[]', b'{"decoders": 1}', b'\xff\x00', b'[' * 100_000])
+INFINITE = json.dumps(dict(decoders=decoding.DECODERS, images={'p00000.png': [1, 2, float('inf'), 4, '']})).encode()
+
+
+@pytest.mark.parametrize('content', [b'', b'{', b'[]', b'{"decoders": 1}', INFINITE, b'\xff\x00', b'[' * 100_000])
 def test_a_broken_memory_is_no_memory(content, images, decoded, tmp_path):
     decode_images(tmp_path, images)
     (file,) = cache_files()
@@ -149,6 +158,17 @@ def test_where_nothing_can_be_remembered_images_are_decoded_each_time(images, de
     for _ in range(2):
         assert len(decode_images(tmp_path, images)[0]) == 5
     assert len(decoded) == 10
+
+
+@pytest.mark.parametrize('cache', ['relative', ''])
+def test_without_a_home_nothing_is_remembered(cache, images, decoded, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('XDG_CACHE_HOME', cache)
+    monkeypatch.setattr(os.path, 'expanduser', lambda path: path)  # as for a user whom the system does not know
+    for _ in range(2):
+        assert len(decode_images(tmp_path, images)[0]) == 5
+    assert len(decoded) == 10
+    assert sorted(tmp_path.iterdir()) == images
 
 
 def test_what_was_decoded_before_an_interruption_is_remembered(images, decoded, monkeypatch, tmp_path):

@@ -201,6 +201,8 @@ def test_label_maps_and_yolos_labels_have_names_that_look_the_same(end, tmp_path
         (tmp_path / f'labels/{label}.txt').write_text('0 0.5 0.5 0.25 0.25\n')
         (tmp_path / 'data.yaml').write_text('train: images\nnames: [bird]\n')
         assert read(tmp_path)[0] == {'train': {f'images/{image}.png': 1}}
+        (tmp_path / f'labels/{label}.txt').rename(tmp_path / f'images/{label}.txt')
+        assert read(tmp_path)[0] == {'train': {f'images/{image}.png': 1}}
 
 
 def test_a_name_in_another_case_is_taken_where_it_is_the_only_one(tmp_path):
@@ -440,4 +442,17 @@ def test_spaces_around_class_names_do_not_count_and_merges_are_said(layout, tmp_
     assert data.class_counts == {'train': [2]}
     (problem,) = data.problems
     assert (problem.kind, problem.severe) == (Kind.NAMES_CHANGED, False)
-    assert "' bird ', 'bird' differ in spaces alone" in problem.what
+    assert "' bird ', 'bird' differ in spaces" in problem.what
+
+
+def test_classes_whose_names_look_the_same_are_one(tmp_path):
+    images(tmp_path / 'train', '.')
+    images(tmp_path / 'val', '.', names=[OTHER])
+    for split, name, form in (('train', NAME, 'NFC'), ('val', OTHER, 'NFD')):
+        content = coco_content({name: OBJECTS})
+        content['categories'][0]['name'] = unicodedata.normalize(form, 'métro')
+        write_json(tmp_path / f'{split}.json', content)
+    data = read_own_data(str(tmp_path), True)
+    assert data.classes == ['métro', 'cat', 'traffic light']
+    assert data.class_counts == {'train': [1, 0, 0], 'val': [1, 0, 0]}
+    assert [problem.kind for problem in data.problems] == [Kind.NAMES_CHANGED]

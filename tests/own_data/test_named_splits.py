@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from own_layouts import coco_content, voc_xml, write_json, write_pictures
+from own_layouts import coco_content, via_records, voc_xml, write_json, write_pictures
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.content import Kind
@@ -85,8 +85,20 @@ def test_splits_are_told_in_any_case_by_annotation_files_folders_and_keys(spelli
         assert read(tmp_path / layout) == ({'train': NAMES[:3], 'val': NAMES[3:]}, []), layout
 
 
+@pytest.mark.parametrize('with_folder', [True, False])
+@pytest.mark.parametrize('layout', ['coco', 'via'])
+def test_one_file_of_all_images_has_the_splits_of_their_folders(layout, with_folder, tmp_path):
+    places = {f'p0000{number}.png': 'Validation' if number > 2 else 'images_Train' for number in range(5)}
+    for image, place in places.items():
+        write_pictures(tmp_path / place, [image])
+    objects = {f'{place}/{image}' if with_folder else image: OBJECTS for image, place in places.items()}
+    content = coco_content(objects) if layout == 'coco' else dict(_via_img_metadata=via_records(objects))
+    write_json(tmp_path / 'instances_default.json', content)
+    assert read(tmp_path) == (dict(train=NAMES[:3], val=NAMES[3:]), [])
+
+
 @pytest.mark.parametrize('spelling', SPELLINGS)
-@pytest.mark.parametrize('kind', ['Main', 'Segmentation', 'Layout'])
+@pytest.mark.parametrize('kind', ['Main', 'Segmentation', 'Layout', 'main'])
 def test_lists_of_images_are_read_in_any_case_and_from_every_folder(kind, spelling, tmp_path):
     lists = dict(zip(spelling, (NAMES[:3], NAMES[3:])))
     voc(tmp_path / 'objects', lists=lists, kind=kind)

@@ -15,6 +15,7 @@ from fasternet_mm.data.checks import check_data
 from fasternet_mm.data.shapes import ensure_shapes
 from fasternet_mm.engine.config import load_config, merge_options, write_config
 from fasternet_mm.engine.runner import build_model
+from fasternet_mm.engine.storage import MARKER
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data import start_weights
 from fasternet_mm.own_data.pictures import Picture
@@ -140,7 +141,7 @@ def test_label_maps_that_were_written_are_not_written_again_for_a_draft(tmp_path
     for name in ('label_maps.json', 'train.json', 'labels/a.png'):
         (written / name).write_text(name)
     os.utime(written / 'labels/a.png', ns=(5, 5))
-    begin_draft(draft, tmp_path / 'work', str(tmp_path))
+    begin_draft(draft, tmp_path / 'work', str(tmp_path / 'my_data'))
     assert sorted(path.name for path in draft.rglob('*.*')) == ['a.png', 'label_maps.json']
     assert (draft / 'data/labels/a.png').stat().st_mtime_ns == 5
 
@@ -159,6 +160,18 @@ def test_a_move_that_is_interrupted_leaves_no_description_of_other_label_maps(tm
     with pytest.raises(KeyboardInterrupt):
         put_in_place(Config(dict(work_dir=str(draft))), work)
     assert not (work / 'data/label_maps.json').exists()
+
+
+def test_a_work_directory_in_the_data_may_have_logs_and_what_our_tools_wrote(tmp_path):
+    work = tmp_path / 'my_data/work'
+    work.mkdir(parents=True)
+    (work / 'train.log').touch()
+    begin_draft(tmp_path / 'draft', work, str(tmp_path / 'my_data'))
+    (work / 'p00000.png').touch()
+    with pytest.raises(UserError, match='where a training writes files of its own'):
+        begin_draft(tmp_path / 'draft', work, str(tmp_path / 'my_data'))
+    (work / MARKER).touch()
+    begin_draft(tmp_path / 'draft', work, str(tmp_path / 'my_data'))
 
 
 def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):

@@ -235,6 +235,16 @@ OTHERS = {
         Kind.ORPHAN_LABELS,
         'q.txt: has the labels of no picture',
     ),
+    'yolo alone beside': (
+        write_yolo,
+        lambda r: [
+            (r / LABEL).rename(r / LABEL.replace('labels', 'images')),
+            (r / 'images/train/q.txt').write_text('1 0.5 0.5 0.2 0.2\n'),
+            (r / 'images/train/readme.txt').write_text('1 picture each\n'),
+        ],
+        Kind.ORPHAN_LABELS,
+        'q.txt: has the labels of no picture',
+    ),
     'yolo no test': (
         write_yolo,
         lambda r: edit_text(r / 'data.yaml', 'names', 'test: images/test\nnames'),

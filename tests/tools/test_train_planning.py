@@ -1,5 +1,6 @@
 """tools/train.py up to where training would start, as a person runs it."""
 
+import errno
 import json
 import os
 import runpy
@@ -149,8 +150,30 @@ def test_annotations_never_go_over_the_users_own(place, train, tmp_path):
     before = snapshot(tmp_path / place)
     status, _, error = train(MASK_RCNN, '--data', tmp_path / place, '--work-dir', tmp_path)
     assert status == 2
-    assert 'where a training writes annotations of its own: name another --work-dir' in error
+    assert 'where a training writes files of its own: name another --work-dir' in error
     assert snapshot(tmp_path / place) == before
+
+
+@pytest.mark.parametrize('place', ['.', 'images', 'images/train'])
+def test_a_training_never_mixes_its_files_with_the_data(place, train, tmp_path):
+    write_coco(tmp_path, made(train=20, val=0))
+    before = snapshot(tmp_path)
+    status, _, error = train(MASK_RCNN, '--data', tmp_path, '--work-dir', tmp_path / place, '--dry-run')
+    assert status == 2
+    assert 'where a training writes files of its own: name another --work-dir' in error
+    assert {path for path in before if path.is_file()} == {path for path in tmp_path.rglob('*') if path.is_file()}
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(train, tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_coco(tmp_path / 'data', made(train=20, val=0))
+    monkeypatch.setattr(os, 'fsync', full)
+    status, _, error = train(MASK_RCNN, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'work')
+    assert status == 2
+    assert 'cannot be written (No space left on device): make room' in error
+    assert not (tmp_path / 'work').exists()
 
 
 SCRIPT = """
