@@ -70,7 +70,9 @@ def _read(
     if label_maps and not instances:
         problems[:] = of_label_maps
         return read_label_maps(folder, label_maps, problems, ignored)
-    raise UserError(_not_recognised(folder, instances, bool(label_maps), problems, of_label_maps))
+    nearest = _nearest(folder, instances, bool(label_maps), problems, of_label_maps)
+    problems[:] = [problem for problem in problems if problem.kind is not Kind.NOT_USED]  # what is nearest says more
+    raise UserError(_not_recognised(folder, instances, nearest))
 
 
 def _before(problems: list[Problem]) -> str:
@@ -133,20 +135,11 @@ def _of_instances(files: list[str]) -> list[str]:
     return [file for file in files if file in instances or posixpath.dirname(file) not in places]
 
 
-def _not_recognised(
-    folder: DataFolder,
-    instances: bool | None,
-    has_label_maps: bool,
-    problems: list[Problem],
-    of_label_maps: list[Problem],
-) -> str:
-    """What was found, what was looked for, and what is nearest."""
+def _not_recognised(folder: DataFolder, instances: bool | None, nearest: str) -> str:
+    """What is in the folder, what was looked for, and what is nearest."""
     suffixes = Counter(posixpath.splitext(file)[1].lower() or 'without a suffix' for file in folder.files)
     kinds = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(5))
-    content = f'{folder.root} has {len(folder.files)} files ({kinds})'
-    nearest = _nearest(folder, instances, has_label_maps, problems, of_label_maps)
-    problems[:] = [problem for problem in problems if problem.kind is not Kind.NOT_USED]  # what is nearest says more
-    return f'{content}, but no {LAYOUTS[instances]}: {nearest} ({PAGE})'
+    return f'{folder.root} has {len(folder.files)} files ({kinds}), but no {LAYOUTS[instances]}: {nearest} ({PAGE})'
 
 
 def _nearest(
