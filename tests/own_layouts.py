@@ -1,4 +1,4 @@
-"""One made data set, written in the layouts of labelling tools. Nothing here comes from the package."""
+"""One made data set, written in the layouts of labeling tools. Nothing here comes from the package."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ CLASSES = ['bird', 'cat', 'traffic light']
 
 
 def made(train=3, val=2, objects=2, masks=True, size=(64, 48)):
-    """Pictures by split: ``{name: [(class, box x y width height, polygon), …]}``; every third picture is empty.
+    """Images by split: ``{name: [(class, box x y width height, polygon), …]}``; every third image is empty.
 
     Coordinates are whole pixels, which all layouts can hold.
     """
@@ -29,16 +29,16 @@ def made(train=3, val=2, objects=2, masks=True, size=(64, 48)):
                 found.append((CLASSES[(number + k) % len(CLASSES)], [x, y, w, h], polygon))
             splits[split][f'p{number:05d}.png'] = found
             number += 1
-    return {split: pictures for split, pictures in splits.items() if pictures}
+    return {split: images for split, images in splits.items() if images}
 
 
-def write_pictures(folder, names, size=(64, 48)):
-    """Pictures that all differ."""
+def write_images(folder, names, size=(64, 48)):
+    """Images that all differ."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name in names:
-        picture = np.zeros((size[1], size[0], 3), np.uint8)
-        picture[:8, :8] = int(name[1:6]) % 256, int(name[1:6]) // 256, 100
-        assert cv2.imwrite(str(Path(folder, name)), picture)
+        image = np.zeros((size[1], size[0], 3), np.uint8)
+        image[:8, :8] = int(name[1:6]) % 256, int(name[1:6]) // 256, 100
+        assert cv2.imwrite(str(Path(folder, name)), image)
 
 
 def write_json(path, content):
@@ -46,12 +46,12 @@ def write_json(path, content):
     path.write_text(json.dumps(content))
 
 
-def coco_content(pictures, first_id=7, classes=CLASSES, size=(64, 48)):
+def coco_content(objects_of, first_id=7, classes=CLASSES, size=(64, 48)):
     """Ids begin anywhere, and records are in no order."""
     images, annotations = [], []
-    for name in sorted(pictures, reverse=True):
+    for name in sorted(objects_of, reverse=True):
         images.append(dict(id=first_id + len(images), file_name=name, width=size[0], height=size[1]))
-        for kind, box, polygon in pictures[name]:
+        for kind, box, polygon in objects_of[name]:
             record = dict(id=100 + len(annotations), image_id=images[-1]['id'], category_id=10 + classes.index(kind))
             record |= dict(bbox=box, area=0, iscrowd=0, segmentation=[polygon] if polygon else [])
             annotations.append(record)
@@ -60,16 +60,16 @@ def coco_content(pictures, first_id=7, classes=CLASSES, size=(64, 48)):
 
 
 def write_coco(root, splits, size=(64, 48)):
-    for split, pictures in splits.items():
-        write_pictures(root / 'images' / split, pictures, size)
-        write_json(root / f'annotations/instances_{split}2017.json', coco_content(pictures, size=size))
+    for split, images in splits.items():
+        write_images(root / 'images' / split, images, size)
+        write_json(root / f'annotations/instances_{split}2017.json', coco_content(images, size=size))
 
 
 def write_roboflow_coco(root, splits):
-    for split, pictures in splits.items():
+    for split, images in splits.items():
         folder = root / 'images' / dict(train='train', val='valid')[split]
-        write_pictures(folder, pictures)
-        content = coco_content(pictures)
+        write_images(folder, images)
+        content = coco_content(images)
         for category in content['categories']:
             category['supercategory'] = 'animals'
         content['categories'].insert(0, dict(id=0, name='animals', supercategory='none'))
@@ -90,21 +90,21 @@ def voc_xml(name, objects, size=(64, 48)):
 
 
 def write_voc(root, splits, size=(64, 48)):
-    """As the challenge's folders; pictures in images/train and so on, so that their names are as elsewhere."""
+    """As the challenge's folders; images in images/train and so on, so that their names are as elsewhere."""
     for folder in ('Annotations', 'ImageSets/Main'):
         (root / folder).mkdir(parents=True)
-    for split, pictures in splits.items():
-        write_pictures(root / 'images' / split, pictures, size)
-        for name, objects in pictures.items():
+    for split, images in splits.items():
+        write_images(root / 'images' / split, images, size)
+        for name, objects in images.items():
             (root / 'Annotations' / f'{name[:-4]}.xml').write_text(voc_xml(name, objects, size))
-        (root / f'ImageSets/Main/{split}.txt').write_text(''.join(f'{name[:-4]}\n' for name in pictures))
+        (root / f'ImageSets/Main/{split}.txt').write_text(''.join(f'{name[:-4]}\n' for name in images))
 
 
 def write_voc_beside(root, splits):
-    """Empty pictures have no XML file, as LabelImg leaves them."""
-    for split, pictures in splits.items():
-        write_pictures(root / 'images' / split, pictures)
-        for name, objects in pictures.items():
+    """Empty images have no XML file, as LabelImg leaves them."""
+    for split, images in splits.items():
+        write_images(root / 'images' / split, images)
+        for name, objects in images.items():
             if objects:
                 (root / 'images' / split / f'{name[:-4]}.xml').write_text(voc_xml(name, objects))
 
@@ -119,11 +119,11 @@ def yolo_line(kind, box, polygon, size=(64, 48)):
 
 
 def write_yolo(root, splits, yaml=None, size=(64, 48)):
-    for split, pictures in splits.items():
-        write_pictures(root / 'images' / split, pictures, size)
+    for split, images in splits.items():
+        write_images(root / 'images' / split, images, size)
         labels = root / 'labels' / split
         labels.mkdir(parents=True)
-        for name, objects in pictures.items():
+        for name, objects in images.items():
             if objects:
                 lines = [yolo_line(*obj, size) for obj in objects]
                 (labels / f'{name[:-4]}.txt').write_text('\n'.join(lines) + '\n')
@@ -134,8 +134,8 @@ def write_yolo(root, splits, yaml=None, size=(64, 48)):
 def write_yolo_lists(root, splits):
     """Lists of files, names by number, and a path that is right nowhere."""
     write_yolo(root, splits)
-    for split, pictures in splits.items():
-        (root / f'{split}.txt').write_text(''.join(f'./images/{split}/{name}\n' for name in pictures))
+    for split, images in splits.items():
+        (root / f'{split}.txt').write_text(''.join(f'./images/{split}/{name}\n' for name in images))
     names = ''.join(f'  {number}: {name}\n' for number, name in enumerate(CLASSES))
     lists = ''.join(f'{split}: [{split}.txt]\n' for split in splits)
     (root / 'data.yaml').write_text(f'path: ../datasets/elsewhere\n{lists}names:\n{names}')
@@ -148,9 +148,9 @@ def write_roboflow_yolo(root, splits):
 
 
 def write_labelme(root, splits, size=(64, 48)):
-    for split, pictures in splits.items():
-        write_pictures(root / 'images' / split, pictures, size)
-        for name, objects in pictures.items():
+    for split, images in splits.items():
+        write_images(root / 'images' / split, images, size)
+        for name, objects in images.items():
             shapes = []
             for kind, (x, y, w, h), polygon in objects:
                 points = list(zip(polygon[::2], polygon[1::2])) if polygon else [(x + w, y), (x, y + h)]
@@ -169,25 +169,25 @@ def via_region(kind, box, polygon):
     return dict(shape_attributes=shape, region_attributes=dict(kind=kind))
 
 
-def via_records(pictures):
+def via_records(images):
     return {
         f'{name}123': dict(filename=name, size=123, regions=[via_region(*obj) for obj in objects], file_attributes={})
-        for name, objects in pictures.items()
+        for name, objects in images.items()
     }
 
 
 def write_via(root, splits, size=(64, 48)):
     """Projects, one for each split."""
-    for split, pictures in splits.items():
-        write_pictures(root / 'images' / split, pictures, size)
-        write_json(root / f'via_{split}.json', dict(_via_settings={}, _via_img_metadata=via_records(pictures)))
+    for split, images in splits.items():
+        write_images(root / 'images' / split, images, size)
+        write_json(root / f'via_{split}.json', dict(_via_settings={}, _via_img_metadata=via_records(images)))
 
 
 def write_via_export(root, splits):
-    """As the balloons: JSON of version 1 among the pictures, with regions by number."""
-    for split, pictures in splits.items():
-        write_pictures(root / 'images' / split, pictures)
-        records = via_records(pictures)
+    """As the balloons: JSON of version 1 among the images, with regions by number."""
+    for split, images in splits.items():
+        write_images(root / 'images' / split, images)
+        records = via_records(images)
         for record in records.values():
             record['regions'] = {str(number): region for number, region in enumerate(record['regions'])}
         write_json(root / 'images' / split / 'via_region_data.json', records)

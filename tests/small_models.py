@@ -1,4 +1,4 @@
-"""Small random models whose numbers are spread as trained ones' are, and pictures for them."""
+"""Small random models whose numbers are spread as trained ones' are, and images for them."""
 
 import torch
 from mmdet.structures import DetDataSample
@@ -25,8 +25,8 @@ def spread_model(cfg, scales):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
-    pictures = [picture(160, 160, seed) for seed in (8, 9)]
-    data = model.data_preprocessor(dict(inputs=pictures, data_samples=[sample(160, 160) for _ in pictures]))
+    images = [image(160, 160, seed) for seed in (8, 9)]
+    data = model.data_preprocessor(dict(inputs=images, data_samples=[sample(160, 160) for _ in images]))
     with torch.no_grad():
         model.train()._run_forward(data, mode='tensor')
     return model.eval()
@@ -38,8 +38,8 @@ def sample(height, width, ori_shape=None, scale_factor=(1.0, 1.0)):
     )
 
 
-def picture(height, width, seed=0):
-    """Coloured patches, uint8 ``(3, H, W)``."""
+def image(height, width, seed=0):
+    """Colored patches, uint8 ``(3, H, W)``."""
     generator = torch.Generator().manual_seed(seed)
     small = torch.rand(1, 3, 7, 9, generator=generator) * 255
     return torch.nn.functional.interpolate(small, (height, width), mode='bicubic').clamp(0, 255)[0].byte()

@@ -9,7 +9,7 @@ EPILOG = """examples:
   python tools/benchmark.py networks --quick                     a minute, to see what it is like
   python tools/benchmark.py networks --out networks.json --plot networks.png
   python tools/benchmark.py networks --networks fasternet_s --form backbone --sizes 640 800x1280 --batches 1 2
-  python tools/benchmark.py detectors configs/mask_rcnn_fasternet_s.py mask_rcnn_fasternet_s_coco --picture street.jpg
+  python tools/benchmark.py detectors configs/mask_rcnn_fasternet_s.py mask_rcnn_fasternet_s_coco --image street.jpg
   python tools/benchmark.py layers --plot layers.png             the paper's study of layers, on this machine
   python tools/benchmark.py training                             a backbone's training step and its memory
   python tools/benchmark.py show networks.json --plot networks.png
@@ -20,14 +20,14 @@ half lies. FLOP/s are two for each multiply-add, as those of the machine's own m
 too. Peers and engines are extras: pip install '.[benchmark]' in the clone.
 """
 QUICK_NETWORKS = 'fasternet_t0', 'timm/fasternet_t0:slicing', 'torchvision/mobilenet_v3_large'
-QUICK_ENGINES = 'eager', 'optimised'
+QUICK_ENGINES = 'eager', 'optimized'
 
 
 def arguments() -> argparse.ArgumentParser:
     result = parser('Measure speed and memory of networks, detectors, layers and training, against others.', EPILOG)
     kinds = result.add_subparsers(dest='kind', required=True, metavar='networks | detectors | layers | training | show')
     networks_arguments(kinds.add_parser('networks', help='networks × sizes × batches × engines'))
-    detectors_arguments(kinds.add_parser('detectors', help='picture to masks, against MMDetection with timm'))
+    detectors_arguments(kinds.add_parser('detectors', help='image to masks, against MMDetection with timm'))
     layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
     training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
     show = kinds.add_parser('show', help='the table and the plot of results')
@@ -68,9 +68,9 @@ def detectors_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument('config', type=existing_file, help='of a Mask R-CNN with FasterNet')
     result.add_argument('checkpoint', nargs='?', help='default: random weights that find as much as is allowed')
     result.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config')
-    result.add_argument('--size', type=size, help='of the picture, height x width; default: 800x1216')
-    result.add_argument('--picture', type=existing_file, help='default: noise')
-    result.add_argument('--any-size', action='store_true', help='export for pictures of any size, not of this one')
+    result.add_argument('--size', type=size, help='of the image, height x width; default: 800x1216')
+    result.add_argument('--image', type=existing_file, help='default: noise')
+    result.add_argument('--any-size', action='store_true', help='export for images of any size, not of this one')
     add_engines(result)
     add_common(result, detectors, rounds=20, seconds=1)
 
@@ -90,7 +90,7 @@ def layers_arguments(result: argparse.ArgumentParser) -> None:
 
 def training_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument('--arch', choices=['t0', 't1', 't2', 's', 'm', 'l'], help='default: s')
-    result.add_argument('--size', type=positive, help='side of the pictures; default: 512')
+    result.add_argument('--size', type=positive, help='side of the images; default: 512')
     result.add_argument('--batch', type=positive, default=2, help='default: 2')
     result.add_argument(
         '--modes',
@@ -107,7 +107,7 @@ def add_engines(result: argparse.ArgumentParser) -> None:
         '--engines',
         nargs='+',
         metavar='NAME',
-        help='eager, optimised, compiled, each also with -bfloat16 or, on a GPU, -float16; onnxruntime, openvino, '
+        help='eager, optimized, compiled, each also with -bfloat16 or, on a GPU, -float16; onnxruntime, openvino, '
         'openvino-bfloat16, openvino-int8; default: all that the device can run but int8',
     )
     result.add_argument('--no-memory', action='store_true', help='leave out peak memory, a process for each candidate')
@@ -169,7 +169,7 @@ def detectors(args: argparse.Namespace) -> dict:
         *(args.size or ((256, 320) if args.quick else (800, 1216))),
         options=tuple(args.cfg_options),
         checkpoint=args.checkpoint,
-        picture=args.picture,
+        image=args.image,
         any_size=args.any_size,
         device=args.device,
     )

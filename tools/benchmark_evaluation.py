@@ -12,10 +12,10 @@ from typing import Any
 from command_line import parser, run
 
 EPILOG = """examples:
-  python tools/benchmark_evaluation.py --pictures 500      a few minutes
+  python tools/benchmark_evaluation.py --images 500      a few minutes
   python tools/benchmark_evaluation.py                     COCO val2017's size; about an hour
 
-Linux only. The data are generated, of COCO's kind: 480x640 pixels, 80 classes, seven objects a picture, as many of them
+Linux only. The data are generated, of COCO's kind: 480x640 pixels, 80 classes, seven objects a image, as many of them
 small, medium and large as in COCO. Each measurement has a process of its own; ways take turns, and must find the same
 figures. Memory is what the process's peak grows by, annotations included.
 """
@@ -29,8 +29,8 @@ HEIGHT, WIDTH, CLASSES, OBJECTS = 480, 640, 80, 7
 
 def arguments() -> argparse.ArgumentParser:
     result = parser("Compare fasternet_mm.CocoMetric with MMDetection's CocoMetric.", EPILOG)
-    result.add_argument('--pictures', type=int, default=5000, help='default: 5000')
-    result.add_argument('--detections', type=int, default=100, help='of each picture; default: 100')
+    result.add_argument('--images', type=int, default=5000, help='default: 5000')
+    result.add_argument('--detections', type=int, default=100, help='of each image; default: 100')
     result.add_argument('--repeats', type=int, default=3, help='measurements of each job and way; default: 3')
     result.add_argument('--jobs', nargs='+', choices=JOBS, default=list(JOBS), help='default: all')
     result.add_argument('--one', nargs=3, help=argparse.SUPPRESS)
@@ -39,18 +39,18 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     if args.one:
-        print(json.dumps(measure(*args.one, args.pictures, args.detections)))
+        print(json.dumps(measure(*args.one, args.images, args.detections)))
         return
     with tempfile.TemporaryDirectory() as folder:
         annotations = Path(folder, 'annotations.json')
-        annotations.write_text(json.dumps(annotate(args.pictures)))
+        annotations.write_text(json.dumps(annotate(args.images)))
         for job in args.jobs:
             print(JOBS[job], flush=True)
             found = {'ours': [], 'mmdet': []}
             for _ in range(args.repeats):
                 for way, runs in found.items():
                     command = [sys.executable, __file__, '--one', job, way, str(annotations)]
-                    size = ['--pictures', str(args.pictures), '--detections', str(args.detections)]
+                    size = ['--images', str(args.images), '--detections', str(args.detections)]
                     done = subprocess.run([*command, *size], stdout=subprocess.PIPE, text=True, check=True)
                     runs.append(json.loads(done.stdout.splitlines()[-1]))
             if any(figures != found['ours'][0][2] for runs in found.values() for _, _, figures in runs):
@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
             print(f'  mmdet / ours{time_ratio:8.1f} x in time, {memory_ratio:.2f} x in memory', flush=True)
 
 
-def measure(job: str, way: str, annotations: str, pictures: int, detections: int) -> tuple[float, int, dict]:
+def measure(job: str, way: str, annotations: str, images: int, detections: int) -> tuple[float, int, dict]:
     """Seconds, bytes by which the process's peak memory grew, and the figures that were found."""
     from time import perf_counter
 
@@ -76,9 +76,9 @@ def measure(job: str, way: str, annotations: str, pictures: int, detections: int
     import numpy as np
     from mmdet.evaluation import CocoMetric as TheirMetric
 
-    # Boxes and RLE of all pictures fit into memory, masks do not: theirs share the memory of one picture.
+    # Boxes and RLE of all images fit into memory, masks do not: theirs share the memory of one image.
     canvas = np.zeros((detections, HEIGHT, WIDTH), np.uint8) if job == 'masks' else None
-    samples = (detect(number, detections, job == 'segm', canvas) for number in range(pictures))
+    samples = (detect(number, detections, job == 'segm', canvas) for number in range(images))
     samples = samples if job == 'masks' else list(samples)
     begin_new_peak()
     before = resident('VmRSS')
@@ -97,10 +97,10 @@ def measure(job: str, way: str, annotations: str, pictures: int, detections: int
     return computing + processing * (job == 'bbox'), resident('VmHWM') - before, figures
 
 
-def annotate(pictures: int) -> dict:
-    """COCO annotations of generated pictures."""
+def annotate(count: int) -> dict:
+    """COCO annotations of generated images."""
     content = dict(images=[], annotations=[], categories=[dict(id=n + 1, name=str(n)) for n in range(CLASSES)])
-    for number in range(pictures):
+    for number in range(count):
         content['images'].append(dict(id=number, height=HEIGHT, width=WIDTH, file_name=f'{number}.jpg'))
         shapes, labels, areas, _ = draw(number)
         for shape, label, area in zip(shapes, labels.tolist(), areas.tolist()):
@@ -111,7 +111,7 @@ def annotate(pictures: int) -> dict:
 
 
 def draw(number: int) -> tuple:
-    """Objects of a picture: polygons ``(n, points, 2)``, labels, areas, and the random numbers to go on with."""
+    """Objects of a image: polygons ``(n, points, 2)``, labels, areas, and the random numbers to go on with."""
     import numpy as np
 
     rng = np.random.default_rng(number)
@@ -128,7 +128,7 @@ def draw(number: int) -> tuple:
 
 
 def detect(number: int, detections: int, as_rle: bool, canvas: Any = None) -> dict:
-    """What a detector would find in a picture: its objects, moved, resized, and three in ten under another name.
+    """What a detector would find in a image: its objects, moved, resized, and three in ten under another name.
 
     With masks as RLE, or drawn on the uint8 ``canvas`` ``(detections, height, width)``.
     """
@@ -139,9 +139,9 @@ def detect(number: int, detections: int, as_rle: bool, canvas: Any = None) -> di
 
     shapes, labels, _, rng = draw(number)
     which = rng.integers(len(shapes), size=detections)
-    found, centres = shapes[which], shapes[which].mean(axis=1, keepdims=True)
+    found, centers = shapes[which], shapes[which].mean(axis=1, keepdims=True)
     size = (found.max(axis=1) - found.min(axis=1))[:, None]
-    found = centres + (found - centres) * np.exp(rng.normal(0, 0.15, (detections, 1, 1)))
+    found = centers + (found - centers) * np.exp(rng.normal(0, 0.15, (detections, 1, 1)))
     found = (found + size * rng.normal(0, 0.1, size.shape)).clip(0, (WIDTH, HEIGHT))
     mistaken = rng.random(detections) < 0.3
     instances = dict(

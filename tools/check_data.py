@@ -10,7 +10,7 @@ EPILOG = f"""examples:
   python tools/check_data.py my_data                    read every image and annotation, on all CPUs
   python tools/check_data.py my_data --json found.json  all problems, for other programs
 
-The layout is found by itself: COCO, VIA or LabelMe JSON, Pascal VOC XML, YOLO with a data.yaml, or pictures and label
+The layout is found by itself: COCO, VIA or LabelMe JSON, Pascal VOC XML, YOLO with a data.yaml, or images and label
 maps. docs/your-own-data.md shows them all, and says what each problem means. Images that were sound are remembered, and
 not decoded again until they change.
 
@@ -20,8 +20,8 @@ none must, 2 where the data could not be read at all.
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = parser('Check your own data: every picture and annotation.', EPILOG)
-    result.add_argument('data', metavar='DIR', help='the folder that has the pictures and their annotations')
+    result = parser('Check your own data: every image and annotation.', EPILOG)
+    result.add_argument('data', metavar='DIR', help='the folder that has the images and their annotations')
     result.add_argument(
         '--kind',
         choices=['objects', 'label-maps'],

@@ -136,7 +136,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     # MMSegmentation's heads build their losses in its own old way, and tell of a default that is meant.
     warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated|Default ``avg_non_ignore``')
-    # A box that reaches over the picture's edge is nothing to warn of.
+    # A box that reaches over the image's edge is nothing to warn of.
     warnings.filterwarnings('ignore', message=r'Warning: The (bbox|polygon) is out of bounds')
     try:
         _limit_threads()

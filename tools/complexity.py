@@ -12,7 +12,7 @@ EPILOG = """examples:
 
 FLOPs are multiply-adds of convolutions and matrix products, as papers count them. Auxiliary heads, which only training
 uses, have parameters but no FLOPs. Of a two-stage detector 1000 regions go through the box head and 100 through the
-mask head, whatever the picture: MMDetection's get_flops counts so.
+mask head, whatever the image: MMDetection's get_flops counts so.
 """
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTOR, SEGMENTER = (800, 1280), (512, 512)
@@ -26,7 +26,7 @@ def arguments() -> argparse.ArgumentParser:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='of the picture; default: 800 1280 for detectors, 512 512 for segmenters',
+        help='of the image; default: 800 1280 for detectors, 512 512 for segmenters',
     )
     result.add_argument('--proposals', type=int, default=1000, help='through the box head; default: 1000')
     return result
@@ -47,7 +47,7 @@ def row_of_config(path: str, args: argparse.Namespace) -> tuple:
 
 
 def count(path, args, size=None):
-    """The complexity of a config's model, and the size of picture that it is for."""
+    """The complexity of a config's model, and the size of image that it is for."""
     from fasternet_mm.engine.config import load_config
     from fasternet_mm.engine.runner import build_model
     from fasternet_mm.errors import UserError

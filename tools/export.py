@@ -10,8 +10,8 @@ EPILOG = """examples:
   python tools/export.py CONFIG CHECKPOINT --format openvino --out model.xml --int8 holiday/
   python tools/test.py CONFIG model.onnx                       the exported file in the checkpoint's place
 
-A file takes uint8 pictures (N, 3, H, W), BGR as OpenCV reads them, of any number and size, and prepares them itself. A
-detector gives, for all pictures together, boxes (K, 4), xyxy in pixels, scores (K,), labels (K,), batch_indices (K,),
+A file takes uint8 images (N, 3, H, W), BGR as OpenCV reads them, of any number and size, and prepares them itself. A
+detector gives, for all images together, boxes (K, 4), xyxy in pixels, scores (K,), labels (K,), batch_indices (K,),
 and Mask R-CNN masks (K, 28, 28), probabilities over each box. A segmenter gives labels (N, H, W) and its head's logits.
 Under the key "fasternet_mm" the file says what it takes and gives, its classes and its settings.
 
@@ -21,18 +21,18 @@ ONNX and OpenVINO files may come from anybody. PyTorch's formats are programs: t
 
 
 def arguments() -> argparse.ArgumentParser:
-    result = model_parser('Export a model, from picture to boxes, masks or label maps, to one file.', EPILOG)
+    result = model_parser('Export a model, from image to boxes, masks or label maps, to one file.', EPILOG)
     add_checkpoint(result)
     result.add_argument('--format', required=True, choices=['onnx', 'openvino', 'torch-export', 'torchscript'])
     result.add_argument('--out', required=True, metavar='FILE', help='.onnx, .xml (with .bin), .pt2, .torchscript')
-    result.add_argument('--backbone', action='store_true', help='the backbone alone: pictures to its maps')
+    result.add_argument('--backbone', action='store_true', help='the backbone alone: images to its maps')
     result.add_argument(
         '--prepared',
         action='store_true',
-        help='leave preparation out: float32 pictures, normalised and padded, come in',
+        help='leave preparation out: float32 images, normalized and padded, come in',
     )
     result.add_argument(
-        '--size', nargs=2, type=int, metavar=('H', 'W'), help='take pictures of this size alone; default: of any size'
+        '--size', nargs=2, type=int, metavar=('H', 'W'), help='take images of this size alone; default: of any size'
     )
     small = result.add_mutually_exclusive_group()
     small.add_argument('--fp16', action='store_true', help='store weights in float16: half the file (onnx, openvino)')
@@ -40,8 +40,8 @@ def arguments() -> argparse.ArgumentParser:
         '--int8',
         nargs='+',
         default=[],
-        metavar='PICTURES',
-        help='compute in int8 on scales measured on these pictures, some hundreds of the kind to come (openvino)',
+        metavar='IMAGES',
+        help='compute in int8 on scales measured on these images, some hundreds of the kind to come (openvino)',
     )
     return result
 

@@ -1,4 +1,4 @@
-"""Find objects, or label pixels, in pictures and videos."""
+"""Find objects, or label pixels, in images and videos."""
 
 import argparse
 
@@ -11,22 +11,22 @@ EPILOG = """examples:
   python tools/predict.py WORK_DIR drive.mp4 --out-dir found        found/drive.mp4 is the video with drawings
   python tools/predict.py WORK_DIR camera                           until Ctrl-C; camera:1 is the second one
 
-The folder of the results gets a drawing of each picture and video. A detector adds results.json, all detections in
+The folder of the results gets a drawing of each image and video. A detector adds results.json, all detections in
 COCO's results format, whatever is drawn; a segmenter adds labels/*.png, each pixel the number of its class.
 """
 
 
 def arguments() -> argparse.ArgumentParser:
     result = model_parser(
-        'Find objects, or label pixels, in pictures and videos with a trained model.',
+        'Find objects, or label pixels, in images and videos with a trained model.',
         EPILOG,
-        usage='predict.py [options] (WORK_DIR | CONFIG CHECKPOINT | EXPORTED_FILE) PICTURES [PICTURES ...]',
+        usage='predict.py [options] (WORK_DIR | CONFIG CHECKPOINT | EXPORTED_FILE) IMAGES [IMAGES ...]',
     )
     result.add_argument(
-        'pictures',
-        metavar='PICTURES',
+        'images',
+        metavar='IMAGES',
         nargs='+',
-        help='picture files, videos, folders of them, patterns in quotes, URLs of pictures, camera',
+        help='image files, videos, folders of them, patterns in quotes, URLs of images, camera',
     )
     add_engine(result)
     result.add_argument('--out-dir', default='predictions', metavar='DIR', help='of the results; default: predictions')
@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
         '--save-crops', action='store_true', help='also write each object that is drawn to crops/CLASS/NAME-N.jpg'
     )
     result.add_argument('--json', metavar='FILE', help='detections; default: results.json in the folder of the results')
-    result.add_argument('--batch-size', type=positive, default=1, metavar='N', help='pictures at a time; default: 1')
+    result.add_argument('--batch-size', type=positive, default=1, metavar='N', help='images at a time; default: 1')
     result.add_argument('--device', help="'cuda', 'cuda:1', 'cpu'; default: a GPU when there is one")
     return result
 
@@ -47,12 +47,12 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.inference.inputs import find_inputs
     from fasternet_mm.inference.predictor import Predictor
 
-    checkpoint, pictures = None, args.pictures
+    checkpoint, images = None, args.images
     if args.source.endswith('.py'):
-        checkpoint, *pictures = args.pictures
-        if not pictures:
-            raise UserError(f'after a config come its checkpoint and then pictures, but only {checkpoint} came')
-    sources = find_inputs(pictures, args.out_dir)
+        checkpoint, *images = args.images
+        if not images:
+            raise UserError(f'after a config come its checkpoint and then images, but only {checkpoint} came')
+    sources = find_inputs(images, args.out_dir)
     predictor = Predictor(
         args.source,
         checkpoint,

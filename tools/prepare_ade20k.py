@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.data.archives import ADE20K, prepare
 
     unpacked = prepare(ADE20K, [args.archive] if args.archive else [], args.out)
-    print(f'{args.out} has all of ADE20K, each picture with its label map; {unpacked} files were unpacked now')
+    print(f'{args.out} has all of ADE20K, each image with its label map; {unpacked} files were unpacked now')
 
 
 if __name__ == '__main__':

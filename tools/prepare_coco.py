@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
     from fasternet_mm.data.archives import COCO, prepare
 
     unpacked = prepare(COCO, args.archives, args.out)
-    print(f'{args.out} has all of COCO 2017, every picture that is annotated; {unpacked} files were unpacked now')
+    print(f'{args.out} has all of COCO 2017, every image that is annotated; {unpacked} files were unpacked now')
 
 
 if __name__ == '__main__':

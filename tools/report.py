@@ -6,7 +6,7 @@ from pathlib import Path
 from command_line import existing_file, parser, run
 
 EPILOG = """examples:
-  python tools/report.py results.json data/coco/annotations/instances_val2017.json --pictures data/coco/val2017
+  python tools/report.py results.json data/coco/annotations/instances_val2017.json --images data/coco/val2017
       detections: COCO results of any model, as tools/test.py --out writes them
   python tools/report.py label_maps/ data/ade/ADEChallengeData2016/annotations/validation --reduce-zero-label
       label maps: PNGs in two folders, of the same names, in the same folders below
@@ -14,7 +14,7 @@ EPILOG = """examples:
       … with the training curves
 
 It shows the figures, per class and size of object, what is confused with what, what kinds of errors cost most, from
-which score on detections should be believed, and the pictures that cost most. tools/test.py --report makes it right
+which score on detections should be believed, and the images that cost most. tools/test.py --report makes it right
 after a test.
 """
 
@@ -24,7 +24,7 @@ def arguments() -> argparse.ArgumentParser:
     result.add_argument('predictions', help='a COCO results file, or a folder of label maps')
     result.add_argument('truth', help='the COCO annotations, or the folder of the true label maps')
     result.add_argument('--out', default='report.html', metavar='FILE', help='default: report.html')
-    result.add_argument('--pictures', metavar='DIR', help='folder of the pictures; default: none are drawn')
+    result.add_argument('--images', metavar='DIR', help='folder of the images; default: none are drawn')
     result.add_argument('--work-dir', metavar='DIR', help='of the training, for its curves; default: none')
     result.add_argument('--title', help="of the page; default: the predictions' name")
     labels = result.add_argument_group('label maps')
@@ -41,7 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     return result
 
 
-PICTURES = ['.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp']
+IMAGES = ['.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp']
 
 
 def main(args: argparse.Namespace) -> None:
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         from fasternet_mm.evaluation.detection_report import write_detection_report
 
-        write_detection_report(args.out, predictions, truth, pictures=args.pictures, **options)
+        write_detection_report(args.out, predictions, truth, images=args.images, **options)
     print(f'report: {args.out}')
 
 
@@ -78,7 +78,7 @@ def report_label_maps(args: argparse.Namespace, options: dict) -> None:
     maps = label_map_errors.LabelMaps(
         predictions=label_map_errors.find_same_names(names, args.predictions, ['.png']),
         truths=label_map_errors.find_same_names(names, args.truth, ['.png']),
-        pictures=label_map_errors.find_same_names(names, args.pictures, PICTURES) if args.pictures else [],
+        images=label_map_errors.find_same_names(names, args.images, IMAGES) if args.images else [],
         classes=[],
         ignored=args.ignore,
         reduce_zero_label=args.reduce_zero_label,

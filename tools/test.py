@@ -9,9 +9,9 @@ EPILOG = """examples:
   python tools/test.py work_dirs/mask_rcnn_fasternet_s           its config and its best checkpoint, else its newest
   python tools/test.py configs/mask_rcnn_fasternet_s.py work_dirs/mask_rcnn_fasternet_s/epoch_12.pth
   python tools/test.py CONFIG CHECKPOINT --out results.json      also the detections, in COCO's results format
-  python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every picture: truth left, prediction right
+  python tools/test.py CONFIG CHECKPOINT --show-dir drawings     also every image: truth left, prediction right
   python tools/test.py CONFIG CHECKPOINT --report report.html    also what is wrong where, as one HTML page
-  python tools/test.py CONFIG CHECKPOINT --tta                   a segmenter on several sizes and flips of each picture
+  python tools/test.py CONFIG CHECKPOINT --tta                   a segmenter on several sizes and flips of each image
   python tools/test.py CONFIG model.onnx                         what tools/export.py wrote, on the same metric
 """
 
@@ -30,7 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     result.add_argument(
         '--report',
         metavar='FILE',
-        help='an HTML page: figures, errors, confusion, best score threshold, worst pictures',
+        help='an HTML page: figures, errors, confusion, best score threshold, worst images',
     )
     result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
     result.add_argument(

@@ -9,7 +9,7 @@ from command_line import config_parser, positive, run
 
 EPILOG = """examples:
   python tools/train.py configs/shapes/mask_rcnn_fasternet_t0_shapes.py      five minutes on two cores, no data needed
-  python tools/train.py configs/mask_rcnn_fasternet_s.py --data my_pictures  your own pictures and annotations
+  python tools/train.py configs/mask_rcnn_fasternet_s.py --data my_images  your own images and annotations
   python tools/train.py configs/mask_rcnn_fasternet_s.py --auto-scale-lr     COCO 2017 under data/coco, one GPU
   python tools/train.py CONFIG --load-from mask_rcnn_fasternet_s_coco --new-heads
       on your own classes from COCO's weights
@@ -23,7 +23,7 @@ def arguments() -> argparse.ArgumentParser:
     result.add_argument(
         '--data',
         metavar='DIR',
-        help='your own pictures with annotations: COCO, Pascal VOC, YOLO, LabelMe or VIA; label maps for segmenters '
+        help='your own images with annotations: COCO, Pascal VOC, YOLO, LabelMe or VIA; label maps for segmenters '
         '(docs/your-own-data.md)',
     )
     result.add_argument(
@@ -33,13 +33,13 @@ def arguments() -> argparse.ArgumentParser:
         '--size',
         type=size,
         metavar='WxH',
-        help='with --data: resize pictures to fit into this size; default: by what is in them',
+        help='with --data: resize images to fit into this size; default: by what is in them',
     )
     result.add_argument(
         '--epochs',
         type=positive,
         metavar='N',
-        help='with --data: how often each picture is seen; default: by their number',
+        help='with --data: how often each image is seen; default: by their number',
     )
     result.add_argument(
         '--ignore-label',
@@ -140,7 +140,7 @@ def main(args: argparse.Namespace) -> None:
             print(metric_table(metrics))
         print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
         if args.data:
-            print(f'try it:      python tools/predict.py {shlex.quote(cfg.work_dir)} PICTURES')
+            print(f'try it:      python tools/predict.py {shlex.quote(cfg.work_dir)} IMAGES')
 
 
 def prepare(cfg, args: argparse.Namespace):
@@ -253,7 +253,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             advice = 'train with --resume, or in another --work-dir'
             print(f'{work_dir} holds {untouched.name}: nothing was written; {advice}')
             return
-        draw_samples(cfg, plan.pictures['train'], Path(draft, 'samples.png'))
+        draw_samples(cfg, plan.descriptions['train'], Path(draft, 'samples.png'))
         config = put_in_place(cfg, work_dir)
     print(f'{"samples:":15}{work_dir / "samples.png"}\n{"config:":15}{config}', flush=True)
     if args.dry_run:

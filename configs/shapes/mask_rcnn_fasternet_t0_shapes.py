@@ -2,7 +2,7 @@
 _base_ = '../mask_rcnn_fasternet_t0.py'
 
 model = dict(
-    # So few steps need an initialisation at full scale; the authors' small one is made for hundreds of epochs.
+    # So few steps need an initialization at full scale; the authors' small one is made for hundreds of epochs.
     backbone=dict(init_cfg=dict(_delete_=True, type='Kaiming', layer='Conv2d', nonlinearity='relu')),
     neck=dict(out_channels=64, norm_cfg=dict(type='BN')),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[6])),

@@ -3,7 +3,7 @@ _base_ = '../upernet_fasternet_t0.py'
 
 model = dict(
     data_preprocessor=dict(size=(160, 160)),
-    # So few steps need an initialisation at full scale; the authors' small one is made for hundreds of epochs.
+    # So few steps need an initialization at full scale; the authors' small one is made for hundreds of epochs.
     backbone=dict(init_cfg=dict(_delete_=True, type='Kaiming', layer='Conv2d', nonlinearity='relu')),
     decode_head=dict(channels=64, num_classes=7),
     auxiliary_head=dict(channels=64, num_classes=7),

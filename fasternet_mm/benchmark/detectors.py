@@ -1,4 +1,4 @@
-"""Whole detectors, from a picture to boxes and masks, against MMDetection as it stands with timm's FasterNet."""
+"""Whole detectors, from a image to boxes and masks, against MMDetection as it stands with timm's FasterNet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..extras import require
 from ..models import FasterNet
 from ..models.published import CLASSIFIERS
-from ..weights.layouts import recognise
+from ..weights.layouts import recognize
 from ..weights.loading import load_weights
 from .engines import ENGINES
 from .machine import finished
@@ -35,16 +35,16 @@ CANDIDATE_BOXES = 1000
 
 @dataclass(frozen=True)
 class DetectorTask:
-    """A detector and the picture that it gets.
+    """A detector and the image that it gets.
 
     Attributes:
         config: of MMDetection, with FasterNet as its backbone.
-        height, width: of the picture, in pixels; no resizing is part of what is timed.
+        height, width: of the image, in pixels; no resizing is part of what is timed.
         options: changes to the config, as 'key=value'.
         checkpoint: weights of exactly that model. None: random ones, with the score threshold set so that
             `CANDIDATE_BOXES` pass it.
-        picture: a file, resized beforehand. None: noise.
-        any_size: export for pictures of any size, not for this one alone.
+        image: a file, resized beforehand. None: noise.
+        any_size: export for images of any size, not for this one alone.
         device: 'cpu' or 'cuda'.
     """
 
@@ -53,7 +53,7 @@ class DetectorTask:
     width: int
     options: tuple[str, ...] = ()
     checkpoint: str | None = None
-    picture: str | None = None
+    image: str | None = None
     any_size: bool = False
     device: str = 'cpu'
 
@@ -63,12 +63,12 @@ class DetectorTask:
 
     def pixels(self) -> Tensor:
         """uint8 ``(3, height, width)``, BGR."""
-        if self.picture is None:
+        if self.image is None:
             pixels = np.random.default_rng(0).integers(0, 256, (self.height, self.width, 3), np.uint8)
         else:
-            pixels = cv2.imread(self.picture)
+            pixels = cv2.imread(self.image)
             if pixels is None:
-                raise UserError(f'{self.picture} is not a picture that can be read: use JPEG or PNG')
+                raise UserError(f'{self.image} is not a image that can be read: use JPEG or PNG')
             pixels = cv2.resize(pixels, (self.width, self.height))
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
@@ -79,11 +79,11 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Cand
     Their rows have ``found``, the number of detections: with the same precision it should be the same.
 
     Args:
-        task: the detector and its picture.
+        task: the detector and its image.
         engines: by name: see `check_engines`.
 
     Raises:
-        UserError: the config, the checkpoint, the picture or an engine cannot be used.
+        UserError: the config, the checkpoint, the image or an engine cannot be used.
     """
     require('timm', 'comparing with timm')
     task.pixels()
@@ -106,7 +106,7 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Cand
 
 
 def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
-    """Make the detector ready; what is returned finds what is in the task's picture, and returns data samples.
+    """Make the detector ready; what is returned finds what is in the task's image, and returns data samples.
 
     Args:
         engine: one of `ENGINES`, or 'timm': MMDetection in eager mode with timm's FasterNet.
@@ -181,7 +181,7 @@ def with_timm_backbone(detector: nn.Module) -> nn.Module:
     peer.backbone = timm.create_model(f'fasternet_{arch}', features_only=True, out_indices=own.out_indices).eval()
     peer.backbone.requires_grad_(False)
     values = own.state_dict()
-    for name, tensor in recognise(peer.backbone.state_dict(), 'of timm').tensors.items():
+    for name, tensor in recognize(peer.backbone.state_dict(), 'of timm').tensors.items():
         tensor.copy_(values[name])
     for stage, lateral in zip(own.out_indices[neck.start_level :], neck.lateral_convs):
         _fold_before(getattr(own, f'norm{2 * stage}'), lateral.conv)
@@ -204,12 +204,12 @@ def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str
 
     file_format, suffix = dict(onnxruntime=('onnx', '.onnx'), openvino=('openvino', '.xml'))[runtime]
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
-        weights, file, picture = (str(Path(folder, name)) for name in ('weights.pth', f'detector{suffix}', 'timed.png'))
+        weights, file, image = (str(Path(folder, name)) for name in ('weights.pth', f'detector{suffix}', 'timed.png'))
         torch.save(detector.state_dict(), weights)
-        cv2.imwrite(picture, task.pixels().numpy().transpose(1, 2, 0))
+        cv2.imwrite(image, task.pixels().numpy().transpose(1, 2, 0))
         cfg = copy.deepcopy(cfg)
         cfg.test_dataloader.dataset.pipeline = pipeline_that_resizes({}, 'mmdet')
-        calibration = [picture] if precision == 'int8' else []
+        calibration = [image] if precision == 'int8' else []
         size = None if task.any_size else (task.height, task.width)
         export(cfg, weights, file_format, file, size=size, calibration=calibration)
         use_exported(cfg, file, 'bfloat16' if precision == 'bfloat16' else 'float32')

@@ -27,9 +27,9 @@ class Engine:
     """One way to run a network.
 
     Attributes:
-        runtime: 'eager', 'optimised', 'compiled', 'onnxruntime' or 'openvino'.
+        runtime: 'eager', 'optimized', 'compiled', 'onnxruntime' or 'openvino'.
         precision: what it computes in. In eager mode autocast chooses where, elsewhere it is everywhere. 'int8':
-            convolutions and matrix products, on scales measured on the pictures that are timed.
+            convolutions and matrix products, on scales measured on the images that are timed.
     """
 
     runtime: str
@@ -59,9 +59,9 @@ ENGINES = {
     'eager': Engine('eager', 'float32'),
     'eager-bfloat16': Engine('eager', 'bfloat16'),
     'eager-float16': Engine('eager', 'float16'),
-    'optimised': Engine('optimised', 'float32'),
-    'optimised-bfloat16': Engine('optimised', 'bfloat16'),
-    'optimised-float16': Engine('optimised', 'float16'),
+    'optimized': Engine('optimized', 'float32'),
+    'optimized-bfloat16': Engine('optimized', 'bfloat16'),
+    'optimized-float16': Engine('optimized', 'float16'),
     'compiled': Engine('compiled', 'float32'),
     'compiled-bfloat16': Engine('compiled', 'bfloat16'),
     'compiled-float16': Engine('compiled', 'float16'),
@@ -87,11 +87,11 @@ def check_engines(names: Sequence[str], device: str) -> None:
 
 
 def prepare(engine: str, task: Task) -> Callable[[], Any]:
-    """Make a network ready to run; what is returned runs it once on the task's pictures."""
+    """Make a network ready to run; what is returned runs it once on the task's images."""
     runtime, precision = ENGINES[engine].runtime, ENGINES[engine].precision
     if ENGINES[engine].packages:
         return _exported(task, runtime, precision)
-    network, pictures = shared_network(task.network, task.form, task.device), task.pictures()
+    network, images = shared_network(task.network, task.form, task.device), task.images()
     dtype = getattr(torch, precision)
     if runtime == 'compiled':
         # Networks of one class share their code's compilations; beyond a few, PyTorch would give up compiling.
@@ -104,27 +104,27 @@ def prepare(engine: str, task: Task) -> Callable[[], Any]:
         run = optimize(network, dtype=None if precision == 'float32' else dtype, compile=runtime == 'compiled')
     else:
         run = _compiled(network, dtype)
-    return finished(lambda: run(pictures), task.device)
+    return finished(lambda: run(images), task.device)
 
 
 def _compiled(network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]:
     """As `fasternet_mm.inference.optimize` compiles: channels_last, weights as constants, precision changed within."""
     network = copy.deepcopy(network).to(dtype=dtype, memory_format=torch.channels_last)
     run = torch.compile(network, options=dict(freezing=True))
-    return lambda pictures: run(pictures.to(dtype))
+    return lambda images: run(images.to(dtype))
 
 
 def _exported(task: Task, runtime: str, precision: str) -> Callable[[], Any]:
     from ..inference.export import BY_TRACING, OPSET
 
-    pictures = task.pictures()
+    images = task.images()
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         file = str(Path(folder, 'network.onnx'))
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
             network = shared_network(task.network, task.form, task.device)
-            torch.onnx.export(network, (pictures,), file, opset_version=OPSET, input_names=['pictures'], **BY_TRACING)
-        given = pictures.numpy()
+            torch.onnx.export(network, (images,), file, opset_version=OPSET, input_names=['images'], **BY_TRACING)
+        given = images.numpy()
         run = _onnxruntime(file) if runtime == 'onnxruntime' else _openvino(file, precision, given)
     return lambda: run(given)
 
@@ -135,21 +135,21 @@ def _onnxruntime(file: str) -> Callable[[np.ndarray], Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-    return lambda pictures: session.run(None, {'pictures': pictures})
+    return lambda images: session.run(None, {'images': images})
 
 
-def _openvino(file: str, precision: str, pictures: np.ndarray) -> Callable[[np.ndarray], Any]:
+def _openvino(file: str, precision: str, images: np.ndarray) -> Callable[[np.ndarray], Any]:
     import openvino
 
     from ..inference.export import quantized
 
     model = openvino.Core().read_model(file)
     if precision == 'int8':
-        model = quantized(model, [pictures])
+        model = quantized(model, [images])
     settings = dict(
         INFERENCE_PRECISION_HINT='bf16' if precision == 'bfloat16' else 'f32',
         INFERENCE_NUM_THREADS=torch.get_num_threads(),
         PERFORMANCE_HINT='LATENCY',
     )
     request = openvino.Core().compile_model(model, 'CPU', settings).create_infer_request()
-    return lambda pictures: request.infer([pictures], share_inputs=True, share_outputs=True)
+    return lambda images: request.infer([images], share_inputs=True, share_outputs=True)

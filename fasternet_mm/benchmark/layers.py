@@ -74,7 +74,7 @@ def layer_candidates(
                 engine=f'{channels}x{side}',
                 prepare=partial(_prepare, operator, channels, side, batch, channels_last, device),
                 baseline=(next(iter(OPERATORS)), f'{channels}x{side}'),
-                pictures=batch,
+                images=batch,
                 macs=count_macs(_prepare(operator, channels, side, batch, channels_last, 'meta')),
                 facts=dict(channels=channels, side=side, channels_last=channels_last),
             )

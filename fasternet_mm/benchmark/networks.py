@@ -59,13 +59,13 @@ class Accuracy(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A network, and the pictures that it gets.
+    """A network, and the images that it gets.
 
     Attributes:
         network: 'fasternet_s' for ours, 'timm/NAME', 'torchvision/NAME'; 'timm/fasternet_s:slicing' for timm's other
             mode.
         form: 'classifier', or 'backbone': maps for dense prediction, four of FasterNet.
-        batch, height, width: of the pictures, in pixels.
+        batch, height, width: of the images, in pixels.
         device: 'cpu' or 'cuda'.
     """
 
@@ -80,7 +80,7 @@ class Task:
     def is_ours(self) -> bool:
         return '/' not in self.network
 
-    def pictures(self) -> Tensor:
+    def images(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(self.batch, 3, self.height, self.width, generator=generator).to(self.device)
 
@@ -119,7 +119,7 @@ def _known(name: str) -> Sequence[str]:
 
 
 def published_size(name: str) -> int:
-    """The side of the pictures for which the network's accuracy is published."""
+    """The side of the images for which the network's accuracy is published."""
     return 256 if 'mobilevit_' in name else 224
 
 
@@ -169,6 +169,6 @@ def shared_network(name: str, form: str, device: str) -> nn.Module:
 
 @lru_cache(maxsize=1)
 def count(task: Task) -> Complexity:
-    """Parameters of the network, and multiply-adds of one call on all pictures."""
+    """Parameters of the network, and multiply-adds of one call on all images."""
     found = complexity(new_network(task.network, task.form), task.height, task.width)
     return Complexity(found.parameters, task.batch * found.macs)

@@ -12,7 +12,7 @@ from .timing import Candidate
 
 
 def pair(networks: Sequence[str], engines: Sequence[str], baseline: str | None = None) -> list[tuple[str, str]]:
-    """Each network with each engine, after the baselines in eager mode. 'optimised' is for our FasterNet alone.
+    """Each network with each engine, after the baselines in eager mode. 'optimized' is for our FasterNet alone.
 
     Args:
         networks, engines: by name: see `check_networks` and `check_engines`.
@@ -25,7 +25,7 @@ def pair(networks: Sequence[str], engines: Sequence[str], baseline: str | None =
         (network, engine)
         for network in networks
         for engine in engines
-        if network in OURS or ENGINES[engine].runtime != 'optimised'
+        if network in OURS or ENGINES[engine].runtime != 'optimized'
     ]
     if not pairs:
         raise UserError(f'engines {", ".join(engines)} are for {OURS[0]} to {OURS[-1]} alone: name one, or take others')
@@ -46,11 +46,11 @@ def candidates(
 
     Args:
         form, batch, device: see `Task`.
-        size: height and width of the pictures. Default: for each network those that its accuracy is published for.
+        size: height and width of the images. Default: for each network those that its accuracy is published for.
         baseline: as for `pair`.
 
     Raises:
-        UserError: a network does not take pictures of this size.
+        UserError: a network does not take images of this size.
     """
     found = []
     for network, engine in pairs:
@@ -59,7 +59,7 @@ def candidates(
         try:
             complexity = count(task)
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise UserError(f'{network} does not take pictures of {width}x{height}: give another size') from error
+            raise UserError(f'{network} does not take images of {width}x{height}: give another size') from error
         accuracy = published_accuracy(network)
         facts = dict(
             form=form,
@@ -74,7 +74,7 @@ def candidates(
             engine=engine,
             prepare=partial(prepare, engine, task),
             baseline=(baseline or own_baseline(network), 'eager'),
-            pictures=batch,
+            images=batch,
             macs=complexity.macs,
             precision=ENGINES[engine].precision,
             facts=facts,

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..engine.storage import write_atomically
 from ..errors import UserError
-from ..evaluation.plots import COLOURS, INK, STYLE
+from ..evaluation.plots import COLORS, INK, STYLE
 
 SUFFIXES = ('.png', '.svg', '.pdf')
 
@@ -47,12 +47,12 @@ def write_plot(path: str | os.PathLike, figure: Figure) -> None:
 def latency_accuracy(comparison: Mapping[str, Any]) -> Figure:
     """Top-1 as published over the median latency of a call; a panel for each engine in float32.
 
-    'optimised' stands beside eager mode; networks of unknown accuracy are left out.
+    'optimized' stands beside eager mode; networks of unknown accuracy are left out.
     """
     rows = [row for row in comparison['rows'] if row['top1'] and row['precision'] == 'float32']
     families: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
-        panel = 'eager' if row['engine'] == 'optimised' else row['engine']
+        panel = 'eager' if row['engine'] == 'optimized' else row['engine']
         families.setdefault(panel, {}).setdefault(_family(row), []).append(row)
     columns, lines = min(len(families), 2), -(-len(families) // 2)
     figure = Figure((4.6 * columns, 0.5 + 3.6 * lines), layout='constrained')
@@ -64,13 +64,13 @@ def latency_accuracy(comparison: Mapping[str, Any]) -> Figure:
         axes.remove()
     figure.supxlabel('latency, ms', fontsize=10)
     figure.supylabel('ImageNet-1k top-1 in %, as published', fontsize=10)
-    labelled = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(labelled.values(), labelled.keys(), loc='outside upper center', ncols=4, fontsize=8)
+    labeled = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(labeled.values(), labeled.keys(), loc='outside upper center', ncols=4, fontsize=8)
     return figure
 
 
-FASTERNETS = ('FasterNet, ours', 'FasterNet, optimised', 'FasterNet, timm', 'FasterNet, timm, slicing')
-"""Lines of the plot, each in a colour."""
+FASTERNETS = ('FasterNet, ours', 'FasterNet, optimized', 'FasterNet, timm', 'FasterNet, timm, slicing')
+"""Lines of the plot, each in a color."""
 
 
 def _family(row: Mapping[str, Any]) -> str:
@@ -80,7 +80,7 @@ def _family(row: Mapping[str, Any]) -> str:
         return ''
     if package:
         return FASTERNETS[3 if ':' in model else 2]
-    return FASTERNETS[1 if row['engine'] == 'optimised' else 0]
+    return FASTERNETS[1 if row['engine'] == 'optimized' else 0]
 
 
 def _latency_panel(axes: Axes, families: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -88,7 +88,7 @@ def _latency_panel(axes: Axes, families: Mapping[str, Sequence[Mapping[str, Any]
         places = sorted((row['p50'] * 1e3, row['top1'], row['name'].rpartition('/')[2]) for row in rows)
         line = [x for x, _, _ in places], [y for _, y, _ in places]
         if name:
-            axes.plot(*line, 'o-', color=COLOURS[FASTERNETS.index(name)], label=name, markersize=4)
+            axes.plot(*line, 'o-', color=COLORS[FASTERNETS.index(name)], label=name, markersize=4)
             continue
         axes.plot(*line, 's', color=INK, markersize=3)
         for x, y, label in places:
@@ -113,7 +113,7 @@ def layer_speeds(comparison: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     for number, operator in enumerate(dict.fromkeys(row['name'] for row in rows)):
         speeds = [row['flops'] / 1e9 for row in rows if row['name'] == operator]
-        axes.plot(shapes, speeds, 'o-', color=COLOURS[number], label=operator, markersize=4)
+        axes.plot(shapes, speeds, 'o-', color=COLORS[number], label=operator, markersize=4)
     axes.axhline(median(comparison['peaks']['float32']) / 1e9, color=INK, linestyle=':', label='GEMM')
     axes.set(xlabel='channels × pixels', ylabel='GFLOP/s', yscale='log')
     _plain_numbers(axes.yaxis)

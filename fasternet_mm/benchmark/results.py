@@ -107,7 +107,7 @@ def _of_peak(row: Mapping[str, Any]) -> str:
 
 
 _TIME = {'p50': _seconds('p50'), 'p95': _seconds('p95')}
-_PICTURES = {'pictures/s': lambda row: f'{row["pictures_per_second"]:.1f}'}
+_IMAGES = {'images/s': lambda row: f'{row["images_per_second"]:.1f}'}
 _SPEED = {'GFLOP/s': _speed, 'of peak': _of_peak}
 _RATIO = {'× baseline': _ratio}
 _MEMORY = {'memory': _bytes('memory')}
@@ -116,9 +116,9 @@ COLUMNS: dict[str, dict[str, Callable[[Mapping[str, Any]], str]]] = {
     'networks': {
         'network': lambda row: row['name'],
         'engine': lambda row: row['engine'],
-        'pictures': lambda row: f'{row["pictures"]} × {row["height"]}×{row["width"]}',
+        'images': lambda row: f'{row["images"]} × {row["height"]}×{row["width"]}',
         **_TIME,
-        **_PICTURES,
+        **_IMAGES,
         **_SPEED,
         **_RATIO,
         **_MEMORY,
@@ -133,7 +133,7 @@ COLUMNS: dict[str, dict[str, Callable[[Mapping[str, Any]], str]]] = {
     },
     'layers': {
         'operator': lambda row: row['name'],
-        'maps': lambda row: f'{row["pictures"]} × {row["channels"]} × {row["side"]}²',
+        'maps': lambda row: f'{row["images"]} × {row["channels"]} × {row["side"]}²',
         **_TIME,
         **_SPEED,
         **_RATIO,

@@ -30,10 +30,10 @@ class Candidate:
 
     Attributes:
         name: what it is, as 'fasternet_s'.
-        engine: what runs it, as 'optimised'. No two candidates of a comparison have both in common.
+        engine: what runs it, as 'optimized'. No two candidates of a comparison have both in common.
         prepare: makes it ready, and returns what does it once and is done when it returns.
         baseline: name and engine of the candidate that it is compared with. Default: none.
-        pictures: that one call takes. Default: 1.
+        images: that one call takes. Default: 1.
         macs: multiply-adds of one call. Default: not known.
         precision: what it computes in, 'float32', 'bfloat16', 'float16' or 'int8'. Default: 'float32'.
         facts: what else is to stand in its row.
@@ -45,7 +45,7 @@ class Candidate:
     engine: str
     prepare: Callable[[], Callable[[], Any]]
     baseline: tuple[str, str] | None = None
-    pictures: int = 1
+    images: int = 1
     macs: int | None = None
     precision: str = 'float32'
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -147,8 +147,8 @@ def row(
         peak: FLOP/s of the machine's matrix products in each round, in the candidate's precision.
 
     Returns:
-        ``name``, ``engine``, ``precision``, ``pictures``, ``macs`` and the facts as in the candidate; ``baseline`` as
-        '<name> <engine>'; ``seconds`` as given; ``p50`` and ``p95`` of all calls, in seconds; ``pictures_per_second``;
+        ``name``, ``engine``, ``precision``, ``images``, ``macs`` and the facts as in the candidate; ``baseline`` as
+        '<name> <engine>'; ``seconds`` as given; ``p50`` and ``p95`` of all calls, in seconds; ``images_per_second``;
         ``ratio`` to the baseline: of each of the ``rounds``, their ``median``, and between which two (``low``,
         ``high``) the middle half of them lies; ``flops``, achieved in FLOP/s, two for each multiply-add, and
         ``of_peak``, their share of the peak, the median of the rounds. None stands for what is not known.
@@ -159,14 +159,14 @@ def row(
         name=candidate.name,
         engine=candidate.engine,
         precision=candidate.precision,
-        pictures=candidate.pictures,
+        images=candidate.images,
         macs=candidate.macs,
         **candidate.facts,
         baseline=' '.join(candidate.baseline) if candidate.baseline else None,
         seconds=[list(turn) for turn in times],
         p50=p50,
         p95=p95,
-        pictures_per_second=candidate.pictures / p50,
+        images_per_second=candidate.images / p50,
         ratio=_spread(ratios(baseline, times)) if baseline else None,
         flops=median(speeds) if speeds else None,
         of_peak=median(one / most for one, most in zip(speeds, peak)) if speeds and peak else None,

@@ -27,19 +27,19 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
     """A step of this package's backbone and of timm's in each mode; all are compared with timm's in the mode 'plain'.
 
     A step is the forward and the backward pass. The loss is the mean square of each of the four maps, which keeps them
-    as a neck would. There is no drop path, and no optimiser, whose step is the same for both.
+    as a neck would. There is no drop path, and no optimizer, whose step is the same for both.
 
     Args:
         arch: the variant, 't0' to 'l'.
         modes: out of `MODES`.
-        batch, side: of the pictures, in pixels.
+        batch, side: of the images, in pixels.
         device: 'cpu' or 'cuda'.
 
     Returns:
         Candidates with the fact ``peak``, bytes in use at the peak of a step beyond those of before: see `peak_bytes`.
 
     Raises:
-        UserError: timm is missing, or a step does not work, as for pictures that are too small.
+        UserError: timm is missing, or a step does not work, as for images that are too small.
     """
     require('timm', 'comparing with timm')
     ours, timms = f'fasternet_{arch}', f'timm/fasternet_{arch}'
@@ -47,9 +47,9 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
     found = []
     for name in (timms, ours):
         for mode in modes:
-            net, pictures = _build(name, mode), torch.randn(batch, 3, side, side)
-            net, pictures = net.to(device), pictures.to(device)
-            step = partial(_step, net, pictures)
+            net, images = _build(name, mode), torch.randn(batch, 3, side, side)
+            net, images = net.to(device), images.to(device)
+            step = partial(_step, net, images)
             try:
                 step()  # from now on there are gradients, which are no activations
             except (RuntimeError, ValueError) as error:
@@ -62,7 +62,7 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
                 engine=mode,
                 prepare=partial(_finished, step, device),
                 baseline=(timms, 'plain'),
-                pictures=batch,
+                images=batch,
                 facts=dict(side=side, peak=peak_bytes(step, device)),
             )
             found.append(candidate)
@@ -86,8 +86,8 @@ def _loss(maps: Sequence[Tensor]) -> Tensor:
     return sum(x.square().mean() for x in maps)
 
 
-def _step(net: nn.Module, pictures: Tensor) -> None:
-    _loss(net(pictures)).backward()
+def _step(net: nn.Module, images: Tensor) -> None:
+    _loss(net(images)).backward()
 
 
 def _finished(step: Callable[[], Any], device: str) -> Callable[[], Any]:

@@ -27,9 +27,9 @@ DAMAGE = (BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures (.jpg) and their labels: a folder of label maps of the same names (.png), or a COCO annotation file."""
+    """Images (.jpg) and their labels: a folder of label maps of the same names (.png), or a COCO annotation file."""
 
-    pictures: str
+    images: str
     labels: str
     count: int
 
@@ -207,25 +207,25 @@ def _verify(layout: Layout, out: Path) -> None:
 
 
 def _gaps(split: Split, out: Path) -> Iterator[tuple[str, str]]:
-    """Where pictures or labels are missing, and which."""
-    pictures, labelled = {path.name for path in (out / split.pictures).glob('*.jpg')}, _labelled(out / split.labels)
+    """Where images or labels are missing, and which."""
+    images, labeled = {path.name for path in (out / split.images).glob('*.jpg')}, _labeled(out / split.labels)
     for place, verb, names, others in (
-        (split.pictures, 'has', pictures, labelled),
-        (split.labels, 'labels', labelled, pictures),
+        (split.images, 'has', images, labeled),
+        (split.labels, 'labels', labeled, images),
     ):
         if len(names) > split.count:
             among = f', among them {few(sorted(names - others), 3)}' if names - others else ''
             raise UserError(
-                f'{out / place} {verb} {len(names)} pictures instead of {split.count}{among}: move away what is not of '
+                f'{out / place} {verb} {len(names)} images instead of {split.count}{among}: move away what is not of '
                 'the data set'
             )
         if len(names) < split.count or others - names:
             without = f', without {few(sorted(others - names), 3)}' if others - names else ''
-            yield place, f'{place} {verb} {len(names)} of {split.count} pictures{without}'
+            yield place, f'{place} {verb} {len(names)} of {split.count} images{without}'
 
 
-def _labelled(labels: Path) -> set[str]:
-    """File names of the pictures that have labels."""
+def _labeled(labels: Path) -> set[str]:
+    """File names of the images that have labels."""
     if labels.suffix != '.json':
         return {f'{path.stem}.jpg' for path in labels.glob('*.png')}
     try:

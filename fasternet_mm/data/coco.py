@@ -73,11 +73,11 @@ def is_box(box: Any) -> bool:
 
 
 def mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
-    """What is wrong with an RLE mask of a picture of that height and width."""
+    """What is wrong with an RLE mask of a image of that height and width."""
     if not isinstance(mask, dict) or not isinstance(mask.get('counts'), (str, list)):
         return 'has a segmentation that is not RLE: a size and counts are needed'
     if mask.get('size') != list(size):
-        return f'has a mask of size {mask.get("size")}, its picture {list(size)} (height, width)'
+        return f'has a mask of size {mask.get("size")}, its image {list(size)} (height, width)'
     try:
         rle.area(mask)
     except (ValueError, TypeError, OverflowError) as error:
@@ -87,4 +87,4 @@ def mask_problem(mask: Any, size: tuple[int, int]) -> str | None:
         rle.area(dict(size=[1, size[0] * size[1] - 1], counts=mask['counts']))
     except ValueError:
         return None
-    return 'has a mask whose counts end before the picture does'
+    return 'has a mask whose counts end before the image does'

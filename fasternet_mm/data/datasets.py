@@ -57,7 +57,7 @@ class ShapesSegDataset(BaseSegDataset):
 
 @DATASETS.register_module()
 class LabelMapDataset(BaseSegDataset):
-    """Pictures and label maps listed in a file, wherever they are and whatever their names.
+    """Images and label maps listed in a file, wherever they are and whatever their names.
 
     Args:
         ann_file: JSON, a list of ``{"img_path": …, "seg_map_path": …}``.
@@ -65,6 +65,6 @@ class LabelMapDataset(BaseSegDataset):
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One record per picture, in the order of the file."""
+        """One record per image, in the order of the file."""
         extra = dict(label_map=self.label_map, reduce_zero_label=self.reduce_zero_label, seg_fields=[])
         return [{**pair, **extra} for pair in json.loads(Path(self.ann_file).read_text())]

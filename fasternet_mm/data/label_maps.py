@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError, few
 from .parallel import in_threads
-from .picture_files import ONE_CHANNEL, labels_in, picture_size, size_as_read
+from .image_files import ONE_CHANNEL, labels_in, image_size, size_as_read
 
 
 def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None:
@@ -31,7 +31,7 @@ def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None
         The data set, or None where the label maps are not read by MMSegmentation's ``LoadAnnotations``.
 
     Raises:
-        UserError: it cannot be built, or has no classes or no pictures.
+        UserError: it cannot be built, or has no classes or no images.
     """
     if not {step['type'] for step in config.get('pipeline', ())} & {'LoadAnnotations', 'mmseg.LoadAnnotations'}:
         return None
@@ -44,7 +44,7 @@ def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None
         raise UserError(f'{key} has no classes: set its metainfo=dict(classes=(…)) in the order of their indices')
     if not data.data_list:
         place = f'{data.ann_file} is empty' if data.ann_file else f'no file in {data.data_prefix["img_path"]} ends so'
-        raise UserError(f'{key} has no pictures with img_suffix={data.img_suffix!r}: {place}')
+        raise UserError(f'{key} has no images with img_suffix={data.img_suffix!r}: {place}')
     return data
 
 
@@ -161,29 +161,29 @@ def _allowed_labels(key: str, data: BaseSegDataset, ignored: int) -> tuple[set[i
     return {*range(first, last + 1), *left_out}, f'{rule} (reduce_zero_label={data.reduce_zero_label})'
 
 
-def _problem(picture: str, labels: str, allowed: set[int], rule: str) -> str | None:
-    path = picture
+def _problem(image: str, labels: str, allowed: set[int], rule: str) -> str | None:
+    path = image
     try:
-        with Image.open(path) as image:
-            size = size_as_read(image)
+        with Image.open(path) as opened:
+            size = size_as_read(opened)
         path = labels
-        with Image.open(path) as image:
-            if image.mode not in ONE_CHANNEL:
-                return f'{path} has mode {image.mode}: one channel of 8 bits is needed, the pixel is the class index'
-            if image.size != size:
-                return '{} has {}x{} pixels, its picture {} {}x{}'.format(path, *image.size, picture, *size)
-            strange = sorted(labels_in(image) - allowed)
+        with Image.open(path) as opened:
+            if opened.mode not in ONE_CHANNEL:
+                return f'{path} has mode {opened.mode}: one channel of 8 bits is needed, the pixel is the class index'
+            if opened.size != size:
+                return '{} has {}x{} pixels, its image {} {}x{}'.format(path, *opened.size, image, *size)
+            strange = sorted(labels_in(opened) - allowed)
     except FileNotFoundError:
-        return f'{path} does not exist' + (f', the label map of {picture}' if path == labels else '')
+        return f'{path} does not exist' + (f', the label map of {image}' if path == labels else '')
     except UnidentifiedImageError:
-        return f'{path} is not a picture'
+        return f'{path} is not a image'
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         return f'{path} cannot be read: {error}'
     return f'{path} has the labels {few(strange)}, but {rule}' if strange else None
 
 
 def _too_small(image: str, pipeline: Sequence[Any], least_side: int) -> str | None:
-    size = picture_size(image)
+    size = image_size(image)
     width, height = _resized(size, pipeline)
     if min(width, height) >= least_side:
         return None

@@ -1,4 +1,4 @@
-"""What picture files say of themselves without being decoded, and the labels in label maps."""
+"""What image files say of themselves without being decoded, and the labels in label maps."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = frozenset(('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'))
-"""Suffixes, in lower case, by which pictures are found in folders."""
+"""Suffixes, in lower case, by which images are found in folders."""
 
 ONE_CHANNEL = ('1', 'L', 'P', 'I', 'I;16', 'I;16B')
 """Pillow's modes in which a pixel is one integer."""
 
 
-def size_as_read(picture: Image.Image) -> tuple[int, int]:
-    """Width and height as OpenCV gives them, which turns a picture as its EXIF says."""
-    turned = 'exif' in picture.info and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    return picture.size[::-1] if turned else picture.size
+def size_as_read(image: Image.Image) -> tuple[int, int]:
+    """Width and height as OpenCV gives them, which turns a image as its EXIF says."""
+    turned = 'exif' in image.info and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
 
 
 def last_change(status: os.stat_result) -> int:
@@ -29,13 +29,13 @@ def last_change(status: os.stat_result) -> int:
     return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
-def picture_size(path: str | os.PathLike) -> tuple[int, int] | str:
-    """Width and height of a picture file as OpenCV reads them, from its header; or what is wrong with it."""
+def image_size(path: str | os.PathLike) -> tuple[int, int] | str:
+    """Width and height of a image file as OpenCV reads them, from its header; or what is wrong with it."""
     try:
         with Image.open(path) as image:
             return size_as_read(image)
     except UnidentifiedImageError:
-        return 'is not a picture'
+        return 'is not a image'
     except Exception as error:  # Pillow raises whatever it stumbles over
         return f'cannot be read ({error})'
 

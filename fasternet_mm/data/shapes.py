@@ -1,7 +1,7 @@
-"""The embedded data set "shapes": generated pictures of overlapping shapes with instance masks and label maps.
+"""The embedded data set "shapes": generated images of overlapping shapes with instance masks and label maps.
 
 It stands in for COCO and ADE20K where neither is at hand: small enough to learn in minutes on two cores, and with the
-difficulties of real pictures (occlusion, rotation, texture, clutter, noise). The same seed gives the same bytes.
+difficulties of real images (occlusion, rotation, texture, clutter, noise). The same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
 PALETTE = [(230, 60, 60), (60, 120, 230), (250, 190, 40), (70, 190, 90), (170, 80, 210), (40, 190, 200)]
-"""RGB, for drawings; it has nothing to do with the colours in the pictures."""
+"""RGB, for drawings; it has nothing to do with the colors in the images."""
 
 SIZE = 160
-"""Height and width of every picture, in pixels."""
+"""Height and width of every image, in pixels."""
 
 SPLITS = {'train': 800, 'val': 100, 'test': 100}
-"""Pictures per split."""
+"""Images per split."""
 
 VERSION = 1
 """Raised whenever the generator would draw other pixels."""
@@ -94,7 +94,7 @@ def _write_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> N
         (root / folder / split).mkdir(parents=True)
     (root / 'annotations').mkdir(exist_ok=True)
     for index in range(count):
-        picture, objects = draw_picture(np.random.default_rng((*seed, index)))
+        image, objects = draw_image(np.random.default_rng((*seed, index)))
         name = f'{index:04d}.png'
         labels = np.zeros((SIZE, SIZE), np.uint8)
         images.append(dict(id=index + 1, file_name=name, height=SIZE, width=SIZE))
@@ -112,15 +112,15 @@ def _write_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> N
                     iscrowd=0,
                 )
             )
-        cv2.imwrite(str(root / 'images' / split / name), picture[..., ::-1])
+        cv2.imwrite(str(root / 'images' / split / name), image[..., ::-1])
         cv2.imwrite(str(root / 'labels' / split / name), labels)
     categories = [dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
 
 
-def draw_picture(rng: Rng) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """One picture and its objects.
+def draw_image(rng: Rng) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """One image and its objects.
 
     Returns:
         RGB ``(SIZE, SIZE, 3)`` uint8, and for each object its class index and visible mask ``(SIZE, SIZE)`` bool.
@@ -142,7 +142,7 @@ def draw_picture(rng: Rng) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
 
 
 def _background(rng: Rng) -> np.ndarray:
-    """Smooth colour noise with strokes across it that belong to no class."""
+    """Smooth color noise with strokes across it that belong to no class."""
     coarse = rng.uniform(50, 205, (rng.integers(2, 6), rng.integers(2, 6), 3)).astype(np.float32)
     coarse = 0.4 * coarse + 0.6 * coarse.mean(-1, keepdims=True)  # paler than the shapes
     canvas = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
@@ -153,14 +153,14 @@ def _background(rng: Rng) -> np.ndarray:
 
 
 def _shape_mask(rng: Rng, name: str) -> np.ndarray:
-    """A rotated, slightly stretched shape, as ``(SIZE, SIZE)`` bool; part of it may lie outside the picture."""
+    """A rotated, slightly stretched shape, as ``(SIZE, SIZE)`` bool; part of it may lie outside the image."""
     angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(15, 42)
-    centre = rng.uniform(0.06 * SIZE, 0.94 * SIZE, 2)
+    center = rng.uniform(0.06 * SIZE, 0.94 * SIZE, 2)
     stretch = np.diag([1.0, rng.uniform(0.75, 1.0)])
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for outline, value in _OUTLINES[name]():
-        points = outline @ stretch @ rotation.T * radius + centre
+        points = outline @ stretch @ rotation.T * radius + center
         # Four fractional bits: corners lie between pixels.
         cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], value, shift=4)
     return mask.astype(bool)
@@ -188,9 +188,9 @@ _OUTLINES: dict[str, Callable[[], list[tuple[np.ndarray, int]]]] = {
 
 
 def _texture(rng: Rng, category: int) -> np.ndarray:
-    """Two colours in a plain, striped, chequered, dotted or graded pattern over the whole picture.
+    """Two colors in a plain, striped, chequered, dotted or graded pattern over the whole image.
 
-    As with things in the world, a class has a usual colour, but the colour alone does not tell: neighbours overlap.
+    As with things in the world, a class has a usual color, but the color alone does not tell: neighbors overlap.
     """
     hue = 360 / len(CLASSES) * category + rng.normal(0, HUE_SPREAD)
     first = np.array(colorsys.hsv_to_rgb(hue / 360 % 1, rng.uniform(0.4, 1), rng.uniform(0.45, 1))) * 255

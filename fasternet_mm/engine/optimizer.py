@@ -19,7 +19,7 @@ class StageDecayConstructor:
 
     A backbone of n stages has the learning rate of the heads times ``stage_decay ** (n - i)`` in stage i, counted from
     0 and with the merging before it, and times ``stage_decay ** (n + 1)`` in the embedding: what is nearer to the
-    pictures is more general and should move less, as in ConvNeXt's UPerNets (arXiv 2201.03545). The output norms, which
+    images is more general and should move less, as in ConvNeXt's UPerNets (arXiv 2201.03545). The output norms, which
     no ImageNet checkpoint has, learn as the heads do.
 
     Args:

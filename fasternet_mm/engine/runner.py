@@ -91,7 +91,7 @@ class StrictRunner(Runner):
 
     def _maybe_compile(self, target: str) -> None:
         # MMEngine would compile the whole training step; in a detector's, targets are assigned and boxes sampled one
-        # picture at a time, which takes the compiler many minutes and gains nothing.
+        # image at a time, which takes the compiler many minutes and gains nothing.
         if self.cfg.get('compile'):
             _bare(self.model).backbone.compile(**_compile_options(self.cfg))
 
@@ -118,7 +118,7 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     Args:
         cfg: with ``work_dir`` set; ``load_from``, ``load_options`` and ``resume`` say what to start from.
         splits: those that will be used.
-        augmented: test on several versions of each picture, as ``tta_pipeline`` and ``tta_model`` say. Default: False.
+        augmented: test on several versions of each image, as ``tta_pipeline`` and ``tta_model`` say. Default: False.
 
     Raises:
         UserError: the augmentation, data, model, checkpoints or work directory cannot be used.
@@ -169,7 +169,7 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
     """Build the model, and match what this process would load into it.
 
     Raises:
-        UserError: the model cannot be built, initialised or learn from the run's steps, or a checkpoint cannot be
+        UserError: the model cannot be built, initialized or learn from the run's steps, or a checkpoint cannot be
             had, read or fitted.
     """
     model = build_model(cfg)

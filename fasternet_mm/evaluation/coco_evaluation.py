@@ -30,7 +30,7 @@ class Evaluation:
         recall: ``(IoU, class, area, detections)``, the largest.
         category_ids: the classes, in the arrays' order.
         iou_thrs: the IoUs.
-        max_dets: the numbers of detections per picture.
+        max_dets: the numbers of detections per image.
     """
 
     coco: COCOeval
@@ -65,7 +65,7 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """COCO's twelve figures under MMDetection's names.
 
-        'mAP' is at 100 detections per picture, or at the most where 100 is not evaluated; the others are at the most or
+        'mAP' is at 100 detections per image, or at the most where 100 is not evaluated; the others are at the most or
         at the number in their name.
         """
         most = self.max_dets[-1]
@@ -97,11 +97,11 @@ def evaluate(
     """Match detections with objects, and accumulate precision and recall.
 
     Args:
-        truth: the annotations; all their pictures count.
+        truth: the annotations; all their images count.
         results: the detections.
         task: 'bbox' or 'segm'.
         category_ids: the classes that count. Default: all.
-        max_dets: numbers of detections per picture to evaluate at, ascending. Default: COCO's.
+        max_dets: numbers of detections per image to evaluate at, ascending. Default: COCO's.
         iou_thrs: IoU from which a detection matches. Default: 0.5, 0.55, …, 0.95.
         class_agnostic: match whatever the classes, as for proposals. Default: False.
     """

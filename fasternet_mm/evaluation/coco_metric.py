@@ -39,7 +39,7 @@ class CocoMetric(BaseMetric):
         ann_file: COCO annotations. Default: made from the data set's, which must then come with the samples.
         metric: one or several of 'bbox', 'segm', 'proposal'. Default: 'bbox'.
         classwise: also log and return the AP of each class. Default: False.
-        proposal_nums: numbers of detections per picture to evaluate at. Default: (100, 300, 1000).
+        proposal_nums: numbers of detections per image to evaluate at. Default: (100, 300, 1000).
         iou_thrs: one or several IoUs. Default: 0.5, 0.55, …, 0.95.
         metric_items: the figures to return. Default: six APs, or for proposals six ARs.
         format_only: write ``outfile_prefix`` and evaluate nothing. Default: False.
@@ -106,8 +106,8 @@ class CocoMetric(BaseMetric):
             raise ValueError('format_only=True without outfile_prefix: set it to where the results should be written')
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep the detections of each picture, masks as RLE, and without ``ann_file`` its annotations."""
-        for sample in data_samples:  # one entry a picture: MMEngine cuts what it collects to the data set's length
+        """Keep the detections of each image, masks as RLE, and without ``ann_file`` its annotations."""
+        for sample in data_samples:  # one entry a image: MMEngine cuts what it collects to the data set's length
             instances = sample['pred_instances']
             image_id = whole_number(sample['img_id'])
             if image_id is None:

@@ -32,7 +32,7 @@ UNUSED_COCO_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 @dataclass
 class CocoResults:
-    """Detections of many pictures, in columns of the same length.
+    """Detections of many images, in columns of the same length.
 
     Attributes:
         image_ids: int64 ``(n,)``.
@@ -110,12 +110,12 @@ def _encode(mask: np.ndarray, first: int, last: int) -> bytes:
 def to_coco_results(
     instances: BaseDataElement | Mapping[str, Any], image_id: int, category_ids: Sequence[int]
 ) -> CocoResults:
-    """One picture's detections.
+    """One image's detections.
 
     Args:
         instances: MMDetection's ``pred_instances`` with ``bboxes`` (xyxy), ``scores``, ``labels`` and maybe ``masks``,
             a bool tensor ``(n, height, width)`` or RLE already.
-        image_id: the picture's id.
+        image_id: the image's id.
         category_ids: the id of each label.
 
     Raises:

@@ -20,14 +20,14 @@ ID_RANGES = {'images': ('image', -(2**63), 2**63 - 1), 'categories': ('category'
 
 @dataclass
 class CocoTruth:
-    """Annotations of many pictures.
+    """Annotations of many images.
 
     Attributes:
         source: where they are from, for messages.
         content: of the annotation file. Its annotations are numbered anew, from 1: in files of several origins ids
             repeat, and nothing refers to them.
         coco: the same as the evaluation reads it, with images numbered by `image_numbers`.
-        sizes: height and width of each picture, by id.
+        sizes: height and width of each image, by id.
         category_names: in the file's order, by id; a name that several classes have is followed by the id.
     """
 

@@ -15,16 +15,16 @@ from . import plots
 from .coco_evaluation import AREAS, Evaluation, evaluate_tasks
 from .coco_results import CocoResults, read_results
 from .coco_truth import CocoTruth, read_truth
-from .error_analysis import Matches, ThresholdCurve, confusion, match, picture_losses, threshold_curve
-from .report import PicturePair, Plot, Section, Table, write_report
+from .error_analysis import Matches, ThresholdCurve, confusion, match, image_losses, threshold_curve
+from .report import ImagePair, Plot, Section, Table, write_report
 from .table import COCO_COLUMNS, format_figure
-from .worst_pictures import draw_objects, find_pictures, open_picture
+from .worst_images import draw_objects, find_images, open_image
 
 TASK_NAMES = {'bbox': 'boxes', 'segm': 'masks'}
 
 ERRORS = {
     'Cls': ('classification', 'an object found in its place, under the name of another class'),
-    'Loc': ('localisation', 'the right class, but IoU with its object only between 0.1 and 0.5'),
+    'Loc': ('localization', 'the right class, but IoU with its object only between 0.1 and 0.5'),
     'Both': ('both', 'another class, and IoU between 0.1 and 0.5'),
     'Dupe': ('duplicate', 'an object that a detection with a higher score had found'),
     'Bkg': ('background', 'no object there: IoU below 0.1 with all'),
@@ -33,7 +33,7 @@ ERRORS = {
 """TIDE's types of errors (Bolya et al., arXiv 2008.08115), with our words for them."""
 
 SHOWN = 12
-"""How many pictures are drawn."""
+"""How many images are drawn."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Analysis:
     calibration: dict[str, Any]
 
 
-def analyse(evaluation: Evaluation, results: CocoResults) -> Analysis:
+def analyze(evaluation: Evaluation, results: CocoResults) -> Analysis:
     matches = match(evaluation, results)
     return Analysis(
         evaluation=evaluation,
@@ -64,7 +64,7 @@ def write_detection_report(
     out: str | PathLike,
     results_file: str | PathLike,
     annotations: str | PathLike,
-    pictures: str | PathLike | None = None,
+    images: str | PathLike | None = None,
     training: Sequence[Plot] = (),
     title: str | None = None,
 ) -> None:
@@ -74,18 +74,18 @@ def write_detection_report(
         out: the page.
         results_file: detections.
         annotations: COCO annotations.
-        pictures: the folder that the file names in the annotations start from. Default: no picture is drawn.
+        images: the folder that the file names in the annotations start from. Default: no image is drawn.
         training: training curves. Default: none.
         title: of the page. Default: the results file's name.
 
     Raises:
-        UserError: results, annotations or pictures cannot be used.
+        UserError: results, annotations or images cannot be used.
     """
     truth = read_truth(annotations)
     results = read_results(results_file, truth)
     names = {image['id']: image.get('file_name', '') for image in truth.content['images']}
-    paths = find_pictures(pictures, names) if pictures else {}
-    tasks = {task: analyse(one, results) for task, one in evaluate_tasks(truth, results).items()}
+    paths = find_images(images, names) if images else {}
+    tasks = {task: analyze(one, results) for task, one in evaluate_tasks(truth, results).items()}
     sections = [
         _summary(tasks),
         _classes(truth, results, tasks),
@@ -95,13 +95,13 @@ def write_detection_report(
         _errors(tasks),
         _calibration(tasks),
         _threshold(truth, results, tasks),
-        _pictures(truth, results, tasks, names, paths),
+        _images(truth, results, tasks, names, paths),
     ]
     if training:
         sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
     some = next(iter(tasks.values()))
     subtitle = (
-        f'{len(results):,} detections in {len(truth.sizes):,} pictures with {len(some.matches.found):,} objects of '
+        f'{len(results):,} detections in {len(truth.sizes):,} images with {len(some.matches.found):,} objects of '
         f'{len(truth.category_names)} classes, against {Path(annotations).name}.'
     )
     write_report(out, title or f'Detections: {Path(results_file).name}', subtitle, sections)
@@ -110,7 +110,7 @@ def write_detection_report(
 def _summary(tasks: Mapping[str, Analysis]) -> Section:
     text = (
         'Average precision (AP) is the mean over classes and over IoU from 0.5 to 0.95; AP50 and AP75 are at one IoU. '
-        'AR is the recall with 1, 10 and 100 detections per picture. Small objects are below 32², large ones above 96² '
+        'AR is the recall with 1, 10 and 100 detections per image. Small objects are below 32², large ones above 96² '
         'pixels.'
     )
     rows = [[TASK_NAMES[task], *map(format_figure, one.summary.values())] for task, one in tasks.items()]
@@ -245,7 +245,7 @@ def _class_thresholds(truth: CocoTruth, results: CocoResults, one: Analysis) -> 
     return rows
 
 
-def _pictures(
+def _images(
     truth: CocoTruth,
     results: CocoResults,
     tasks: Mapping[str, Analysis],
@@ -253,7 +253,7 @@ def _pictures(
     paths: Mapping[int, Path],
 ) -> Section:
     task, one = list(tasks.items())[-1]  # masks, where there are
-    losses = picture_losses(truth, results, one.matches)
+    losses = image_losses(truth, results, one.matches)
     worst = sorted(losses, key=lambda number: -losses[number])[:SHOWN]
     score = _best_score(one)
     found, wrong = _verdicts(truth, results, one, set(worst), score)
@@ -263,29 +263,29 @@ def _pictures(
         mistakes = sum(not item['right'] for item in wrong[number])
         rows.append([names[number] or str(number), f'{losses[number]:.4f}', f'{missed}', f'{mistakes}'])
         if paths:
-            picture, size = open_picture(paths[number]), truth.sizes[number]
+            image, size = open_image(paths[number]), truth.sizes[number]
             pairs.append(
-                PicturePair(
+                ImagePair(
                     name=names[number],
                     caption=f'{names[number]}: {losses[number]:.4f} AP50, {missed} missed, {mistakes} wrong',
-                    truth=draw_objects(picture, found[number], size),
-                    prediction=draw_objects(picture, wrong[number], size),
+                    truth=draw_objects(image, found[number], size),
+                    prediction=draw_objects(image, wrong[number], size),
                 )
             )
     text = (
-        f'The pictures whose mistakes cost most AP50 of {TASK_NAMES[task]} (to first order: what mending each mistake '
+        f'The images whose mistakes cost most AP50 of {TASK_NAMES[task]} (to first order: what mending each mistake '
         'alone would give, added up). First the truth, missed objects orange; then the detections, wrong '
         f'ones orange; both from score {score:.2f} on.'
     )
-    header = ['picture', 'AP50 lost', 'missed', f'wrong from {score:.2f} on']
-    table = Table('Pictures that cost most', header, rows, folded=bool(pairs))
-    return Section('pictures', 'Worst pictures', text, tables=[table], pictures=pairs)
+    header = ['image', 'AP50 lost', 'missed', f'wrong from {score:.2f} on']
+    table = Table('Images that cost most', header, rows, folded=bool(pairs))
+    return Section('images', 'Worst images', text, tables=[table], images=pairs)
 
 
 def _verdicts(
     truth: CocoTruth, results: CocoResults, one: Analysis, images: set[int], score: float
 ) -> tuple[dict[int, list[dict]], dict[int, list[dict]]]:
-    """Objects and detections of some pictures, each with what to write beside it and whether it is right."""
+    """Objects and detections of some images, each with what to write beside it and whether it is right."""
     objects: dict[int, list[dict]] = {number: [] for number in images}
     detections: dict[int, list[dict]] = {number: [] for number in images}
     for annotation in truth.content['annotations']:

@@ -1,6 +1,6 @@
-"""Which detections and pictures cost average precision, and from which score on detections should be believed.
+"""Which detections and images cost average precision, and from which score on detections should be believed.
 
-All of it is at IoU 0.5. Detections that COCO leaves out (in crowds, or beyond 100 per class and picture) count nowhere.
+All of it is at IoU 0.5. Detections that COCO leaves out (in crowds, or beyond 100 per class and image) count nowhere.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ def threshold_curve(scores: np.ndarray, right: np.ndarray, objects: int) -> Thre
     return ThresholdCurve(scores[order][last], hits / (last + 1), hits / max(objects, 1))
 
 
-def picture_losses(truth: CocoTruth, results: CocoResults, matches: Matches) -> dict[int, float]:
-    """How much AP50 each picture costs, to first order: the sum, over its mistakes, of what mending each alone gives.
+def image_losses(truth: CocoTruth, results: CocoResults, matches: Matches) -> dict[int, float]:
+    """How much AP50 each image costs, to first order: the sum, over its mistakes, of what mending each alone gives.
 
     A wrong detection would disappear, a missed object be found with the best score of all. AP is here the mean, over a
     class's objects, of the precision at which each is found (0 if it is not): the area under the curve without COCO's
     interpolation.
 
     Returns:
-        The loss of each picture that has one, by id.
+        The loss of each image that has one, by id.
     """
     objects = [one for one in truth.content['annotations'] if one['id'] in matches.found]
     totals = Counter(one['category_id'] for one in objects)

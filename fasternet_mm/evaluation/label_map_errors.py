@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..cpus import usable_cpus
-from ..data.picture_files import names_below
+from ..data.image_files import names_below
 from ..errors import UserError
 
 OUTSIDE = -1
@@ -31,7 +31,7 @@ class LabelMaps:
     Attributes:
         predictions: files.
         truths: files, in the same order.
-        pictures: files, in the same order, or none.
+        images: files, in the same order, or none.
         classes: names, in the order of the labels.
         ignored: label in the true map that does not count. Default: 255.
         reduce_zero_label: label 0 does not count, and the classes are 1, 2, 3, …, as in ADE20K. Default: False.
@@ -39,7 +39,7 @@ class LabelMaps:
 
     predictions: Sequence[Path]
     truths: Sequence[Path]
-    pictures: Sequence[Path]
+    images: Sequence[Path]
     classes: Sequence[str]
     ignored: int = 255
     reduce_zero_label: bool = False
@@ -54,7 +54,7 @@ class LabelMaps:
         """The labels of a true label map, int64 ``(height, width)``; `OUTSIDE` where the pixel does not count.
 
         Raises:
-            UserError: the file is no picture of one channel, or has a label beyond the classes.
+            UserError: the file is no image of one channel, or has a label beyond the classes.
         """
         labels = read_labels(path)
         ignored = labels == self.ignored
@@ -67,7 +67,7 @@ class LabelMaps:
         MMSegmentation's metric.
 
         Raises:
-            UserError: the file is no picture of one channel, or has a label that is no class.
+            UserError: the file is no image of one channel, or has a label that is no class.
         """
         labels = read_labels(path)
         outside = labels == UNUSED
@@ -90,8 +90,8 @@ class LabelErrors:
 
     Attributes:
         matrix: pixels of each class (row) predicted as each (column), int64 ``(classes, classes)``.
-        missed: pixels of each class predicted as another, by picture: int64 ``(pictures, classes)``.
-        wrong: pixels of another class predicted as each, by picture: int64 ``(pictures, classes)``.
+        missed: pixels of each class predicted as another, by image: int64 ``(images, classes)``.
+        wrong: pixels of another class predicted as each, by image: int64 ``(images, classes)``.
     """
 
     matrix: np.ndarray
@@ -116,7 +116,7 @@ class LabelErrors:
 
     @property
     def losses(self) -> np.ndarray:
-        """By how much mIoU would rise if one picture alone were predicted without error, for each of the pictures."""
+        """By how much mIoU would rise if one image alone were predicted without error, for each of the images."""
         hits = self.matrix.diagonal()
         union = self.matrix.sum(0) + self.matrix.sum(1) - hits
         return np.nanmean(_ratio(hits + self.missed, union - self.wrong) - self.iou, axis=1)
@@ -156,7 +156,7 @@ def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequ
     if missing:
         raise UserError(
             f'{folder} has no {missing[0]} with {" or ".join(suffixes)} ({len(missing)} of {len(names)} are missing): '
-            'files of the same picture must have the same name, in the same folders'
+            'files of the same image must have the same name, in the same folders'
         )
     return [files[name] for name in names]
 
@@ -197,7 +197,7 @@ def compare(maps: LabelMaps) -> LabelErrors:
         predicted, true = maps.read_prediction(files[0]), maps.read_truth(files[1])
         if predicted.shape != true.shape:
             sizes = [f'{labels.shape[1]}x{labels.shape[0]}' for labels in (predicted, true)]
-            raise UserError(f'{files[0]} has {sizes[0]} pixels, {files[1]} {sizes[1]}: they must be of one picture')
+            raise UserError(f'{files[0]} has {sizes[0]} pixels, {files[1]} {sizes[1]}: they must be of one image')
         true[true < 0] = count
         return pixel_confusion(true, predicted, count, ignore_index=count).astype(np.int64)
 

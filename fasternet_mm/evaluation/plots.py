@@ -1,4 +1,4 @@
-"""Plots of a report, as SVG that takes its text colour from the page."""
+"""Plots of a report, as SVG that takes its text color from the page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from .error_analysis import ThresholdCurve
 
 INK = '#7f7e7d'
-"""Seen on white and on black; in a page it becomes the text's colour, so no plot draws anything else in it."""
+"""Seen on white and on black; in a page it becomes the text's color, so no plot draws anything else in it."""
 
-COLOURS = ('#3377dd', '#dd7711', '#9900ff', '#889988', '#cc2244', '#aa5599')
-"""Far apart to the colour-blind too (as Machado et al. 2009 simulate them), and of contrast 3 on white and #1e1e1e."""
+COLORS = ('#3377dd', '#dd7711', '#9900ff', '#889988', '#cc2244', '#aa5599')
+"""Far apart to the color-blind too (as Machado et al. 2009 simulate them), and of contrast 3 on white and #1e1e1e."""
 
 SHADES = LinearSegmentedColormap.from_list('shades', ['#7f9fc4', '#7a5fc0', '#b8336a'])
 """From few to many, each seen on white as well as on black and under white numbers."""
@@ -57,7 +57,7 @@ def new_figure(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
 
 @rc_context(STYLE)
 def to_svg(figure: Figure, description: str) -> str:
-    """An ``<svg>`` element for HTML, in the page's text colour, with ``description`` for those who cannot see it."""
+    """An ``<svg>`` element for HTML, in the page's text color, with ``description`` for those who cannot see it."""
     text = StringIO()
     figure.savefig(text, format='svg', metadata={'Date': None, 'Creator': None})
     svg = text.getvalue()
@@ -75,7 +75,7 @@ def precision_recall(curves: Mapping[float, np.ndarray], recalls: np.ndarray) ->
     figure, axes = new_figure()
     shades = np.linspace(1, 0.25, len(curves))
     for (iou, precision), shade in zip(curves.items(), shades):
-        axes.plot(recalls, precision, color=COLOURS[0], alpha=shade, label=f'IoU {iou:.2f}')
+        axes.plot(recalls, precision, color=COLORS[0], alpha=shade, label=f'IoU {iou:.2f}')
     axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
     figure.legend(loc='outside lower center', ncols=5, fontsize=7, handlelength=1)
     return figure
@@ -85,7 +85,7 @@ def precision_recall(curves: Mapping[float, np.ndarray], recalls: np.ndarray) ->
 def class_bars(values: Mapping[str, float], label: str) -> Figure:
     """A horizontal bar per class, the first on top; where nothing counts (below 0) there is none."""
     figure, axes = new_figure(height=max(1.2, 0.6 + 0.19 * len(values)))
-    bars = axes.barh(list(values), np.maximum(list(values.values()), 0), color=COLOURS[0], height=0.7)
+    bars = axes.barh(list(values), np.maximum(list(values.values()), 0), color=COLORS[0], height=0.7)
     axes.bar_label(bars, [f'{v:.3f}' if v >= 0 else 'none' for v in values.values()], padding=3, fontsize=8)
     axes.set(xlabel=label, xlim=(0, 1.12), xticks=np.linspace(0, 1, 6), ylim=(len(values) - 0.4, -0.6))
     axes.tick_params(axis='y', labelsize=8, length=0)
@@ -95,12 +95,12 @@ def class_bars(values: Mapping[str, float], label: str) -> Figure:
 
 @rc_context(STYLE)
 def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], label: str) -> Figure:
-    """Upright bars: ``names`` on the axis, one colour per group."""
+    """Upright bars: ``names`` on the axis, one color per group."""
     figure, axes = new_figure()
     width = 0.8 / len(groups)
     for number, (group, values) in enumerate(groups.items()):
         places = np.arange(len(names)) + width * (number - (len(groups) - 1) / 2)
-        drawn = axes.bar(places, np.maximum(values, 0), width * 0.95, color=COLOURS[number], label=group)
+        drawn = axes.bar(places, np.maximum(values, 0), width * 0.95, color=COLORS[number], label=group)
         texts = [f'{value:.3f}'.removeprefix('0') if value >= 0 else 'none' for value in values]
         axes.bar_label(drawn, texts, fontsize=8, padding=2)
     axes.set(ylabel=label)
@@ -140,8 +140,8 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Figure:
     filled = [one for one in bins if one['count']]
     edges = [one['bin_lower'] for one in filled]
     width = bins[0]['bin_upper'] - bins[0]['bin_lower']
-    axes.bar(edges, [one['avg_accuracy'] for one in filled], width * 0.92, align='edge', color=COLOURS[0])
-    axes.plot([0, 1], [0, 1], '--', color=COLOURS[1], label='as sure as it should be')
+    axes.bar(edges, [one['avg_accuracy'] for one in filled], width * 0.92, align='edge', color=COLORS[0])
+    axes.plot([0, 1], [0, 1], '--', color=COLORS[1], label='as sure as it should be')
     axes.set(xlabel='score', ylabel='share that is right', xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc='upper left')
     return figure
@@ -151,10 +151,10 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Figure:
 def threshold(curve: ThresholdCurve) -> Figure:
     """Precision, recall and F1 over the score from which detections are kept."""
     figure, axes = new_figure()
-    for values, name, colour in zip((curve.precision, curve.recall, curve.f1), ('precision', 'recall', 'F1'), COLOURS):
+    for values, name, line_color in zip((curve.precision, curve.recall, curve.f1), ('precision', 'recall', 'F1'), COLORS):
         # The step goes down in score; a few hundred points are all that can be seen.
         places = np.unique(np.linspace(0, len(values) - 1, 400).astype(int))
-        axes.plot(curve.scores[places], values[places], color=colour, label=name, drawstyle='steps-pre')
+        axes.plot(curve.scores[places], values[places], color=line_color, label=name, drawstyle='steps-pre')
     axes.axvline(curve.scores[curve.best], color=INK, linestyle=':')
     axes.set(xlabel='score threshold', xlim=(0, 1), ylim=(0, 1.02))
     axes.legend()

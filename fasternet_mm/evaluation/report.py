@@ -40,10 +40,10 @@ class Table:
 
 
 @dataclass
-class PicturePair:
-    """A picture with the truth and with the prediction drawn in, as ``data:`` URLs.
+class ImagePair:
+    """A image with the truth and with the prediction drawn in, as ``data:`` URLs.
 
-    ``legend`` has names and CSS colours.
+    ``legend`` has names and CSS colors.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Section:
     text: str
     figures: list[Plot] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    pictures: list[PicturePair] = field(default_factory=list)
+    images: list[ImagePair] = field(default_factory=list)
 
 
 def training_plots(work_dir: str | PathLike) -> list[Plot]:

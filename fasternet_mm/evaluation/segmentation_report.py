@@ -9,11 +9,11 @@ import numpy as np
 
 from . import plots
 from .label_map_errors import LabelErrors, LabelMaps, compare
-from .report import PicturePair, Plot, Section, Table, write_report
-from .worst_pictures import draw_labels, open_picture
+from .report import ImagePair, Plot, Section, Table, write_report
+from .worst_images import draw_labels, open_image
 
 SHOWN = 12
-"""How many pictures are drawn."""
+"""How many images are drawn."""
 
 
 def write_segmentation_report(
@@ -27,13 +27,13 @@ def write_segmentation_report(
 
     Args:
         out: the page.
-        maps: predicted and true label maps, and pictures, if they are to be drawn.
-        palette: RGB of each class. Default: random colours, those of MMSegmentation.
+        maps: predicted and true label maps, and images, if they are to be drawn.
+        palette: RGB of each class. Default: random colors, those of MMSegmentation.
         training: training curves. Default: none.
         title: of the page.
 
     Raises:
-        UserError: label maps or pictures cannot be used.
+        UserError: label maps or images cannot be used.
     """
     errors = compare(maps)
     if palette is None:
@@ -42,11 +42,11 @@ def write_segmentation_report(
         _summary(errors),
         _classes(maps, errors),
         _confusion(maps, errors),
-        _pictures(maps, errors, np.asarray(palette, np.uint8)),
+        _images(maps, errors, np.asarray(palette, np.uint8)),
     ]
     if training:
         sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
-    subtitle = f'{len(maps.truths):,} pictures, {errors.matrix.sum():,} pixels of {len(maps.classes)} classes.'
+    subtitle = f'{len(maps.truths):,} images, {errors.matrix.sum():,} pixels of {len(maps.classes)} classes.'
     write_report(out, title, subtitle, sections)
 
 
@@ -61,7 +61,7 @@ def _summary(errors: LabelErrors) -> Section:
         'the share of all pixels that is right.'
     )
     rows = [[name, _format(value)] for name, value in figures.items()]
-    return Section('summary', 'Figures', text, tables=[Table('Figures', ['', 'all pictures'], rows)])
+    return Section('summary', 'Figures', text, tables=[Table('Figures', ['', 'all images'], rows)])
 
 
 def _classes(maps: LabelMaps, errors: LabelErrors) -> Section:
@@ -88,28 +88,28 @@ def _confusion(maps: LabelMaps, errors: LabelErrors) -> Section:
     return Section('confusion', 'Confusion', text, [Plot(figure, 'Each row adds up to one')], [table])
 
 
-def _pictures(maps: LabelMaps, errors: LabelErrors, palette: np.ndarray) -> Section:
+def _images(maps: LabelMaps, errors: LabelErrors, palette: np.ndarray) -> Section:
     losses = errors.losses
     worst = [number for number in np.argsort(-losses, kind='stable')[:SHOWN] if losses[number] > 0]
     names = maps.names
     rows = [[names[i], f'{losses[i]:.4f}', f'{errors.missed[i].sum():,}'] for i in worst]
     pairs = []
-    for number in worst if maps.pictures else ():
-        picture = open_picture(maps.pictures[number])
+    for number in worst if maps.images else ():
+        image = open_image(maps.images[number])
         true, predicted = maps.read_truth(maps.truths[number]), maps.read_prediction(maps.predictions[number])
         shown = [label for label in np.unique([*np.unique(true), *np.unique(predicted)]) if label >= 0]
         pairs.append(
-            PicturePair(
+            ImagePair(
                 name=names[number],
                 caption=f'{names[number]}: {losses[number]:.4f} mIoU.',
-                truth=draw_labels(picture, true, palette),
-                prediction=draw_labels(picture, predicted, palette),
+                truth=draw_labels(image, true, palette),
+                prediction=draw_labels(image, predicted, palette),
                 legend=[(maps.classes[i], 'rgb({}, {}, {})'.format(*palette[i])) for i in shown],
             )
         )
-    text = 'The pictures that, predicted without error, would raise mIoU most. First the truth, then the prediction.'
-    table = Table('Pictures that cost most', ['picture', 'mIoU lost', 'wrong pixels'], rows, folded=bool(pairs))
-    return Section('pictures', 'Worst pictures', text, tables=[table], pictures=pairs)
+    text = 'The images that, predicted without error, would raise mIoU most. First the truth, then the prediction.'
+    table = Table('Images that cost most', ['image', 'mIoU lost', 'wrong pixels'], rows, folded=bool(pairs))
+    return Section('images', 'Worst images', text, tables=[table], images=pairs)
 
 
 def _format(value: float) -> str:

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 
 from ..data.label_maps import ignored_label
-from ..data.picture_files import names_of_images
+from ..data.image_files import names_of_images
 from ..engine.config import CONFIG
 from ..engine.storage import check_writable
 from ..errors import UserError
@@ -43,7 +43,7 @@ def write_test_report(runner: Runner, predictions: str, out: str) -> None:
         out: the page.
 
     Raises:
-        UserError: predictions, annotations or pictures cannot be used.
+        UserError: predictions, annotations or images cannot be used.
     """
     dataset, cfg = runner.test_dataloader.dataset, runner.cfg
     logged = any(Path(runner.work_dir).glob(PLACES[0]))
@@ -53,14 +53,14 @@ def write_test_report(runner: Runner, predictions: str, out: str) -> None:
     options = dict(training=training_plots(runner.work_dir) if logged else [], title=title)
     if not isinstance(dataset, BaseSegDataset):
         write_detection_report(
-            out, predictions, cfg.test_evaluator.ann_file, pictures=dataset.data_prefix['img'], **options
+            out, predictions, cfg.test_evaluator.ann_file, images=dataset.data_prefix['img'], **options
         )
         return
     infos, names = [dataset.get_data_info(number) for number in range(len(dataset))], names_of_images(dataset)
     maps = LabelMaps(
         predictions=[Path(predictions, f'{names[info["img_path"]]}.png') for info in infos],
         truths=[Path(info['seg_map_path']) for info in infos],
-        pictures=[Path(info['img_path']) for info in infos],
+        images=[Path(info['img_path']) for info in infos],
         classes=dataset.metainfo['classes'],
         ignored=ignored_label(cfg, 'test'),
         reduce_zero_label=dataset.reduce_zero_label,

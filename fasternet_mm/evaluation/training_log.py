@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..engine.checkpoint_hook import AVERAGE
 from ..errors import UserError
-from .plots import COLOURS, INK
+from .plots import COLORS, INK
 
 PLACES = ('*/vis_data/scalars.json', 'vis_data/scalars.json', 'scalars.json')
 """Where scalars are in a work directory, in the folder of one start of a training, and in its ``vis_data``."""
@@ -125,7 +125,7 @@ def plot_runs(runs: Sequence[TrainingLog], keys: Sequence[str] = ()) -> list[Fig
     """Curves of losses, of the learning rate and of the validation's metrics, each panel as a figure of its own.
 
     Of one run a panel shows what belongs together; of several it shows one scalar, to compare them. Figures have no
-    background, and colours that stand out from a white and from a dark one.
+    background, and colors that stand out from a white and from a dark one.
 
     Args:
         runs: one or several.
@@ -189,7 +189,7 @@ def _panels(runs: Sequence[TrainingLog], patterns: Sequence[str]) -> list[tuple[
             groups.setdefault(title, []).append(key)
     if not groups:
         raise UserError(f'{", ".join(run.name for run in runs)}: nothing to plot, since no scalar has a finite value')
-    most = len(COLOURS)
+    most = len(COLORS)
     return [(title, keys[i : i + most]) for title, keys in groups.items() for i in range(0, len(keys), most)]
 
 
@@ -224,7 +224,7 @@ def _draw(axes: Axes, title: str, keys: Sequence[str], runs: Sequence[TrainingLo
         if not len(x):  # another of the runs has it
             continue
         label = f' {label}'  # else one that begins with _ would be left out of the legend
-        look = dict(color=COLOURS[number % len(COLOURS)], linestyle=('-', '--', ':')[number // len(COLOURS) % 3])
+        look = dict(color=COLORS[number % len(COLORS)], linestyle=('-', '--', ':')[number // len(COLORS) % 3])
         if trained and title != 'learning rate':
             axes.plot(x, y, **look, alpha=0.35, linewidth=0.8)
             axes.plot(x, _smooth(y), **look, label=label, linewidth=1.6)

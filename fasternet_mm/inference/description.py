@@ -23,15 +23,15 @@ class Description:
         task: 'backbone', 'detection' or 'segmentation'.
         outputs: the names of the outputs, in their order: see `fasternet_mm.inference.graphs`.
         classes: their names, by label.
-        palette: a colour for each, RGB; empty where the data set has none.
-        preparation: arguments of `Preparation`: what happens to pictures before the network.
-        prepared: whether that is left to the caller: the file takes float32 pictures then, else uint8.
-        size: (H, W) where it takes pictures of this size alone.
-        min_size: pictures must be as high and as wide, in pixels.
+        palette: a color for each, RGB; empty where the data set has none.
+        preparation: arguments of `Preparation`: what happens to images before the network.
+        prepared: whether that is left to the caller: the file takes float32 images then, else uint8.
+        size: (H, W) where it takes images of this size alone.
+        min_size: images must be as high and as wide, in pixels.
         weights: 'float32', 'float16' or 'int8'.
         test_cfg: of a detector, the settings that are fixed in the file.
         align_corners: of a segmenter, how logits are scaled.
-        resize: how the config of the export resizes pictures, which the file leaves to the caller: arguments of
+        resize: how the config of the export resizes images, which the file leaves to the caller: arguments of
             ``Resize``, {} where it does not; None where it does more than that.
     """
 
@@ -73,15 +73,15 @@ class Description:
         )
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise `ValueError`, as networks do, for a picture that the file cannot take."""
+        """Raise `ValueError`, as networks do, for a image that the file cannot take."""
         if self.size and [height, width] != list(self.size):
             raise ValueError(
-                f'a picture of {width}x{height} pixels: the exported file takes {self.size[1]}x{self.size[0]} alone; '
+                f'a image of {width}x{height} pixels: the exported file takes {self.size[1]}x{self.size[0]} alone; '
                 'resize it, or export without --size'
             )
         if min(height, width) < self.min_size:
             raise ValueError(
-                f'a picture of {width}x{height} pixels is too small for the exported file: resize or pad it to at '
+                f'a image of {width}x{height} pixels is too small for the exported file: resize or pad it to at '
                 f'least {self.min_size}x{self.min_size}'
             )
 
@@ -98,7 +98,7 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     if not (
         all(type(number) in (int, float) for number in numbers)
         and all(type(name) is str for name in names)
-        and all(type(channel) is int for colour in content['palette'] for channel in colour)
+        and all(type(channel) is int for color in content['palette'] for channel in color)
         and (len(preparation['mean']), len(preparation['std'])) == (3, 3)
         and (not resize or (len(resize['scale']), type(resize['keep_ratio'])) == (2, bool))
     ):

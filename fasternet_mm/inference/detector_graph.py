@@ -1,6 +1,6 @@
-"""Two-stage detectors as functions of tensors alone, from pictures to boxes and masks.
+"""Two-stage detectors as functions of tensors alone, from images to boxes and masks.
 
-MMDetection's ``predict`` works picture by picture on Python objects. Here is the same arithmetic, in the same order so
+MMDetection's ``predict`` works image by image on Python objects. Here is the same arithmetic, in the same order so
 that the numbers are the same, on whole batches and without a branch on any number: one recording is right for every
 batch and every size. Only among regions of equal score each engine has an order of its own.
 """
@@ -34,8 +34,8 @@ from .graphs import Graph, Preparation, check_types
 class DetectorGraph(Graph):
     """Faster R-CNN (https://arxiv.org/abs/1506.01497) and Mask R-CNN (https://arxiv.org/abs/1703.06870).
 
-    ``(N, 3, H, W)`` to the K detections in all pictures, by falling score: ``boxes`` ``(K, 4)``, xyxy in pixels;
-    ``scores`` ``(K,)``; ``labels`` ``(K,)``; ``batch_indices`` ``(K,)``, which picture each is in; and of Mask R-CNN
+    ``(N, 3, H, W)`` to the K detections in all images, by falling score: ``boxes`` ``(K, 4)``, xyxy in pixels;
+    ``scores`` ``(K,)``; ``labels`` ``(K,)``; ``batch_indices`` ``(K,)``, which image each is in; and of Mask R-CNN
     ``masks`` ``(K, 28, 28)``, the probability of the object over its box.
     """
 
@@ -48,9 +48,9 @@ class DetectorGraph(Graph):
         names = ['boxes', 'scores', 'labels', 'batch_indices', *(['masks'] if self.masks else [])]
         self.outputs = {name: {0: 'detections'} for name in names}
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        size = pictures.shape[-2:]
-        maps = self.detector.extract_feat(self.prepare(pictures))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        size = images.shape[-2:]
+        maps = self.detector.extract_feat(self.prepare(images))
         rois = _proposals(self.detector.rpn_head, maps, size)
         boxes, scores, labels, owners = _detections(self.detector.roi_head, maps, rois, size)
         if self.masks is None:
@@ -63,7 +63,7 @@ class DetectorGraph(Graph):
 
 
 def _proposals(head: nn.Module, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Regions that may hold an object: ``(R, 5)``, picture, then xyxy. `RPNHead.predict` for a batch."""
+    """Regions that may hold an object: ``(R, 5)``, image, then xyxy. `RPNHead.predict` for a batch."""
     cfg = head.test_cfg
     outputs = head(maps)
     anchors = head.prior_generator.grid_priors([m.shape[-2:] for m in maps], device=maps[0].device)
@@ -88,7 +88,7 @@ def _proposals(head: nn.Module, maps: Sequence[Tensor], size: Sequence[int]) -> 
 
 
 def _detections(head: nn.Module, maps: Sequence[Tensor], rois: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Boxes, scores, labels and pictures of what is found in regions. `BBoxHead.predict_by_feat` for a batch."""
+    """Boxes, scores, labels and images of what is found in regions. `BBoxHead.predict_by_feat` for a batch."""
     cfg = head.test_cfg
     features, places = _roi_features(head.bbox_roi_extractor, maps, rois)
     logits, deltas = (_put_back(output, places, rois) for output in head.bbox_head(features))
@@ -123,22 +123,22 @@ def _put_back(values: Tensor, places: Tensor, rois: Tensor) -> Tensor:
 
 
 def _decode(coder: Any, anchors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
-    """Boxes ``(..., 4)``, cut at the picture's edges. `delta2bbox`, whose in-place clamp exporters cannot follow."""
+    """Boxes ``(..., 4)``, cut at the image's edges. `delta2bbox`, whose in-place clamp exporters cannot follow."""
     height, width = size
     deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
     largest = abs(np.log(16 / 1000))
     extent = anchors[..., 2:] - anchors[..., :2]
-    centre = (anchors[..., :2] + anchors[..., 2:]) * 0.5 + extent * deltas[..., :2]
+    center = (anchors[..., :2] + anchors[..., 2:]) * 0.5 + extent * deltas[..., :2]
     half = extent * deltas[..., 2:].clamp(-largest, largest).exp() * 0.5
-    (x1, y1), (x2, y2) = (centre - half).unbind(-1), (centre + half).unbind(-1)
+    (x1, y1), (x2, y2) = (center - half).unbind(-1), (center + half).unbind(-1)
     return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), -1)
 
 
 def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, owners: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that are kept, by falling score, within each group of each picture; of negative scores none.
+    """Indices of the boxes that are kept, by falling score, within each group of each image; of negative scores none.
 
-    As in MMCV's ``batched_nms``, groups are moved apart, to the right and down, here pictures as well, down: for one
-    picture the coordinates are MMCV's to the bit.
+    As in MMCV's ``batched_nms``, groups are moved apart, to the right and down, here images as well, down: for one
+    image the coordinates are MMCV's to the bit.
     """
     # Two boxes more, away from all others: TorchVision tells torch.export that at least two are kept, and a step is
     # the largest of all coordinates, which no boxes do not have.
@@ -151,9 +151,9 @@ def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, owners: Tensor, iou_thre
     return kept[scores[kept] >= 0]
 
 
-def _first_of_each(owners: Tensor, limit: int, pictures: int) -> Tensor:
-    """Which detections are among the first ``limit`` of their picture: bool ``(K,)``."""
-    own = (owners[:, None] == torch.arange(pictures, device=owners.device)).long()
+def _first_of_each(owners: Tensor, limit: int, images: int) -> Tensor:
+    """Which detections are among the first ``limit`` of their image: bool ``(K,)``."""
+    own = (owners[:, None] == torch.arange(images, device=owners.device)).long()
     return (own.cumsum(0) * own).sum(1) <= limit
 
 

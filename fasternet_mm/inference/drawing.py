@@ -1,4 +1,4 @@
-"""Pictures with objects and label maps drawn in."""
+"""Images with objects and label maps drawn in."""
 
 from __future__ import annotations
 
@@ -15,73 +15,73 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.picture_files import names_of_images
+from ..data.image_files import names_of_images
 from ..engine.storage import mark_output, write_atomically
 from ..errors import UserError
 from ..registry import HOOKS
-from .pictures import read_picture
+from .images import read_image
 
-Colour = Sequence[int]
+Color = Sequence[int]
 
 OPACITY = 0.5
-"""Of masks and labels over the picture."""
+"""Of masks and labels over the image."""
 
 
 def palette_of(meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    """A colour, RGB, for each class of a data set; where it has none, those that MMSegmentation would give it."""
+    """A color, RGB, for each class of a data set; where it has none, those that MMSegmentation would give it."""
     classes, palette = meta['classes'], meta.get('palette')
     if not palette or isinstance(palette, str) or len(palette) < len(classes):
         palette = np.random.RandomState(42).randint(0, 255, (len(classes), 3)).tolist()
-    return [tuple(colour) for colour in palette]
+    return [tuple(color) for color in palette]
 
 
 def draw_objects(
-    picture: np.ndarray,
+    image: np.ndarray,
     boxes: np.ndarray,
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     texts: Sequence[str],
     masks: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The picture with boxes, masks and a text at each box; the first objects come on top.
+    """The image with boxes, masks and a text at each box; the first objects come on top.
 
     Args:
-        picture: uint8 ``(H, W, 3)``, RGB; it stays as it is.
+        image: uint8 ``(H, W, 3)``, RGB; it stays as it is.
         boxes: ``(n, 4)``, xyxy in pixels; objects where they are not finite are not drawn.
-        colours: RGB, one per object.
+        colors: RGB, one per object.
         texts: one per object.
         masks: bool ``(n, H, W)``.
     """
-    drawing = picture.copy()
+    drawing = image.copy()
     order = np.flatnonzero(np.isfinite(boxes).all(axis=1))[::-1]
     for number in order if masks is not None else ():
         inside = drawing[masks[number]]
-        drawing[masks[number]] = inside * (1 - OPACITY) + np.array(colours[number]) * OPACITY
-    image = Image.fromarray(drawing)
-    draw = ImageDraw.Draw(image)
-    smaller_side = min(image.size)
+        drawing[masks[number]] = inside * (1 - OPACITY) + np.array(colors[number]) * OPACITY
+    canvas = Image.fromarray(drawing)
+    draw = ImageDraw.Draw(canvas)
+    smaller_side = min(canvas.size)
     font, line = _font(min(max(smaller_side // 30, 10), 40)), max(round(smaller_side / 200), 1)
     for number in order:
         left, top, right, bottom = boxes[number].round().tolist()
-        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tuple(colours[number]), width=line)
+        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tuple(colors[number]), width=line)
     for number in order:
-        _write(draw, image.size, boxes[number], texts[number], tuple(colours[number]), font)
-    return np.array(image)
+        _write(draw, canvas.size, boxes[number], texts[number], tuple(colors[number]), font)
+    return np.array(canvas)
 
 
-def _write(draw: ImageDraw.ImageDraw, size: Colour, box: np.ndarray, text: str, colour: Colour, font: Any) -> None:
-    """A text on its colour above the box, or inside where there is no room; never beyond the picture's edges."""
+def _write(draw: ImageDraw.ImageDraw, size: Color, box: np.ndarray, text: str, color: Color, font: Any) -> None:
+    """A text on its color above the box, or inside where there is no room; never beyond the image's edges."""
     width, height = draw.textlength(text, font) + 4, sum(font.getmetrics())
     top = box[1] - height if box[1] >= height else box[1]
     left, top = (
         min(max(round(place), 0), max(room - extent, 0))
         for place, room, extent in zip((box[0], top), size, (width, height))
     )
-    draw.rectangle((left, top, left + width, top + height), fill=colour)
-    draw.text((left + 2, top), text, _readable_on(colour), font)
+    draw.rectangle((left, top, left + width, top + height), fill=color)
+    draw.text((left + 2, top), text, _readable_on(color), font)
 
 
-def _readable_on(colour: Colour) -> str:
-    return 'black' if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else 'white'
+def _readable_on(color: Color) -> str:
+    return 'black' if np.dot(color, (0.299, 0.587, 0.114)) > 140 else 'white'
 
 
 @functools.cache
@@ -90,24 +90,24 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)
 
 
-def draw_labels(picture: np.ndarray, label_map: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
-    """The picture under the colours of its labels; what the palette lacks, as the ignored label, stays as it is.
+def draw_labels(image: np.ndarray, label_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """The image under the colors of its labels; what the palette lacks, as the ignored label, stays as it is.
 
     Args:
-        picture: uint8 ``(H, W, 3)``, RGB; it stays as it is.
+        image: uint8 ``(H, W, 3)``, RGB; it stays as it is.
         label_map: integers ``(H, W)``.
-        palette: a colour, RGB, per label.
+        palette: a color, RGB, per label.
     """
-    drawing, known = picture.copy(), label_map < len(palette)
-    colours = np.array(palette)[label_map[known]]
-    drawing[known] = drawing[known] * (1 - OPACITY) + colours * OPACITY
+    drawing, known = image.copy(), label_map < len(palette)
+    colors = np.array(palette)[label_map[known]]
+    drawing[known] = drawing[known] * (1 - OPACITY) + colors * OPACITY
     return drawing
 
 
 def with_legend(
-    drawing: np.ndarray, label_maps: Sequence[np.ndarray], classes: Sequence[str], palette: Sequence[Colour]
+    drawing: np.ndarray, label_maps: Sequence[np.ndarray], classes: Sequence[str], palette: Sequence[Color]
 ) -> np.ndarray:
-    """Names and colours of the classes in the label maps in rows under a drawing, the most frequent first.
+    """Names and colors of the classes in the label maps in rows under a drawing, the most frequent first.
 
     A drawing is widened where a name is wider.
     """
@@ -146,7 +146,7 @@ def write_drawing(path: str | Path, drawing: np.ndarray) -> None:
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """In testing, draws every picture with ground truth on the left and predictions on the right.
+    """In testing, draws every image with ground truth on the left and predictions on the right.
 
     Args:
         out_dir: folder of the drawings, one per image, with its path below the folder that all share, and of
@@ -183,40 +183,40 @@ class DrawPredictionsHook(Hook):
 
 
 def draw_beside_truth(sample: BaseDataElement, meta: Mapping[str, Any], score_thr: float) -> np.ndarray:
-    """The picture of a tested sample twice, RGB: with the ground truth, and with the prediction.
+    """The image of a tested sample twice, RGB: with the ground truth, and with the prediction.
 
     Args:
         sample: MMDetection's or MMSegmentation's, on the CPU, with ``img_path``, ground truth and predictions.
         meta: the data set's, with ``classes``.
         score_thr: detections below it are not drawn.
     """
-    picture, palette = read_picture(sample.img_path)[..., ::-1], palette_of(meta)
+    image, palette = read_image(sample.img_path)[..., ::-1], palette_of(meta)
     if 'pred_sem_seg' in sample:
         maps = [labels.data[0].numpy() for labels in (sample.gt_sem_seg, sample.pred_sem_seg)]
-        drawings = [draw_labels(picture, labels, palette) for labels in maps]
+        drawings = [draw_labels(image, labels, palette) for labels in maps]
         return with_legend(np.concatenate(drawings, axis=1), maps, meta['classes'], palette)
     found = sample.pred_instances
     instances = sample.gt_instances, found[found.scores >= score_thr]
-    drawings = [_draw_instances(picture, one, meta['classes'], palette) for one in instances]
+    drawings = [_draw_instances(image, one, meta['classes'], palette) for one in instances]
     return np.concatenate(drawings, axis=1)
 
 
 def draw_truth(sample: BaseDataElement, meta: Mapping[str, Any]) -> np.ndarray:
-    """The picture of a sample with its ground truth, RGB; label maps get a legend.
+    """The image of a sample with its ground truth, RGB; label maps get a legend.
 
     Args:
         sample: MMDetection's or MMSegmentation's, with ``img_path`` and ground truth.
         meta: the data set's, with ``classes``.
     """
-    picture, palette = read_picture(sample.img_path)[..., ::-1], palette_of(meta)
+    image, palette = read_image(sample.img_path)[..., ::-1], palette_of(meta)
     if 'gt_sem_seg' in sample:
         labels = sample.gt_sem_seg.data[0].numpy()
-        return with_legend(draw_labels(picture, labels, palette), [labels], meta['classes'], palette)
-    return _draw_instances(picture, sample.gt_instances, meta['classes'], palette)
+        return with_legend(draw_labels(image, labels, palette), [labels], meta['classes'], palette)
+    return _draw_instances(image, sample.gt_instances, meta['classes'], palette)
 
 
 def _draw_instances(
-    picture: np.ndarray, instances: BaseDataElement, classes: Sequence[str], palette: Sequence[Colour]
+    image: np.ndarray, instances: BaseDataElement, classes: Sequence[str], palette: Sequence[Color]
 ) -> np.ndarray:
     boxes, masks = instances.bboxes, instances.get('masks')
     boxes = getattr(boxes, 'tensor', boxes).numpy()  # of MMDetection's box types, as of tensors
@@ -225,7 +225,7 @@ def _draw_instances(
     labels = instances.labels.tolist()
     scores = instances.scores.tolist() if 'scores' in instances else [None] * len(labels)
     texts = [object_text(classes[label], score) for label, score in zip(labels, scores)]
-    return draw_objects(picture, boxes, [palette[label] for label in labels], texts, masks)
+    return draw_objects(image, boxes, [palette[label] for label in labels], texts, masks)
 
 
 def object_text(name: str, score: float | None) -> str:
@@ -233,7 +233,7 @@ def object_text(name: str, score: float | None) -> str:
 
 
 def write_sheet(drawings: Sequence[Path], out_file: Path, columns: int = 3, width: int = 640) -> None:
-    """One picture of many: scaled to ``width`` pixels each, ``columns`` in a row."""
+    """One image of many: scaled to ``width`` pixels each, ``columns`` in a row."""
     tiles = [cv2.imread(str(path)) for path in drawings]
     tiles = [cv2.resize(tile, (width, round(tile.shape[0] * width / tile.shape[1]))) for tile in tiles]
     height = max(tile.shape[0] for tile in tiles)

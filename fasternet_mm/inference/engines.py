@@ -28,29 +28,29 @@ PRECISIONS = ('float32', 'bfloat16')
 
 @dataclass(frozen=True)
 class Engine:
-    """An exported file, ready to run on one picture at a time: a CPU is no faster with several.
+    """An exported file, ready to run on one image at a time: a CPU is no faster with several.
 
     Attributes:
         description: what the file says of itself.
-        run: pictures ``(1, 3, H, W)``, uint8 or, where ``description.prepared``, float32, to its outputs in order.
+        run: images ``(1, 3, H, W)``, uint8 or, where ``description.prepared``, float32, to its outputs in order.
     """
 
     description: Description
     run: Callable[[np.ndarray], Iterable[np.ndarray]]
 
-    def __call__(self, picture: Tensor) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
         """The outputs by name, on the CPU.
 
         Args:
-            picture: ``(3, H, W)``, BGR with values 0 to 255, or prepared, as the file takes it.
+            image: ``(3, H, W)``, BGR with values 0 to 255, or prepared, as the file takes it.
 
         Raises:
-            ValueError: the file cannot take a picture of this size.
+            ValueError: the file cannot take a image of this size.
         """
-        self.description.check_size(*picture.shape[-2:])
-        if not self.description.prepared and picture.dtype != torch.uint8:
-            picture = picture.round().clamp(0, 255).to(torch.uint8)
-        found = self.run(picture[None].cpu().contiguous().numpy())
+        self.description.check_size(*image.shape[-2:])
+        if not self.description.prepared and image.dtype != torch.uint8:
+            image = image.round().clamp(0, 255).to(torch.uint8)
+        found = self.run(image[None].cpu().contiguous().numpy())
         return {name: torch.from_numpy(value) for name, value in zip(self.description.outputs, found)}
 
 
@@ -97,7 +97,7 @@ def _open_onnx(path: str) -> Engine:
     except Exception as error:
         raise _damaged(path) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    return Engine(Description.from_json(text, path), lambda x: session.run(None, {'pictures': x}))
+    return Engine(Description.from_json(text, path), lambda x: session.run(None, {'images': x}))
 
 
 def _open_openvino(path: str, precision: str) -> Engine:
@@ -131,9 +131,9 @@ def _open_torchscript(path: str) -> Engine:
 
 
 def _with_torch(network: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    def run(pictures: np.ndarray) -> list[np.ndarray]:
+    def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
-            return [output.numpy() for output in network(torch.from_numpy(pictures))]
+            return [output.numpy() for output in network(torch.from_numpy(images))]
 
     return run
 

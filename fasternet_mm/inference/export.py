@@ -43,9 +43,9 @@ from .graphs import (
     check_types,
     preparation_settings,
 )
-from .inputs import find_pictures
-from .pictures import read_picture
-from .pipeline import PicturePipeline, resizing
+from .inputs import find_images
+from .images import read_image
+from .pipeline import ImagePipeline, resizing
 
 OPSET = 17
 """ONNX's: that of 2022, which runtimes of all ages read; RoIAlign as ours is in ONNX from 16 on."""
@@ -77,9 +77,9 @@ def export(
         file_format: one of `SUFFIXES`.
         out: the file, with the format's suffix.
         backbone_alone, prepared: see `build_graph`. Default: False.
-        size: (H, W) of all pictures that the file will take. Default: any.
+        size: (H, W) of all images that the file will take. Default: any.
         half: store weights in float16; computation stays as it is. ONNX and OpenVINO. Default: False.
-        calibration: pictures, or folders of them, like those that the file is for: convolutions and matrix products
+        calibration: images, or folders of them, like those that the file is for: convolutions and matrix products
             are done in int8 on scales measured on these. OpenVINO. Default: none.
         allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
 
@@ -90,7 +90,7 @@ def export(
         UserError: the model, format, checkpoint or an option cannot be used; no file is written then.
     """
     _check_request(file_format, Path(out), size, half, calibration)
-    pictures = find_pictures(calibration) if calibration else []
+    images = find_images(calibration) if calibration else []
     model = build_model(cfg)
     check_exportable(model, backbone_alone)
     meta = dict(classes=[]) if backbone_alone else meta_of_test_set(cfg)
@@ -104,7 +104,7 @@ def export(
         task=graph.task,
         outputs=list(graph.outputs),
         classes=list(meta['classes']),
-        palette=[list(colour) for colour in meta.get('palette') or []],
+        palette=[list(color) for color in meta.get('palette') or []],
         preparation=preparation_settings(model.data_preprocessor),
         prepared=prepared,
         size=None if size is None else list(size),
@@ -114,7 +114,7 @@ def export(
         align_corners=graph.task == 'segmentation' and model.decode_head.align_corners,
         resize=None if backbone_alone else resizing(dataset_of_test(cfg).pipeline),
     )
-    inputs = _calibration_inputs(model, cfg, pictures, description)
+    inputs = _calibration_inputs(model, cfg, images, description)
     with appearing(out) as path, _quiet(), _told(file_format):
         if file_format == 'openvino':
             _write_openvino(graph, description, path, inputs)
@@ -142,7 +142,7 @@ def build_graph(model: nn.Module, backbone_alone: bool = False, prepared: bool =
     Args:
         model: MMDetection's or MMSegmentation's, with its weights.
         backbone_alone: leave out what comes after the backbone. Default: False.
-        prepared: take pictures that are normalised and padded already. Default: False.
+        prepared: take images that are normalized and padded already. Default: False.
     """
     preparation = None if prepared else Preparation(**preparation_settings(model.data_preprocessor))
     # The one place where a network is rearranged for speed before it is exported.
@@ -163,7 +163,7 @@ def _check_request(
     if calibration and file_format != 'openvino':
         raise UserError('--int8 is for --format openvino: leave it out')
     if size is not None and min(size) < MIN_INPUT_SIZE:
-        raise UserError(f'--size {size[0]} {size[1]}: pictures must have at least {MIN_INPUT_SIZE} pixels each way')
+        raise UserError(f'--size {size[0]} {size[1]}: images must have at least {MIN_INPUT_SIZE} pixels each way')
     if file_format == 'torch-export' and not hasattr(torch.export, 'Dim'):
         raise UserError(
             f'--format torch-export needs a newer PyTorch than {torch.__version__}: update it, or use torchscript'
@@ -173,8 +173,8 @@ def _check_request(
         require(package, f'--format {file_format}' + (' --int8' if package == 'nncf' else ''))
 
 
-def _pictures(description: Description, batch: int, height: int, width: int) -> Tensor:
-    """Random pictures as the file will take them; of its one size where it has one."""
+def _images(description: Description, batch: int, height: int, width: int) -> Tensor:
+    """Random images as the file will take them; of its one size where it has one."""
     shape = (batch, 3, *(description.size or (height, width)))
     generator = torch.Generator().manual_seed(0)
     if description.prepared:
@@ -184,20 +184,20 @@ def _pictures(description: Description, batch: int, height: int, width: int) -> 
 
 @torch.no_grad()
 def _check_same(graph: Graph, recorded: Callable[[Tensor], Sequence[Tensor]], description: Description) -> None:
-    """Raise `UserError` where what was recorded on some pictures is not right for others."""
+    """Raise `UserError` where what was recorded on some images is not right for others."""
     for batch, height, width in [(1, 200, 136)] if description.size else [(1, 200, 136), (3, 128, 224)]:
-        pictures = _pictures(description, batch, height, width)
-        for wanted, found in zip(graph(pictures), recorded(pictures)):
+        images = _images(description, batch, height, width)
+        for wanted, found in zip(graph(images), recorded(images)):
             if wanted.shape != found.shape or not torch.allclose(wanted.float(), found.float(), 1e-4, 1e-4):
                 raise UserError(
-                    'this model cannot be exported for pictures of any size, since it treats sizes differently: '
+                    'this model cannot be exported for images of any size, since it treats sizes differently: '
                     'name the one it is for with --size'
                 )
 
 
 def _trace(graph: Graph, description: Description) -> torch.jit.ScriptModule:
     with torch.no_grad():
-        traced = torch.jit.trace(graph, _pictures(description, 2, 160, 192), check_trace=False)
+        traced = torch.jit.trace(graph, _images(description, 2, 160, 192), check_trace=False)
     _check_same(graph, traced, description)
     return traced
 
@@ -212,8 +212,8 @@ def _write_torch_export(graph: Graph, description: Description, path: Path) -> N
         axes |= {2: torch.export.Dim('height', min=description.min_size)}
         axes |= {3: torch.export.Dim('width', min=description.min_size)}
     with torch.no_grad():
-        pictures = _pictures(description, 2, 160, 192)
-        program = torch.export.export(graph, (pictures,), dynamic_shapes=(axes,), strict=False)
+        images = _images(description, 2, 160, 192)
+        program = torch.export.export(graph, (images,), dynamic_shapes=(axes,), strict=False)
     _check_same(graph, program.module(), description)
     torch.export.save(program, path, extra_files={KEY: description.to_json()})
 
@@ -221,17 +221,17 @@ def _write_torch_export(graph: Graph, description: Description, path: Path) -> N
 def _write_onnx(graph: Graph, description: Description, path: Path) -> None:
     import onnx
 
-    axes = {'pictures': {0: 'batch', 2: 'height', 3: 'width'}, **graph.outputs}
+    axes = {'images': {0: 'batch', 2: 'height', 3: 'width'}, **graph.outputs}
     if description.size is not None:
         free = ('batch', 'detections')
         axes = {name: {i: axis for i, axis in found.items() if axis in free} for name, found in axes.items()}
     torch.onnx.export(
         _trace(graph, description),
-        (_pictures(description, 2, 160, 192),),
+        (_images(description, 2, 160, 192),),
         str(path),
         **BY_TRACING,
         opset_version=OPSET,
-        input_names=['pictures'],
+        input_names=['images'],
         output_names=description.outputs,
         dynamic_axes=axes,
     )
@@ -276,28 +276,28 @@ def quantized(model: Any, calibration: Sequence[np.ndarray]) -> Any:
         return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
 
 
-def _calibration_inputs(model: nn.Module, cfg: Config, pictures: Sequence[Path], description: Description) -> list:
-    """What the file will be given for each picture: it goes through the config's test pipeline.
+def _calibration_inputs(model: nn.Module, cfg: Config, images: Sequence[Path], description: Description) -> list:
+    """What the file will be given for each image: it goes through the config's test pipeline.
 
     Raises:
-        UserError: a file is not a picture, or has a size that the exported file will not take.
+        UserError: a file is not a image, or has a size that the exported file will not take.
     """
     inputs = []
-    pipeline = PicturePipeline(cfg) if pictures else None
-    for picture in pictures:
-        data = pseudo_collate([pipeline(read_picture(picture))])
+    pipeline = ImagePipeline(cfg) if images else None
+    for image in images:
+        data = pseudo_collate([pipeline(read_image(image))])
         given = model.data_preprocessor(data)['inputs'] if description.prepared else data['inputs'][0][None]
         try:
             description.check_size(*given.shape[-2:])
         except ValueError as error:
-            raise UserError(f'--int8: {picture} becomes {error}') from error
+            raise UserError(f'--int8: {image} becomes {error}') from error
         inputs.append(given.numpy())
     return inputs
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings: what they warn of is checked on other pictures."""
+    """Without the exporters' warnings: what they warn of is checked on other images."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield

@@ -53,8 +53,8 @@ def use_exported(cfg: Config, path: str, precision: str = 'float32', trusted: bo
 def exported_config(path: str, precision: str = 'float32', trusted: bool = False) -> Config:
     """A config that is enough for predictions of an exported file, from what the file says of itself.
 
-    Pictures are resized as the config of the export did; to its one size, whatever their shape, where the file takes
-    pictures of one size alone. A segmenter looks at whole pictures.
+    Images are resized as the config of the export did; to its one size, whatever their shape, where the file takes
+    images of one size alone. A segmenter looks at whole images.
 
     Args:
         path, precision, trusted: see `open_engine`.
@@ -66,7 +66,7 @@ def exported_config(path: str, precision: str = 'float32', trusted: bool = False
     scope = {'detection': 'mmdet', 'segmentation': 'mmseg'}[description.task]
     resize = dict(scale=description.size[::-1], keep_ratio=False) if description.size else description.resize
     if resize is None:
-        raise UserError(f'{path} does not say how pictures are resized for it: give the config of the export before it')
+        raise UserError(f'{path} does not say how images are resized for it: give the config of the export before it')
     model = dict(type=MODEL_TYPES[description.task], file=path, precision=precision, trusted=trusted)
     if scope == 'mmseg':
         model['test_cfg'] = dict(mode='whole')
@@ -123,20 +123,20 @@ class ExportedDetector(BaseModel):
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[DetDataSample], mode: str = 'predict'
     ) -> Sequence[DetDataSample]:
-        """Give each sample its ``pred_instances``, in pixels of the picture as it was before resizing.
+        """Give each sample its ``pred_instances``, in pixels of the image as it was before resizing.
 
         Raises:
-            ValueError: the file cannot take pictures of this size.
+            ValueError: the file cannot take images of this size.
         """
-        for picture, sample in zip(inputs, data_samples):
-            sample.pred_instances = self._predict(picture, sample)
+        for image, sample in zip(inputs, data_samples):
+            sample.pred_instances = self._predict(image, sample)
         samplelist_boxtype2tensor(data_samples)
         return data_samples
 
-    def _predict(self, picture: Tensor, sample: DetDataSample) -> InstanceData:
-        found = self.engine(picture)
+    def _predict(self, image: Tensor, sample: DetDataSample) -> InstanceData:
+        found = self.engine(image)
         (height, width), (across, down) = sample.img_shape[:2], sample.get('scale_factor', (1.0, 1.0))
-        # A prepared picture is padded, and boxes reach into the padding.
+        # A prepared image is padded, and boxes reach into the padding.
         boxes = found['boxes'].min(torch.tensor((width, height, width, height)).float())
         boxes = boxes / torch.tensor((across, down, across, down))
         result = InstanceData(bboxes=boxes, scores=found['scores'], labels=found['labels'].long())
@@ -175,10 +175,10 @@ class ExportedSegmenter(EncoderDecoder):
         self.out_channels = len(description.classes)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Logits ``(N, classes, H, W)`` of pictures ``(N, 3, H, W)``.
+        """Logits ``(N, classes, H, W)`` of images ``(N, 3, H, W)``.
 
         Raises:
-            ValueError: the file cannot take pictures of this size.
+            ValueError: the file cannot take images of this size.
         """
-        logits = torch.cat([self.engine(picture)['logits'] for picture in inputs])
+        logits = torch.cat([self.engine(image)['logits'] for image in inputs])
         return F.interpolate(logits, inputs.shape[-2:], mode='bilinear', align_corners=self.align_corners)

@@ -1,4 +1,4 @@
-"""Predictions of many pictures and videos, written to a folder."""
+"""Predictions of many images and videos, written to a folder."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from tqdm import tqdm
 
-from ..data.picture_files import SUFFIXES
+from ..data.image_files import SUFFIXES
 from ..engine.storage import appearing, check_writable, mark_output, write_atomically
 from ..errors import UserError, few
 from .drawing import write_drawing
 from .inputs import is_camera, is_video
-from .pictures import is_url
+from .images import is_url
 from .prediction import Prediction, labels_of
 from .predictor import Predictor, named_error
 from .video import open_video, video_appearing
 
 NAMED = 10
-"""Pictures that could not be predicted and are named."""
+"""Images that could not be predicted and are named."""
 
 CUT_OFF = 0.9
 """Of a video's frames, by the file's own count, which some kinds of files only estimate."""
@@ -44,12 +44,12 @@ def predict_to_folder(
     save_crops: bool = False,
     json_file: str | None = None,
 ) -> None:
-    """Predict pictures and videos; write a drawing of each and what was found to ``out_dir``.
+    """Predict images and videos; write a drawing of each and what was found to ``out_dir``.
 
-    Of a segmenter that is ``labels/NAME.png`` per picture, each pixel the number of its class; of a detector
+    Of a segmenter that is ``labels/NAME.png`` per image, each pixel the number of its class; of a detector
     ``results.json``, in COCO's results format plus ``file_name``, and of a video's frames their number, ``frame``. A
-    picture named by a number alone, as COCO's are, has it as ``image_id``; others and frames have the numbers from 1
-    that are left. Whatever goes wrong with one picture, the others are predicted.
+    image named by a number alone, as COCO's are, has it as ``image_id``; others and frames have the numbers from 1
+    that are left. Whatever goes wrong with one image, the others are predicted.
 
     Args:
         predictor: the model.
@@ -71,19 +71,19 @@ def predict_to_folder(
     mark_output(out_dir)
     records_file = Path(json_file or Path(out_dir, 'results.json'))
     check_writable(str(records_file.parent))
-    pictures = [source for source in sources if not is_video(source)]
+    images = [source for source in sources if not is_video(source)]
     videos = [source for source in sources if is_video(source)]
     broken: list[UserError] = []
     with nullcontext(None) if predictor.is_segmenter else json_list(records_file) as records:
-        output = _Output(Path(out_dir), score_thr, classes, save_crops, records, pictures)
-        for prediction in predictor.stream(tqdm(pictures, unit='picture', disable=not pictures), broken):
+        output = _Output(Path(out_dir), score_thr, classes, save_crops, records, images)
+        for prediction in predictor.stream(tqdm(images, unit='image', disable=not images), broken):
             with _left_out(prediction.source, broken):
-                output.save_picture(prediction)
+                output.save_image(prediction)
         for video in videos:
             with _left_out(video, broken):
                 _predict_video(predictor, video, output)
     print(f'drawings:   {out_dir}')
-    if predictor.is_segmenter and pictures:
+    if predictor.is_segmenter and images:
         print(f'label maps: {Path(out_dir, "labels")}')
     if save_crops:
         print(f'crops:      {Path(out_dir, "crops")}')
@@ -91,12 +91,12 @@ def predict_to_folder(
         print(f'detections: {records_file} ({output.found})')
     if broken:
         named = few(broken, NAMED, '; ', counted=True)
-        raise UserError(f'{len(broken)} of {len(sources)} pictures were left out: {named}') from broken[0].__cause__
+        raise UserError(f'{len(broken)} of {len(sources)} images were left out: {named}') from broken[0].__cause__
 
 
 @contextmanager
 def _left_out(source: str, broken: list[UserError]) -> Iterator[None]:
-    """Add what goes wrong with one picture or video to ``broken``; only where nothing can be written, nothing goes on.
+    """Add what goes wrong with one image or video to ``broken``; only where nothing can be written, nothing goes on.
 
     Raises:
         UserError: the disk is full, or the like.
@@ -138,7 +138,7 @@ def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
 
 
 class _Output:
-    """Where what was found in each picture goes, under names that nothing else has."""
+    """Where what was found in each image goes, under names that nothing else has."""
 
     def __init__(
         self,
@@ -147,16 +147,16 @@ class _Output:
         classes: Sequence[str],
         save_crops: bool,
         add_records: Callable[[Iterable[dict[str, Any]]], None] | None,
-        pictures: Sequence[str],
+        images: Sequence[str],
     ) -> None:
         self.folder, self.score_thr, self.classes = folder, score_thr, classes
         self.save_crops, self.add_records, self.found = save_crops, add_records, 0
         self.stems: set[str] = set()
-        numbers = {_number(picture) for picture in pictures}
+        numbers = {_number(image) for image in images}
         self.free_ids = (number for number in count(1) if number not in numbers)
         self.used_ids: set[int] = set()
 
-    def save_picture(self, prediction: Prediction) -> None:
+    def save_image(self, prediction: Prediction) -> None:
         name = self.new_name(prediction.source)
         prediction = self._only(prediction)
         prediction.draw(self.folder / name, self.score_thr)
@@ -205,7 +205,7 @@ def _candidates(stem: str) -> Iterator[str]:
 
 
 def _number(source: str) -> int | None:
-    """COCO's pictures are named by their ids."""
+    """COCO's images are named by their ids."""
     stem = Path(source).stem
     return int(stem) if stem.isdecimal() and int(stem) < 2**63 else None
 

@@ -19,7 +19,7 @@ def fold_batch_norms(model: nn.Module) -> None:
     """Fold each batch norm of a model in evaluation mode, in place, into the convolution whose result it alone takes.
 
     Which those are is known from the module that calls them: FasterNet's embedding and mergings; MMCV's ``ConvModule``
-    where the norm comes right after the convolution; neighbours in an ``nn.Sequential``, as in FasterNet's blocks.
+    where the norm comes right after the convolution; neighbors in an ``nn.Sequential``, as in FasterNet's blocks.
     Layer scale goes into the last convolution of its block. Each pair gets a convolution of its own, so what is shared
     between places, as are convolutions in MMDetection's ``RetinaSepBNHead``, is folded with each place's norm.
 

@@ -17,13 +17,13 @@ from ..errors import UserError
 
 
 class Preparation(nn.Module):
-    """What MMDetection's and MMSegmentation's data preprocessors do to pictures of one size.
+    """What MMDetection's and MMSegmentation's data preprocessors do to images of one size.
 
     Args:
         mean, std: per channel, after ``bgr_to_rgb``.
         bgr_to_rgb: turn the order of the channels around.
         pad_size_divisor: pad on the right and at the bottom to a multiple of it.
-        pad_value: of the padding, after normalisation.
+        pad_value: of the padding, after normalization.
 
     Shape:
         uint8 ``(N, 3, H, W)`` to float32 ``(N, 3, H', W')``.
@@ -39,8 +39,8 @@ class Preparation(nn.Module):
         self.pad_size_divisor = pad_size_divisor
         self.pad_value = pad_value
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = pictures.float()
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.float()
         if self.bgr_to_rgb:
             x = x[:, [2, 1, 0]]
         x = (x - self.mean) / self.std
@@ -63,7 +63,7 @@ def preparation_settings(given: nn.Module) -> dict[str, Any]:
     else:
         refuse('model.data_preprocessor', given, 'DetDataPreprocessor, or SegDataPreProcessor without test_cfg')
     if not given._enable_normalize or given.mean.numel() != 3:
-        raise UserError('model.data_preprocessor does not normalise three channels: set its mean and std to three each')
+        raise UserError('model.data_preprocessor does not normalize three channels: set its mean and std to three each')
     return dict(
         mean=given.mean.flatten().tolist(),
         std=given.std.flatten().tolist(),
@@ -74,10 +74,10 @@ def preparation_settings(given: nn.Module) -> dict[str, Any]:
 
 
 class Graph(nn.Module):
-    """What is exported: pictures to named tensors.
+    """What is exported: images to named tensors.
 
     Args:
-        preparation: what comes before the network. None: the pictures are prepared already, float32.
+        preparation: what comes before the network. None: the images are prepared already, float32.
 
     Attributes:
         task: 'backbone', 'detection' or 'segmentation'.
@@ -103,8 +103,8 @@ class BackboneGraph(Graph):
         maps = range(len(backbone.out_indices))
         self.outputs = {f'map{i}': {0: 'batch', 2: f'height{i}', 3: f'width{i}'} for i in maps}
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        return self.backbone(self.prepare(pictures))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone(self.prepare(images))
 
 
 class SegmenterGraph(Graph):
@@ -123,10 +123,10 @@ class SegmenterGraph(Graph):
         _make_traceable(segmenter)
         self.segmenter = segmenter
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         head = self.segmenter.decode_head
-        logits = head(self.segmenter.extract_feat(self.prepare(pictures)))
-        scaled = F.interpolate(logits, pictures.shape[-2:], mode='bilinear', align_corners=head.align_corners)
+        logits = head(self.segmenter.extract_feat(self.prepare(images)))
+        scaled = F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=head.align_corners)
         return scaled.argmax(1), logits
 
 

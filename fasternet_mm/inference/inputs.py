@@ -1,4 +1,4 @@
-"""What a user names on a command line: pictures, folders, patterns, addresses, videos, cameras."""
+"""What a user names on a command line: images, folders, patterns, addresses, videos, cameras."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import NoReturn
 
 from mmengine.logging import print_log
 
-from ..data.picture_files import SUFFIXES
+from ..data.image_files import SUFFIXES
 from ..engine.storage import MARKER
 from ..errors import UserError
-from .pictures import is_url
+from .images import is_url
 
-PICTURES = SUFFIXES | {'.gif'}
+IMAGES = SUFFIXES | {'.gif'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm'}
-"""By these suffixes files in folders are found, and videos are told from pictures."""
+"""By these suffixes files in folders are found, and videos are told from images."""
 
 
-def find_pictures(paths: Sequence[str]) -> list[str]:
-    """Picture files: see `find_inputs`, which also finds other things."""
-    return _unique(file for path in paths for file in _find(path, PICTURES, None))
+def find_images(paths: Sequence[str]) -> list[str]:
+    """Image files: see `find_inputs`, which also finds other things."""
+    return _unique(file for path in paths for file in _find(path, IMAGES, None))
 
 
 def find_inputs(paths: Sequence[str], out_dir: str) -> list[str]:
     """Everything that is named, in its order: files, those in folders by their suffix, sorted, and addresses.
 
     Args:
-        paths: picture files and videos, folders of them, patterns ('holiday/**/*.jpg'), http and https URLs of
-            pictures, 'camera' or 'camera:1'.
+        paths: image files and videos, folders of them, patterns ('holiday/**/*.jpg'), http and https URLs of
+            images, 'camera' or 'camera:1'.
         out_dir: where results will go: in folders it is passed over, as are folders with the results of earlier runs.
 
     Raises:
-        UserError: one of them is not there, has no pictures, cannot be opened, or is a file in ``out_dir``.
+        UserError: one of them is not there, has no images, cannot be opened, or is a file in ``out_dir``.
     """
     found = []
     for path in paths:
-        found += [path] if is_url(path) or is_camera(path) else _find(path, PICTURES | VIDEOS, _real(out_dir))
+        found += [path] if is_url(path) or is_camera(path) else _find(path, IMAGES | VIDEOS, _real(out_dir))
     return _unique(found)
 
 
@@ -59,11 +59,11 @@ def _find(path: str, suffixes: set[str], out_dir: Path | None) -> list[str]:
         return [path]
     if Path(path).is_dir():
         _refuse_inside(Path(path), out_dir)
-        named, what = [path], f'no pictures in {path}'
+        named, what = [path], f'no images in {path}'
     elif glob.has_magic(path):
-        named, what = sorted(glob.glob(path, recursive=True)), f'no pictures match {path}'
+        named, what = sorted(glob.glob(path, recursive=True)), f'no images match {path}'
     else:
-        raise UserError(f'{path} does not exist: name pictures, or folders of pictures')
+        raise UserError(f'{path} does not exist: name images, or folders of images')
     found = [file for name in named for file in _files_of(name, out_dir) if Path(file).suffix.lower() in suffixes]
     if not found:
         raise UserError(f'{what}: looked for {", ".join(sorted(suffixes))}')

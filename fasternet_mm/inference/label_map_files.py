@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..data.picture_files import names_of_images
+from ..data.image_files import names_of_images
 from ..engine.storage import mark_output, write_atomically
 from ..registry import HOOKS
 

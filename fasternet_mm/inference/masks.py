@@ -1,4 +1,4 @@
-"""Masks of boxes, brought into the picture."""
+"""Masks of boxes, brought into the image."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
-    """Where in the picture each object is, as MMDetection's ``FCNMaskHead`` says it.
+    """Where in the image each object is, as MMDetection's ``FCNMaskHead`` says it.
 
     Bilinear interpolation is a product with one matrix for the rows and one for the columns, and both have to reach
     over the box alone.
 
     Args:
         masks: ``(K, h, w)``, probabilities over each box.
-        boxes: ``(K, 4)``, xyxy in pixels of the picture.
-        height, width: the picture's.
+        boxes: ``(K, 4)``, xyxy in pixels of the image.
+        height, width: the image's.
         threshold: a pixel from this probability on belongs to the object.
 
     Returns:

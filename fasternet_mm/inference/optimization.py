@@ -34,7 +34,7 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
         dtype: what backbone, neck and heads compute in, as ``torch.bfloat16`` where the device has it. All between and
             after them, as boxes and their suppression, stays in float32. Default: None, all in the model's own.
         compile: let ``torch.compile`` make the kernels of these parts instead; needs a C++ compiler on the CPU, Triton
-            on a GPU. Compiles at the first picture, and again at the first of another size. Default: False.
+            on a GPU. Compiles at the first image, and again at the first of another size. Default: False.
 
     Returns:
         The copy, in evaluation mode, on the model's device, its parameters frozen.

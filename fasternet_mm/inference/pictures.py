@@ -1,4 +1,4 @@
-"""Pictures of every kind that a user may have, as the arrays that networks are trained on."""
+"""Images of every kind that a user may have, as the arrays that networks are trained on."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from PIL import Image, ImageOps
 from ..errors import UserError
 from ..weights.download import fetch
 
-Picture: TypeAlias = str | PathLike | bytes | np.ndarray | Image.Image
-"""A file, an http or https URL, an encoded file's bytes, an array, or a picture of Pillow's."""
+ImageSource: TypeAlias = str | PathLike | bytes | np.ndarray | Image.Image
+"""A file, an http or https URL, an encoded file's bytes, an array, or a image of Pillow's."""
 
 MAX_BYTES = 100_000_000
-"""Of a picture from a URL."""
+"""Of a image from a URL."""
 
 JPEG = b'\xff\xd8'
 """What its files begin with."""
 
 MODES_16 = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
-"""Pillow's names for 16 bits of grey; some of its releases open them with 32."""
+"""Pillow's names for 16 bits of gray; some of its releases open them with 32."""
 
 
-def read_picture(given: Picture, channel_order: str = 'bgr') -> np.ndarray:
-    """A picture as training and testing see it, which read files by OpenCV.
+def read_image(given: ImageSource, channel_order: str = 'bgr') -> np.ndarray:
+    """A image as training and testing see it, which read files by OpenCV.
 
-    EXIF orientation is applied, grey becomes three equal channels, transparency is left out, CMYK and palettes become
-    colours, and of 16 bits the upper eight are taken. What OpenCV cannot decode is left to Pillow. Of several frames or
+    EXIF orientation is applied, gray becomes three equal channels, transparency is left out, CMYK and palettes become
+    colors, and of 16 bits the upper eight are taken. What OpenCV cannot decode is left to Pillow. Of several frames or
     pages the first is taken, and the log says so.
 
     Args:
@@ -46,7 +46,7 @@ def read_picture(given: Picture, channel_order: str = 'bgr') -> np.ndarray:
         uint8 ``(H, W, 3)``, BGR.
 
     Raises:
-        UserError: that is no picture, or only the beginning of one.
+        UserError: that is no image, or only the beginning of one.
     """
     if isinstance(given, np.ndarray):
         return _from_array(given, channel_order)
@@ -55,14 +55,14 @@ def read_picture(given: Picture, channel_order: str = 'bgr') -> np.ndarray:
     if isinstance(given, (bytes, bytearray, memoryview)):
         return _decode(bytes(given), f'{len(given):,} bytes')
     if not isinstance(given, (str, PathLike)):
-        raise UserError(f'a {type(given).__name__} is no picture: give a path, a URL, bytes, an array or a PIL image')
+        raise UserError(f'a {type(given).__name__} is no image: give a path, a URL, bytes, an array or a PIL image')
     name = str(given)
     if is_url(name):
         return _decode(fetch(name, MAX_BYTES), name)
     try:
         return _decode(Path(name).read_bytes(), name)
     except OSError as error:
-        raise UserError(f'{name} cannot be read ({error.strerror}): give a picture file') from error
+        raise UserError(f'{name} cannot be read ({error.strerror}): give a image file') from error
 
 
 def is_url(name: str) -> bool:
@@ -71,21 +71,21 @@ def is_url(name: str) -> bool:
 
 def _decode(content: bytes, name: str) -> np.ndarray:
     try:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error:  # too many pixels
-        picture = None
-    if picture is None or _lacks_end(content):
-        picture = _by_pillow(content, name)
+        image = None
+    if image is None or _lacks_end(content):
+        image = _by_pillow(content, name)
     if not content.startswith(JPEG) and _has_several_frames(content):
         print_log(f'{name} has several frames: the first is taken', logger='current', level=logging.WARNING)
-    return picture
+    return image
 
 
 def _lacks_end(content: bytes) -> bool:
-    """Whether a JPEG may be cut off: OpenCV 4 makes what is not there grey, and Pillow refuses it."""
+    """Whether a JPEG may be cut off: OpenCV 4 makes what is not there gray, and Pillow refuses it."""
     if not content.startswith(JPEG):
         return False
-    place = len(JPEG)  # of the markers before the scan: among them may be a small picture, with an end of its own
+    place = len(JPEG)  # of the markers before the scan: among them may be a small image, with an end of its own
     while content[place : place + 1] == b'\xff' and content[place + 1 : place + 2] != b'\xda':
         place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
     return content.find(b'\xff\xd9', place) < 0
@@ -107,9 +107,9 @@ def _by_pillow(content: bytes, name: str) -> np.ndarray:
         raise UserError(f'{name}: {error}') from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         if 'truncated' in str(error):
-            raise UserError(f'{name} is cut off: only the beginning of a picture is there; copy it again') from error
+            raise UserError(f'{name} is cut off: only the beginning of a image is there; copy it again') from error
         raise UserError(
-            f'{name} is not a picture that can be read: use JPEG, PNG, BMP, TIFF, WebP or GIF, of less than '
+            f'{name} is not a image that can be read: use JPEG, PNG, BMP, TIFF, WebP or GIF, of less than '
             f'{Image.MAX_IMAGE_PIXELS:,} pixels'
         ) from error
 
@@ -119,10 +119,10 @@ def _from_pillow(image: Image.Image) -> np.ndarray:
     if image.mode in MODES_16:
         pixels = np.asarray(image)
         if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65535:
-            raise UserError('a picture with numbers below 0 or above 65535 has no known range: scale it to 0 to 255')
+            raise UserError('a image with numbers below 0 or above 65535 has no known range: scale it to 0 to 255')
         return _from_array(pixels.astype(np.uint16), 'rgb')
     if image.mode == 'F':
-        raise UserError('a picture of floating-point numbers has no known range: scale it to 0 to 255')
+        raise UserError('a image of floating-point numbers has no known range: scale it to 0 to 255')
     return _from_array(np.asarray(image.convert('RGB')), 'rgb')
 
 
@@ -130,12 +130,12 @@ def _from_array(array: np.ndarray, channel_order: str) -> np.ndarray:
     channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     if channels not in (1, 3, 4) or array.size == 0 or array.dtype not in (np.uint8, np.uint16):
         raise UserError(
-            f'an array of {array.dtype} {array.shape} is no picture: give uint8 or uint16, (H, W) or (H, W, C) with '
+            f'an array of {array.dtype} {array.shape} is no image: give uint8 or uint16, (H, W) or (H, W, C) with '
             '1, 3 or 4 channels'
         )
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
     if channels == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-    colours = array[..., :3] if channel_order == 'bgr' else array[..., 2::-1]
-    return np.ascontiguousarray(colours)
+    colors = array[..., :3] if channel_order == 'bgr' else array[..., 2::-1]
+    return np.ascontiguousarray(colors)

@@ -1,4 +1,4 @@
-"""From a picture to what a network takes, as the config's test pipeline prepares it."""
+"""From a image to what a network takes, as the config's test pipeline prepares it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ READING = {'type', '_scope_', 'backend_args', 'file_client_args'}
 """Arguments of ``LoadImageFromFile`` that do not change its pixels."""
 
 
-class PicturePipeline:
-    """A config's test pipeline for pictures that are read already, without annotations.
+class ImagePipeline:
+    """A config's test pipeline for images that are read already, without annotations.
 
     Args:
         cfg: an MMDetection or MMSegmentation config.
 
     Raises:
-        UserError: the pipeline reads pictures in a way of its own.
+        UserError: the pipeline reads images in a way of its own.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -32,22 +32,22 @@ class PicturePipeline:
         if _kind(first) != 'LoadImageFromFile' or first.keys() - READING:
             raise UserError(
                 f'the test pipeline of the config begins with {dict(first)}: predictions need '
-                "dict(type='LoadImageFromFile'), which reads 8 bits of colour"
+                "dict(type='LoadImageFromFile'), which reads 8 bits of color"
             )
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         self.steps = Compose(rest)
 
-    def __call__(self, picture: np.ndarray, source: str = '') -> dict[str, Any]:
-        """``inputs`` and ``data_samples`` of one picture, uint8 ``(H, W, 3)``, BGR, for ``pseudo_collate``."""
-        size = picture.shape[:2]
+    def __call__(self, image: np.ndarray, source: str = '') -> dict[str, Any]:
+        """``inputs`` and ``data_samples`` of one image, uint8 ``(H, W, 3)``, BGR, for ``pseudo_collate``."""
+        size = image.shape[:2]
         # The steps may write into it, and without a step that resizes nobody else would say the scale.
         return self.steps(
-            dict(img=picture.copy(), img_path=source, img_id=0, img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
+            dict(img=image.copy(), img_path=source, img_id=0, img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
         )
 
 
 def resizing(pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What a test pipeline does to the size of pictures: arguments of ``Resize``, in JSON's types; none: nothing.
+    """What a test pipeline does to the size of images: arguments of ``Resize``, in JSON's types; none: nothing.
 
     Returns:
         None where it does anything else as well.
@@ -69,7 +69,7 @@ def resizing(pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def pipeline_that_resizes(resize: Mapping[str, Any], scope: str) -> list[dict[str, Any]]:
-    """A test pipeline, for pictures of any size, that does what `resizing` said."""
+    """A test pipeline, for images of any size, that does what `resizing` said."""
     steps = [dict(type='Resize', scale=tuple(resize['scale']), keep_ratio=resize['keep_ratio'])] if resize else []
     pack = dict(
         type='PackDetInputs' if scope == 'mmdet' else 'PackSegInputs',

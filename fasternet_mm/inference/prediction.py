@@ -1,4 +1,4 @@
-"""What a model found in one picture."""
+"""What a model found in one image."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .drawing import draw_labels, draw_objects, object_text, with_legend, write_
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Prediction:
-    """What a model found in one picture: objects by falling score, or the class of each pixel.
+    """What a model found in one image: objects by falling score, or the class of each pixel.
 
     Attributes:
-        picture: uint8 ``(H, W, 3)``, RGB: the picture itself.
+        image: uint8 ``(H, W, 3)``, RGB: the image itself.
         source: the path or URL that it came from, else ''.
         classes: the names of all classes that the model knows, by label.
-        palette: a colour, RGB, of each.
+        palette: a color, RGB, of each.
         category_ids: the id of each in COCO's formats.
-        boxes: float32 ``(n, 4)``, xyxy in pixels of the picture; of a segmenter n is 0.
+        boxes: float32 ``(n, 4)``, xyxy in pixels of the image; of a segmenter n is 0.
         scores: float32 ``(n,)``.
         labels: int64 ``(n,)``.
         encoded_masks: of each object COCO's RLE; None where the model tells no masks.
@@ -34,7 +34,7 @@ class Prediction:
             none; else None.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     source: str
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]
@@ -58,11 +58,11 @@ class Prediction:
 
     @property
     def masks(self) -> np.ndarray | None:
-        """Bool ``(n, H, W)``, or None; decoded at each call, since they take much more memory than the picture."""
+        """Bool ``(n, H, W)``, or None; decoded at each call, since they take much more memory than the image."""
         if self.encoded_masks is None:
             return None
         if not self.encoded_masks:
-            return np.zeros((0, *self.picture.shape[:2]), bool)
+            return np.zeros((0, *self.image.shape[:2]), bool)
         return np.stack([rle.decode(mask) for mask in self.encoded_masks]).astype(bool)
 
     def above(self, score: float) -> Prediction:
@@ -87,30 +87,30 @@ class Prediction:
         return replace(self, **columns, encoded_masks=masks and [mask for mask, keep in zip(masks, kept) if keep])
 
     def crops(self) -> list[np.ndarray]:
-        """The part of the picture in each box, uint8 ``(h, w, 3)``, RGB: views, of a pixel at least."""
-        height, width = self.picture.shape[:2]
+        """The part of the image in each box, uint8 ``(h, w, 3)``, RGB: views, of a pixel at least."""
+        height, width = self.image.shape[:2]
         first = np.clip(np.floor(self.boxes[:, :2]).astype(int), 0, (width - 1, height - 1))
         last = np.clip(np.ceil(self.boxes[:, 2:]).astype(int), first + 1, (width, height))
-        return [self.picture[top:bottom, left:right] for (left, top), (right, bottom) in zip(first, last)]
+        return [self.image[top:bottom, left:right] for (left, top), (right, bottom) in zip(first, last)]
 
     def draw(self, path: str | PathLike | None = None, score_thr: float = 0.3, legend: bool = True) -> np.ndarray:
-        """The picture with what was found drawn in, uint8 RGB.
+        """The image with what was found drawn in, uint8 RGB.
 
         Args:
             path: also write it there, whole or not at all; the suffix chooses the format. Default: nowhere.
             score_thr: objects below it are not drawn. Default: 0.3.
-            legend: of a segmenter, the names of the classes in rows under the picture. Default: True.
+            legend: of a segmenter, the names of the classes in rows under the image. Default: True.
 
         Raises:
-            UserError: the suffix is of no format of pictures.
+            UserError: the suffix is of no format of images.
         """
         shown = self.above(score_thr)
         if self.label_map is None:
             texts = [object_text(name, score) for name, score in zip(shown.names, shown.scores)]
-            colours = [self.palette[label] for label in shown.labels]
-            drawing = draw_objects(self.picture, shown.boxes, colours, texts, shown.masks)
+            colors = [self.palette[label] for label in shown.labels]
+            drawing = draw_objects(self.image, shown.boxes, colors, texts, shown.masks)
         else:
-            drawing = draw_labels(self.picture, self.label_map, self.palette)
+            drawing = draw_labels(self.image, self.label_map, self.palette)
             if legend:
                 drawing = with_legend(drawing, [self.label_map], self.classes, self.palette)
         if path is not None:

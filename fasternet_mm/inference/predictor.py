@@ -1,4 +1,4 @@
-"""A trained model, applied to pictures."""
+"""A trained model, applied to images."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ..weights.classes import load_trained
 from .drawing import palette_of
 from .engines import is_exported
 from .optimization import optimize
-from .pictures import Picture, read_picture
-from .pipeline import PicturePipeline
+from .images import ImageSource, read_image
+from .pipeline import ImagePipeline
 from .prediction import Prediction
 from .recorded import recorded_config
 
 
 class Predictor:
-    """Finds objects, or labels pixels, in pictures of any kind.
+    """Finds objects, or labels pixels, in images of any kind.
 
     ``Predictor('work_dirs/mine')('street.jpg')`` gives a `Prediction`.
 
@@ -46,8 +46,8 @@ class Predictor:
         checkpoint: weights of exactly the config's model, see `local_file`; or an exported file, which brings its own
             network. Default: the work directory's own, see `config_and_checkpoint`.
         device: as for PyTorch. Default: CUDA when there is one. Exported files run on the CPU, see `open_engine`.
-        batch_size: so many pictures go through the network together, where they follow each other in one size; the
-            results are those of single pictures but for rounding. Default: 1.
+        batch_size: so many images go through the network together, where they follow each other in one size; the
+            results are those of single images but for rounding. Default: 1.
         channel_order: of arrays: 'bgr', as OpenCV reads, or 'rgb', as Pillow does. Default: 'bgr'.
         allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
         optimized: run a model of PyTorch as `optimize` makes it. Default: True.
@@ -95,7 +95,7 @@ class Predictor:
             self.model = optimize(self.model, torch.bfloat16 if bf16 else None)
         # By name, since importing MMSegmentation's models takes seconds, and a detector does without.
         self.is_segmenter = any(kind.__name__ == 'BaseSegmentor' for kind in type(self.model).__mro__)
-        self.pipeline = PicturePipeline(self.cfg)
+        self.pipeline = ImagePipeline(self.cfg)
 
     @cached_property
     def category_ids(self) -> list[int]:
@@ -104,38 +104,38 @@ class Predictor:
         annotations = evaluator.get('ann_file') if hasattr(evaluator, 'get') else None
         return category_ids(annotations or '', self.classes)
 
-    def __call__(self, pictures: Picture | Iterable[Picture]) -> Prediction | list[Prediction]:
-        """The prediction of one picture, or the list of those of several.
+    def __call__(self, images: ImageSource | Iterable[ImageSource]) -> Prediction | list[Prediction]:
+        """The prediction of one image, or the list of those of several.
 
         Args:
-            pictures: one of what `read_picture` takes, or any iterable of them.
+            images: one of what `read_image` takes, or any iterable of them.
 
         Raises:
-            UserError: one is not a picture, or of a size that the model cannot take.
+            UserError: one is not a image, or of a size that the model cannot take.
         """
-        if isinstance(pictures, Picture | bytearray | memoryview) or not isinstance(pictures, Iterable):
-            return next(self.stream([pictures]))
-        return list(self.stream(pictures))
+        if isinstance(images, ImageSource | bytearray | memoryview) or not isinstance(images, Iterable):
+            return next(self.stream([images]))
+        return list(self.stream(images))
 
-    def stream(self, pictures: Iterable[Picture], broken: list[UserError] | None = None) -> Iterator[Prediction]:
-        """Predictions one after the other, in order, for videos and more pictures than memory holds.
+    def stream(self, images: Iterable[ImageSource], broken: list[UserError] | None = None) -> Iterator[Prediction]:
+        """Predictions one after the other, in order, for videos and more images than memory holds.
 
         Args:
-            pictures: what `read_picture` takes; read when needed, at most ``batch_size`` ahead.
-            broken: takes the errors of pictures that cannot be predicted, which are then left out. Default: None, the
+            images: what `read_image` takes; read when needed, at most ``batch_size`` ahead.
+            broken: takes the errors of images that cannot be predicted, which are then left out. Default: None, the
                 first one is raised.
         """
         batch: list[dict[str, Any]] = []
-        for number, picture in enumerate(pictures, start=1):
-            name = str(picture) if isinstance(picture, str | PathLike) else f'picture {number}'
+        for number, image in enumerate(images, start=1):
+            name = str(image) if isinstance(image, str | PathLike) else f'image {number}'
             try:
-                data = self._prepare(picture, name)
+                data = self._prepare(image, name)
             except UserError as error:
                 if broken is None:
                     raise
                 broken.append(error)
                 continue
-            # MMDetection would pad pictures of several sizes to one, which changes what is found near their edges.
+            # MMDetection would pad images of several sizes to one, which changes what is found near their edges.
             if batch and data['sizes'] != batch[0]['sizes']:
                 yield from self._predict(batch, broken)
                 batch = []
@@ -146,18 +146,18 @@ class Predictor:
         if batch:
             yield from self._predict(batch, broken)
 
-    def _prepare(self, picture: Picture, name: str) -> dict[str, Any]:
-        pixels = read_picture(picture, self.channel_order)
-        source = name if isinstance(picture, str | PathLike) else ''
+    def _prepare(self, image: ImageSource, name: str) -> dict[str, Any]:
+        pixels = read_image(image, self.channel_order)
+        source = name if isinstance(image, str | PathLike) else ''
         try:
             packed = self.pipeline(pixels, source)
         except Exception as error:  # by OpenCV, NumPy, …, mostly of the size
             height, width = pixels.shape[:2]
             raise UserError(
-                f'{name}: a picture of {width}x{height} pixels cannot be prepared ({_line(error)})'
+                f'{name}: a image of {width}x{height} pixels cannot be prepared ({_line(error)})'
             ) from error
         sizes = pixels.shape, packed['inputs'].shape
-        return dict(picture=pixels, source=source, name=name, packed=packed, sizes=sizes)
+        return dict(image=pixels, source=source, name=name, packed=packed, sizes=sizes)
 
     def _predict(self, batch: list[dict[str, Any]], broken: list[UserError] | None) -> list[Prediction]:
         try:
@@ -172,7 +172,7 @@ class Predictor:
             if len(batch) == 1:
                 broken.append(named_error(error, batch[0]['name']))
                 return []
-        # One picture can spoil a batch, or memory be too small for all: each alone, now that the first try is freed.
+        # One image can spoil a batch, or memory be too small for all: each alone, now that the first try is freed.
         return [prediction for data in batch for prediction in self._predict([data], broken)]
 
     def _to_prediction(self, data: dict[str, Any], sample: BaseDataElement) -> Prediction:
@@ -188,7 +188,7 @@ class Predictor:
             kind = np.uint8 if len(self.classes) < 256 else np.uint16
             label_map = sample.pred_sem_seg.data[0].numpy().astype(kind)
         return Prediction(
-            picture=data['picture'][..., ::-1],
+            image=data['image'][..., ::-1],
             source=data['source'],
             classes=self.classes,
             palette=self.palette,
@@ -202,7 +202,7 @@ class Predictor:
 
 
 def named_error(error: Exception, name: str) -> UserError:
-    """What went wrong with a picture, with its name."""
+    """What went wrong with a image, with its name."""
     if isinstance(error, UserError):
         return error
     traceback.clear_frames(error.__traceback__)  # in which batches lie in memory

@@ -218,15 +218,15 @@ class FasterNet(BaseModule):
         norm_cfg: norm layers. Default: ``dict(type='BN')``.
         act_cfg: activation; overrides the variant's own. Default: None.
         with_cp: activation checkpointing of every block: less memory, one more forward pass. Default: False.
-        in_channels: channels of the picture. Default: 3.
-        init_cfg: MMEngine's initialisation. Default: truncated normal of std 0.02, the authors' choice.
+        in_channels: channels of the image. Default: 3.
+        init_cfg: MMEngine's initialization. Default: truncated normal of std 0.02, the authors' choice.
 
     Shape:
         ``(N, in_channels, H, W)``, H and W >= 32, to a tuple of ``(N, embed_dim * 2**i, H // s, W // s)`` with
         ``s = 4 * 2**i`` for ``i`` in ``out_indices``.
 
     Raises:
-        ValueError: an argument is outside what is accepted, or a picture is smaller than 32 pixels.
+        ValueError: an argument is outside what is accepted, or a image is smaller than 32 pixels.
     """
 
     def __init__(
@@ -311,10 +311,10 @@ class FasterNet(BaseModule):
 
 
 def check_input_size(x: Tensor) -> None:
-    """Raise `ValueError` for a picture smaller than 32 pixels in height or width."""
+    """Raise `ValueError` for a image smaller than 32 pixels in height or width."""
     if x.shape[-2] < MIN_INPUT_SIZE or x.shape[-1] < MIN_INPUT_SIZE:
         raise ValueError(
-            f'a picture of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
+            f'a image of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
             f'resize or pad it to at least {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE}'
         )
 
@@ -389,7 +389,7 @@ def is_compiling() -> bool:
 
 
 class _RunningStatsKept:
-    """Context in which batch norms normalise as in training but leave their running statistics alone.
+    """Context in which batch norms normalize as in training but leave their running statistics alone.
 
     Activation checkpointing runs layers twice, or more often where a graph is walked more than once; without this the
     statistics would move each time. A class, since such a context is entered repeatedly.

@@ -20,7 +20,7 @@ class FasterNetClassifier(BaseModule):
         num_classes: Default: 1000.
         feature_dim: channels between the last two layers. Default: 1280.
         act_cfg: activation everywhere; overrides the variant's own. Default: None.
-        init_cfg: MMEngine's initialisation. Default: truncated normal of std 0.02, the authors' choice.
+        init_cfg: MMEngine's initialization. Default: truncated normal of std 0.02, the authors' choice.
         backbone_args: ``drop_path_rate``, ``norm_cfg``, ``in_channels`` and the like, as for `FasterNet`.
 
     Shape:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 PROPOSALS, MASKS = 1000, 100
-"""Regions that MMDetection's ``get_flops`` sends through the heads of boxes and of masks, whatever the picture."""
+"""Regions that MMDetection's ``get_flops`` sends through the heads of boxes and of masks, whatever the image."""
 
 
 class Complexity(NamedTuple):
-    """``parameters`` of the whole model, and ``macs``: multiply-adds of one picture's forward pass."""
+    """``parameters`` of the whole model, and ``macs``: multiply-adds of one image's forward pass."""
 
     parameters: int
     macs: int
@@ -29,19 +29,19 @@ def complexity(model: nn.Module, height: int, width: int, proposals: int = PROPO
 
     Args:
         model: a module that takes ``(N, 3, H, W)``; of MMEngine's models, a detector with one or two stages, or one
-            whose mode 'tensor' takes pictures alone.
-        height, width: of the picture, in pixels.
+            whose mode 'tensor' takes images alone.
+        height, width: of the image, in pixels.
         proposals: regions that go through a two-stage detector's box head; `MASKS` go through its mask head.
             Default: 1000, as in MMDetection's ``get_flops``.
     """
     model = model.to('meta').eval()
-    picture = torch.empty(1, 3, height, width, device='meta')
+    image = torch.empty(1, 3, height, width, device='meta')
     if hasattr(model, 'extract_feat') and not hasattr(model, 'decode_head'):
-        macs = count_macs(lambda: _detect(model, picture, proposals))
+        macs = count_macs(lambda: _detect(model, image, proposals))
     elif isinstance(model, BaseModel):
-        macs = count_macs(lambda: model(picture, mode='tensor'))
+        macs = count_macs(lambda: model(image, mode='tensor'))
     else:
-        macs = count_macs(lambda: model(picture))
+        macs = count_macs(lambda: model(image))
     return Complexity(sum(p.numel() for p in model.parameters()), macs)
 
 
@@ -52,9 +52,9 @@ def count_macs(call: Callable[[], Any]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _detect(model: nn.Module, picture: Tensor, proposals: int) -> None:
-    """What a detector computes on tensors of known sizes; how many regions it finds is up to the picture."""
-    maps = model.extract_feat(picture)
+def _detect(model: nn.Module, image: Tensor, proposals: int) -> None:
+    """What a detector computes on tensors of known sizes; how many regions it finds is up to the image."""
+    maps = model.extract_feat(image)
     if not hasattr(model, 'roi_head'):
         model.bbox_head(maps)
         return

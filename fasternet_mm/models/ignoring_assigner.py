@@ -17,7 +17,7 @@ class IgnoringAssigner(MaxIoUAssigner):
     ignored regions, or with a negative ``ignore_iof_thr``, the result is `MaxIoUAssigner`'s.
 
     `MaxIoUAssigner` with the same ``ignore_iof_thr`` differs twice: an image without objects is all background there,
-    whatever is ignored; and an object inside an ignored region is not learnt.
+    whatever is ignored; and an object inside an ignored region is not learned.
 
     Args:
         as for `mmdet.models.task_modules.MaxIoUAssigner`.

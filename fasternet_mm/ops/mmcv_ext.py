@@ -138,7 +138,7 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     ious.copy_(_bbox_overlaps_cpu(_full(bboxes1), _full(bboxes2), ('iou', 'iof')[mode], aligned, offset))
 
 
-# Regions of interest: rois are (N, 5), picture index, then x1, y1, x2, y2
+# Regions of interest: rois are (N, 5), image index, then x1, y1, x2, y2
 
 
 def roi_align_forward(
@@ -214,8 +214,8 @@ def _roi_pool_bins(
     x2, y2 = ((rois[:, 3:5] + 1) * spatial_scale).unbind(1)
     left, right = (edge[:, None, :].expand(-1, height, -1) for edge in edges(x1, x2, width, shape[-1]))
     top, bottom = (edge[:, :, None].expand(-1, -1, width) for edge in edges(y1, y2, height, shape[-2]))
-    picture = rois[:, :1, None].expand(-1, height, width)
-    bins = torch.stack((picture, left, top, right - 1, bottom - 1), dim=-1).reshape(-1, 5)
+    image = rois[:, :1, None].expand(-1, height, width)
+    bins = torch.stack((image, left, top, right - 1, bottom - 1), dim=-1).reshape(-1, 5)
     return bins, ((right <= left) | (bottom <= top)).reshape(-1)
 
 
@@ -285,7 +285,7 @@ def _offset_grad(
     groups: int,
     deform_groups: int,
 ) -> Tensor:
-    """MMCV's gradient at samples exactly one pixel before the picture, where bilinear sampling has a kink: zero.
+    """MMCV's gradient at samples exactly one pixel before the image, where bilinear sampling has a kink: zero.
 
     With padding 1 and offsets still zero, as every layer starts, all border samples lie there.
     """
@@ -385,7 +385,7 @@ def deform_conv_backward_parameters(
 def _as_mmcv_reads(values: Tensor, output: Tensor) -> Tensor:
     """The part of offsets or masks that MMCV's kernel takes where they are larger than the output.
 
-    It reads each picture's values one after another in the output's size, and MMDetection's DyHead counts on that.
+    It reads each image's values one after another in the output's size, and MMDetection's DyHead counts on that.
     """
     height, width = output.shape[-2:]
     channels = values.shape[1]

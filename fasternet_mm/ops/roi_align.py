@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 LARGE_MAP = 2**19
-"""Numbers in a picture's map from which on this is faster; smaller ones TorchVision's kernel finds in the cache."""
+"""Numbers in a image's map from which on this is faster; smaller ones TorchVision's kernel finds in the cache."""
 
 
 def is_large_channels_last(x: Tensor) -> bool:
@@ -21,7 +21,7 @@ def is_large_channels_last(x: Tensor) -> bool:
 def roi_align_channels_last(
     x: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
 ) -> Tensor:
-    """TorchVision's ``roi_align``, for maps whose channels are neighbours in memory.
+    """TorchVision's ``roi_align``, for maps whose channels are neighbors in memory.
 
     A bin's value is the mean of samples on a grid, interpolated bilinearly: a sum over rows of a sum over columns. So
     each RoI is a product of its part of the map with a matrix for the rows and another with one for the columns, all
@@ -29,11 +29,11 @@ def roi_align_channels_last(
 
     Args:
         x: ``(N, C, H, W)``, channels_last, float32 or float64.
-        rois: ``(K, 5)``, in ``x``'s dtype: number of the picture, and xyxy in its pixels.
+        rois: ``(K, 5)``, in ``x``'s dtype: number of the image, and xyxy in its pixels.
         height, width: bins.
-        spatial_scale: from the picture's pixels to the map's.
+        spatial_scale: from the image's pixels to the map's.
         sampling_ratio: samples per bin and axis; 0: as many as its pixels, rounded up.
-        aligned: pixels' centres are at half numbers.
+        aligned: pixels' centers are at half numbers.
 
     Returns:
         ``(K, C, height, width)``, channels_last.
@@ -47,8 +47,8 @@ def roi_align_channels_last(
     columns, *ends_of_columns = _bins(left, (right - left).clamp(min=smallest), width, x.shape[3], sampling_ratio)
     pixels = x.permute(0, 2, 3, 1)
     places = torch.stack((rois[:, 0].long(), *ends_of_rows, *ends_of_columns), dim=1).tolist()
-    for k, (picture, top, bottom, left, right) in enumerate(places):
-        part = pixels[picture, top:bottom, left:right]
+    for k, (image, top, bottom, left, right) in enumerate(places):
+        part = pixels[image, top:bottom, left:right]
         in_rows = torch.mm(rows[k, :, top:bottom], part.flatten(1)).view(height, right - left, -1)
         torch.bmm(columns[k, :, left:right].expand(height, -1, -1), in_rows, out=pooled[k])
     return pooled.permute(0, 3, 1, 2)

@@ -1,1 +1,1 @@
-"""People's own data, in the layouts of the usual labelling tools, read into one form and checked."""
+"""People's own data, in the layouts of the usual labeling tools, read into one form and checked."""

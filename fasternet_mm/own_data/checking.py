@@ -10,7 +10,7 @@ from mmcv.image.geometric import rescale_size
 
 from .content import Instances, Kind, LabelMaps, Problem
 from .decoding import Decoded, decode_images
-from .pictures import Picture, describe_pictures
+from .images import ImageDescription, describe_images
 from .recipe import JITTER, choose_scale
 
 
@@ -42,7 +42,7 @@ def check_own_data(
             or None where there are none.
         scale_reason: why, for people.
     """
-    images, unreadable = decode_images(data.root, [image for part in data.pictures.values() for image in part])
+    images, unreadable = decode_images(data.root, [image for part in data.image_paths.values() for image in part])
     if scale is None:
         scale, scale_reason = _scale_of(data, images)
     problems = [*data.problems, *_check_classes(data)]
@@ -56,11 +56,11 @@ def check_own_data(
 
 def _scale_of(data: Instances | LabelMaps, images: Mapping[Path, Decoded]) -> tuple[tuple[int, int] | None, str]:
     if isinstance(data, Instances):
-        task, pictures = 'detection', describe_pictures(data, 'train')
+        task, descriptions = 'detection', describe_images(data, 'train')
     else:
-        known = [images[path] for path in data.pictures['train'] if path in images]
-        task, pictures = 'segmentation', [Picture(image.size, ()) for image in known]
-    return choose_scale(task, pictures) if pictures else (None, '')
+        known = [images[path] for path in data.image_paths['train'] if path in images]
+        task, descriptions = 'segmentation', [ImageDescription(image.size, ()) for image in known]
+    return choose_scale(task, descriptions) if descriptions else (None, '')
 
 
 def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
@@ -80,19 +80,19 @@ def _check_classes(data: Instances | LabelMaps) -> Iterable[Problem]:
 
 
 def _check_background(data: Instances) -> Iterable[Problem]:
-    """Many images without objects may be meant, or not be labelled yet."""
+    """Many images without objects may be meant, or not be labeled yet."""
     for split, objects in data.objects.items():
         count = len(data.splits[split]['images'])
         without = count - len({obj['image_id'] for obj in objects})
         if without > count / 2:
-            what = f'{without} of the {count} images of {split} have no objects to train on: are all labelled?'
+            what = f'{without} of the {count} images of {split} have no objects to train on: are all labeled?'
             yield Problem(str(data.root), what, Kind.MOSTLY_EMPTY)
 
 
 def _check_splits(data: Instances | LabelMaps, images: Mapping[Path, Decoded]) -> Iterable[Problem]:
     """Images of equal content in two splits, which makes figures too good."""
     first: dict[str, tuple[str, Path]] = {}
-    for split, paths in data.pictures.items():
+    for split, paths in data.image_paths.items():
         for path in paths:
             if path not in images:
                 continue
@@ -107,7 +107,7 @@ def _check_resizing(
 ) -> Iterable[Problem]:
     """Images of which a resized one would have no height or no width."""
     smallest = JITTER['detection' if isinstance(data, Instances) else 'segmentation'][0]
-    for split, paths in data.pictures.items():
+    for split, paths in data.image_paths.items():
         ratio = smallest if split == 'train' else 1
         within = tuple(int(side * ratio) for side in scale)  # as mmcv's RandomResize
         for path in paths:

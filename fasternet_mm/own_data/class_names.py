@@ -1,4 +1,4 @@
-"""Files with the names, and maybe the colours, of the classes of label maps."""
+"""Files with the names, and maybe the colors, of the classes of label maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .content import Colour
+from .content import Color
 from .folder import DataFolder
 
 CLASS_FILES = ('classes.txt', 'label_colors.txt', 'class_dict.csv', 'labelmap.txt', '_classes.csv', 'class_names.txt')
@@ -31,13 +31,13 @@ class ClassFile:
     Attributes:
         file: as the user would find it.
         names: the text of each line.
-        colours: of each line, or None where the file has none.
+        colors: of each line, or None where the file has none.
         labels: the number of each line, or None where the file has none: then lines count from 0.
     """
 
     file: str
     names: list[str]
-    colours: list[Colour] | None
+    colors: list[Color] | None
     labels: list[int] | None
 
 
@@ -45,7 +45,7 @@ class ClassFile:
 class _Line:
     label: int | None
     name: str
-    colour: Colour | None
+    color: Color | None
 
 
 def read_class_file(folder: DataFolder) -> ClassFile | None:
@@ -56,7 +56,7 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
     LabelMe's first line ``__ignore__`` means the label -1, which no file has.
 
     Raises:
-        UserError: lines are not alike, a label is above 255, or a name, label or colour is there twice.
+        UserError: lines are not alike, a label is above 255, or a name, label or color is there twice.
     """
     files = [file for file in folder.files if posixpath.basename(file) in CLASS_FILES]
     if not files:
@@ -71,11 +71,11 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
     rows = [_parse(line) for line in lines]
     if rows and rows[0] == _Line(None, '__ignore__', None):
         del rows[0]
-    colours = [row.colour for row in rows if row.colour]
+    colors = [row.color for row in rows if row.color]
     labels = [row.label for row in rows if row.label is not None]
-    if not {row.name.lower() for row in rows} - IGNORED - {''} or len(colours) not in (0, len(rows)):
+    if not {row.name.lower() for row in rows} - IGNORED - {''} or len(colors) not in (0, len(rows)):
         raise UserError(
-            f'{shown} needs a line for each class: a name, or a name and its colour as in "road 128 64 128"'
+            f'{shown} needs a line for each class: a name, or a name and its color as in "road 128 64 128"'
         )
     if len(labels) not in (0, len(rows)) or max(labels, default=0) > 255:
         raise UserError(
@@ -83,14 +83,14 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
             'label, from 0 to 255, as in "1 road", or none'
         )
     counted = [row.name for row in rows if row.name.lower() not in IGNORED]
-    twice = [value for values in (counted, colours, labels) for value in values if values.count(value) > 1]
+    twice = [value for values in (counted, colors, labels) for value in values if values.count(value) > 1]
     if twice:
-        raise UserError(f'{shown} has {twice[0]} twice: names, colours and labels of classes must differ')
-    return ClassFile(shown, [row.name for row in rows], colours or None, labels or None)
+        raise UserError(f'{shown} has {twice[0]} twice: names, colors and labels of classes must differ')
+    return ClassFile(shown, [row.name for row in rows], colors or None, labels or None)
 
 
-def default_palette(count: int) -> list[Colour]:
-    """Colours that differ from their neighbours: hues a golden angle apart."""
+def default_palette(count: int) -> list[Color]:
+    """Colors that differ from their neighbors: hues a golden angle apart."""
     hues = ((number * 0.618034) % 1 for number in range(count))
     return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)) for hue in hues]
 
@@ -114,22 +114,22 @@ def _is_heading(line: str, file: str) -> bool:
 
 
 def _parse(line: str) -> _Line:
-    """Numbers before the name are its label, its colour, or both; after it, its colour."""
+    """Numbers before the name are its label, its color, or both; after it, its color."""
     words = _words(line)
     text = [place for place, word in enumerate(words) if not word.isdecimal()]
     if not text:  # the name is a number, too
         text = [int(len(words) in (2, 5))]
     before, name, after = words[: text[0]], words[text[0] : text[-1] + 1], words[text[-1] + 1 :]
-    colour = None
-    if _is_colour(after[-3:]):
-        colour, name, after = after[-3:], name + after[:-3], []
-    elif _is_colour(before[-3:]):
-        colour, before = before[-3:], before[:-3]
+    color = None
+    if _is_color(after[-3:]):
+        color, name, after = after[-3:], name + after[:-3], []
+    elif _is_color(before[-3:]):
+        color, before = before[-3:], before[:-3]
     if len(after) == 1 and not before and re.search(r'[,;:=\t]\s*"?\d+"?$', line):  # a column, not part of the name
         before, after = after, []
     name = [*before[1:], *name, *after]
-    return _Line(int(before[0]) if before else None, ' '.join(name), tuple(map(int, colour)) if colour else None)
+    return _Line(int(before[0]) if before else None, ' '.join(name), tuple(map(int, color)) if color else None)
 
 
-def _is_colour(words: list[str]) -> bool:
+def _is_color(words: list[str]) -> bool:
     return len(words) == 3 and all(int(word) < 256 for word in words)

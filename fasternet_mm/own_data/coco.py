@@ -12,7 +12,7 @@ from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, one_per_split
 from .folder_words import split_of
 from .labelme import BACKGROUND
-from .normal_form import AnnotatedObject, AnnotatedPicture, split_of_one_file, to_instances
+from .normal_form import AnnotatedObject, AnnotatedImage, split_of_one_file, to_instances
 
 Record = tuple[int, dict[str, Any]]
 NEEDED = dict(images=('id', 'file_name'), annotations=('image_id', 'category_id'), categories=('id', 'name'))
@@ -30,12 +30,12 @@ def read_coco(folder: DataFolder, files: dict[str, Any], problems: list[Problem]
     """Read COCO annotations.
 
     Args:
-        folder: where the pictures are.
+        folder: where the images are.
         files: the content of each annotation file.
         problems: to add to.
 
     Raises:
-        UserError: the files cannot be told apart as train, val and test; or none of a file's pictures is there.
+        UserError: the files cannot be told apart as train, val and test; or none of a file's images is there.
     """
     chosen = one_per_split(folder, files, 'COCO annotation')
     records = {
@@ -44,10 +44,10 @@ def read_coco(folder: DataFolder, files: dict[str, Any], problems: list[Problem]
     }
     used = {obj['category_id'] for parts in records.values() for _, obj in parts['annotations']}
     names: dict[str, dict[Hashable, str]] = {}
-    splits: dict[str, list[AnnotatedPicture]] = {}
+    splits: dict[str, list[AnnotatedImage]] = {}
     for split, file in chosen.items():
         names[split] = _categories(folder, file, records[split]['categories'], used, problems)
-        splits[split] = _pictures(folder, file, records[split], names[split], problems)
+        splits[split] = _annotated_images(folder, file, records[split], names[split], problems)
     splits = split_of_one_file(folder, splits, chosen['train'])
     classes = list(dict.fromkeys(name for by_id in names.values() for name in by_id.values()))
     return to_instances('COCO', folder, splits, classes, problems)
@@ -106,27 +106,27 @@ def _categories(
     return found
 
 
-def _pictures(
+def _annotated_images(
     folder: DataFolder,
     file: str,
     records: dict[str, list[Record]],
     names: dict[Hashable, str],
     problems: list[Problem],
-) -> list[AnnotatedPicture]:
+) -> list[AnnotatedImage]:
     report = folder.reporter(file, problems)
     images = _images(folder, file, records['images'], problems, report)
     brush_masks = _brush_masks(records['annotations'])
     if brush_masks:
         what = (
             f'has {len(brush_masks)} RLE masks, all of them crowds, and no other crowds: they are taken as objects, as '
-            'labelling tools mark the masks that are drawn with a brush so'
+            'labeling tools mark the masks that are drawn with a brush so'
         )
         report(what, Kind.BRUSH_MASKS)
     seen: Counter = Counter()
     for number, record in records['annotations']:
         identifier = json.dumps(record['id']) if 'id' in record else f'[{number}]'
-        picture = images.get(record['image_id'])
-        place = f'annotation {identifier}' + (f' ({picture.file})' if picture else '')
+        image = images.get(record['image_id'])
+        place = f'annotation {identifier}' + (f' ({image.file})' if image else '')
         seen[identifier] += 1
         if seen[identifier] == 2:
             report(f'{place} has the id of one before', Kind.DUPLICATE_OBJECT_ID)
@@ -136,19 +136,19 @@ def _pictures(
         elif record['category_id'] not in names:
             what = f'{place} has the category_id {_shown(record["category_id"], names)}, which no category has'
             report(what, Kind.UNKNOWN_ID)
-        elif picture:
+        elif image:
             obj = _object(record, names[record['category_id']], place, number in brush_masks, report)
-            picture.objects += [obj] if obj else []
-    return [picture for picture in images.values() if picture]
+            image.objects += [obj] if obj else []
+    return [image for image in images.values() if image]
 
 
 def _images(
     folder: DataFolder, file: str, records: list[Record], problems: list[Problem], report: Report
-) -> dict[Hashable, AnnotatedPicture | None]:
-    """Pictures by their ids; None for those that were reported, so that their objects are not as well."""
+) -> dict[Hashable, AnnotatedImage | None]:
+    """Images by their ids; None for those that were reported, so that their objects are not as well."""
     names = [str(image['file_name']) for _, image in records]
     paths = folder.find_images(names, file, split_of(file), problems)
-    images: dict[Hashable, AnnotatedPicture | None] = {}
+    images: dict[Hashable, AnnotatedImage | None] = {}
     for name, path, (number, image) in zip(names, paths, records):
         place = f'image {number} ({name})'
         if image['id'] in images:
@@ -162,7 +162,7 @@ def _images(
         elif size != (None, None) and not all(type(side) in (int, float) and side % 1 == 0 for side in size):
             report(f'{place} has the width {reprlib.repr(size[0])} and height {reprlib.repr(size[1])}')
         else:
-            images[image['id']] = AnnotatedPicture(path, file, size=None if None in size else size)
+            images[image['id']] = AnnotatedImage(path, file, size=None if None in size else size)
     return images
 
 

@@ -41,7 +41,7 @@ def use_schedule(cfg: Config, recipe: Recipe) -> None:
         eta_min=recipe.lr / 100,
     )
     cfg.param_scheduler = [warmup, cosine] if recipe.warmup else [cosine]
-    cfg.auto_scale_lr = dict(enable=False, base_batch_size=recipe.pictures_per_step)
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=recipe.images_per_step)
     if recipe.task == 'detection':
         cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=recipe.epochs, val_interval=recipe.interval)
     else:
@@ -67,7 +67,7 @@ def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -
         dataset.update(
             type='CocoDataset',
             data_prefix=dict(img=str(data.root.absolute()) + os.sep),
-            filter_cfg=dict(filter_empty_gt=False, min_size=1),  # pictures without objects teach what is none
+            filter_cfg=dict(filter_empty_gt=False, min_size=1),  # images without objects teach what is none
             pipeline=pipelines['train' if split == 'train' else 'val'],
         )
         dataloader.dataset = ConfigDict(dataset)
@@ -124,7 +124,7 @@ def _use_label_maps(cfg: Config, data: LabelMaps, recipe: Recipe, folder: Path) 
     )
     for split, pairs in data.splits.items():
         records = [
-            dict(img_path=str(picture.absolute()), seg_map_path=str(labels.absolute())) for picture, labels in pairs
+            dict(img_path=str(image.absolute()), seg_map_path=str(labels.absolute())) for image, labels in pairs
         ]
         write_atomically(folder / f'{split}.json', json.dumps(records).encode())
     for split, dataloader, dataset in _datasets(cfg, data, folder):
@@ -157,7 +157,7 @@ def _datasets(cfg: Config, data: Instances | LabelMaps, folder: Path) -> list[tu
     for name, split in parts.items():
         dataset = dict(
             ann_file=str(folder / f'{split}.json'),
-            metainfo=dict(classes=tuple(data.classes), palette=[tuple(colour) for colour in palette]),
+            metainfo=dict(classes=tuple(data.classes), palette=[tuple(color) for color in palette]),
         )
         if name != 'train':
             dataset['test_mode'] = True

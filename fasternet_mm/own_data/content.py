@@ -9,11 +9,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
-Value = int | Colour
-"""What a pixel of a label map is: a label, or a colour."""
+Value = int | Color
+"""What a pixel of a label map is: a label, or a color."""
 
 
 class Kind(Enum):
@@ -22,14 +22,14 @@ class Kind(Enum):
     What is not severe costs at most a stray object, or may be intended.
     """
 
-    UNREADABLE = 'unreadable picture', True
-    MISSING_PICTURE = 'missing picture', True
+    UNREADABLE = 'unreadable image', True
+    MISSING_IMAGE = 'missing image', True
     WRONG_SIZE = 'wrong size', True
     TOO_THIN = 'too thin to be resized', True
     MALFORMED = 'malformed annotation', True
     OUTSIDE_FOLDER = 'path out of the folder', True
     NOT_A_NUMBER = 'not a number', True
-    OUTSIDE_PICTURE = 'outside the picture', True
+    OUTSIDE_IMAGE = 'outside the image', True
     UNKNOWN_ID = 'unknown id', True
     DUPLICATE = 'duplicate', True
     MISSING_LABELS = 'missing label map', True
@@ -43,13 +43,13 @@ class Kind(Enum):
     BAD_OUTLINE = 'outline that cannot be used', False
     FEW_POINTS = 'polygon of under three points', False
     BRUSH_MASKS = 'crowds taken as objects', False
-    OVER_EDGE = "over the picture's edge", False
+    OVER_EDGE = "over the image's edge", False
     DUPLICATE_OBJECT_ID = 'duplicate annotation id', False
     NO_SAMPLES = 'class without samples', False
     NEVER_THERE = 'label that no label map has', False
-    MOSTLY_EMPTY = 'pictures without annotations', False
+    MOSTLY_EMPTY = 'images without annotations', False
     MISSING_SPLIT = 'missing split', False
-    IN_TWO_SPLITS = 'picture in two splits', False
+    IN_TWO_SPLITS = 'image in two splits', False
     NOT_USED = 'unused file', False
     NOT_LISTED = 'image in no list', False
     SPLITS_DIFFER = 'two splits for one image', False
@@ -96,7 +96,7 @@ class Instances:
 
     Attributes:
         layout: for people: 'COCO', 'Pascal VOC', 'YOLO', 'LabelMe' or 'VIA'.
-        root: the folder that the file names of pictures are relative to, with '/' between their parts.
+        root: the folder that the file names of images are relative to, with '/' between their parts.
         splits: those of 'train', 'val' and 'test' that were found, only 'train' where the data are not split. Each is
             the content of a COCO annotation file, as `normal_form.to_instances` describes it.
         problems: what was found while reading.
@@ -149,8 +149,8 @@ class Instances:
         }
 
     @property
-    def pictures(self) -> dict[str, list[Path]]:
-        """The files of all pictures, by split."""
+    def image_paths(self) -> dict[str, list[Path]]:
+        """The files of all images, by split."""
         return {
             split: [self.root / image['file_name'] for image in content['images']]
             for split, content in self.splits.items()
@@ -162,10 +162,10 @@ class LabelMaps:
     """A class for each pixel.
 
     Attributes:
-        layout: for people: 'index PNGs', 'palette PNGs' or 'RGB colours'.
+        layout: for people: 'index PNGs', 'palette PNGs' or 'RGB colors'.
         root: the folder of the data.
         splits: those of 'train', 'val' and 'test' that were found, only 'train' where the data are not split: each
-            picture with its label map, sorted.
+            image with its label map, sorted.
         classes: names, in the order of their numbers.
         palette: RGB of each class.
         labels: the number of the class by what pixels are in the files, and 255 for what does not count.
@@ -178,16 +178,16 @@ class LabelMaps:
     root: Path
     splits: dict[str, list[tuple[Path, Path]]]
     classes: list[str]
-    palette: list[Colour]
+    palette: list[Color]
     labels: dict[Value, int]
     fits: bool
     problems: list[Problem] = field(default_factory=list)
     class_counts: dict[str, list[int]] = field(default_factory=dict)
 
     @property
-    def pictures(self) -> dict[str, list[Path]]:
-        """The files of all pictures, by split."""
-        return {split: [picture for picture, _ in pairs] for split, pairs in self.splits.items()}
+    def image_paths(self) -> dict[str, list[Path]]:
+        """The files of all images, by split."""
+        return {split: [image for image, _ in pairs] for split, pairs in self.splits.items()}
 
 
 def truth_value(value: Any) -> bool | None:

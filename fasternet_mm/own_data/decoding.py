@@ -18,7 +18,7 @@ import PIL
 from PIL import Image
 
 from ..data.parallel import in_threads
-from ..data.picture_files import last_change, size_as_read
+from ..data.image_files import last_change, size_as_read
 from ..engine.storage import write_atomically
 from .content import Kind, Problem
 
@@ -113,7 +113,7 @@ def _decode(path: Path) -> Decoded | Problem:
 def _pixels(image: Image.Image, content: bytes) -> np.ndarray | None:
     """What training gets by mmcv's ``imread``; None where that cannot be.
 
-    Pillow, which raises an error where a file ends too early, decodes it first: OpenCV may give grey there.
+    Pillow, which raises an error where a file ends too early, decodes it first: OpenCV may give gray there.
     """
     image.draft('L', (1, 1))  # of a JPEG all is read, little computed
     image.load()

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from ..data.picture_files import SUFFIXES
+from ..data.image_files import SUFFIXES
 from ..engine.storage import is_output
 from ..errors import UserError, few
 from .content import Kind, Problem, Report
@@ -39,12 +39,12 @@ class DataFolder:
         self.root = Path(root)
         if not self.root.is_dir():
             is_file = ' is a file' if self.root.is_file() else ' does not exist'
-            raise UserError(f'{root}{is_file}: name the folder that has the pictures and their annotations')
+            raise UserError(f'{root}{is_file}: name the folder that has the images and their annotations')
         self.outputs: list[str] = []
         self.files = sorted(_walk(self.root, self.outputs))
         if not self.files:
             raise UserError(
-                f'{root} has no files{self._passed_over()}: name the folder that has the pictures and their annotations'
+                f'{root} has no files{self._passed_over()}: name the folder that has the images and their annotations'
             )
 
     @cached_property
@@ -52,7 +52,7 @@ class DataFolder:
         return frozenset(self.files)
 
     @cached_property
-    def pictures(self) -> list[str]:
+    def images(self) -> list[str]:
         return [file for file in self.files if posixpath.splitext(file)[1].lower() in SUFFIXES]
 
     @cached_property
@@ -68,11 +68,11 @@ class DataFolder:
 
     @cached_property
     def _by_path(self) -> FileIndex:
-        return FileIndex(self.pictures)
+        return FileIndex(self.images)
 
     @cached_property
     def _by_stem(self) -> FileIndex:
-        return FileIndex(self.pictures, stem)
+        return FileIndex(self.images, stem)
 
     def ending(self, *suffixes: str) -> list[str]:
         """Files with one of these suffixes, given in lower case."""
@@ -185,7 +185,7 @@ class DataFolder:
         if not names:
             return UserError(f'{self.shown(source)} names no image: export it again, with the images')
         first = few([name[:100] for name in names], 3, counted=True)
-        nearest = nearest_name(names[0], self.pictures)
+        nearest = nearest_name(names[0], self.images)
         hint = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
         return UserError(
             f'{self.shown(source)} names {len(names)} images ({first}), none of which is in {self.root}{hint}'

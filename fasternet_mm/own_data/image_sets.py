@@ -1,4 +1,4 @@
-"""Pascal VOC's lists of images, ``ImageSets/*/*.txt``, as the challenge and labelling tools write them."""
+"""Pascal VOC's lists of images, ``ImageSets/*/*.txt``, as the challenge and labeling tools write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from ..data.picture_files import SUFFIXES
+from ..data.image_files import SUFFIXES
 from ..errors import UserError, few
 from .content import Kind, Problem
 from .folder import DataFolder, stem
@@ -123,7 +123,7 @@ def _listed(folder: DataFolder, index: FileIndex, file: str, problems: list[Prob
     for line, image in zip(lines, images):
         if image is None:
             what = f'names {line}, of which there is no image'
-            problems.append(Problem(folder.shown(file), what, Kind.MISSING_PICTURE))
+            problems.append(Problem(folder.shown(file), what, Kind.MISSING_IMAGE))
     return [image for image in images if image]
 
 

@@ -1,4 +1,4 @@
-"""Pictures with label maps: a class for each pixel, as an index or as a colour."""
+"""Images with label maps: a class for each pixel, as an index or as a color."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.parallel import in_threads
-from ..data.picture_files import last_change
+from ..data.image_files import last_change
 from ..engine.storage import write_atomically
 from ..errors import UserError
 from .class_names import read_class_file
@@ -25,7 +25,7 @@ from .folder import DataFolder, folder_splits, named_splits, stem
 from .folder_words import file_kind, folder_kind, split_of
 from .image_sets import OF_LABEL_MAPS, split_by_lists
 from .label_values import (
-    COLOURS,
+    COLORS,
     UNUSED,
     check_notation,
     meanings,
@@ -37,67 +37,67 @@ from .label_values import (
 )
 from .matching import FileIndex, Wanted, composed, is_likely
 
-PICTURE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
-"""Ends of the names of pictures, which their label maps do not have."""
+IMAGE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
+"""Ends of the names of images, which their label maps do not have."""
 
 PREFERRED_ENDS = ('labeltrainids', 'labelids')
-"""Ends of the label maps to take, the first first, where pictures have several, as in Cityscapes."""
+"""Ends of the label maps to take, the first first, where images have several, as in Cityscapes."""
 
 TABLE = 'label_maps.json'
 """Beside label maps that `write_label_maps` wrote: which values became which labels."""
 
 
 def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[str, str], str]:
-    """Pictures with their label maps, and the split of each pair.
+    """Images with their label maps, and the split of each pair.
 
-    Label maps are in folders named so, or beside their pictures; they have their pictures' names, with an ending that
-    all have or without, and the same folders below those of pictures and label maps. Pictures count in the folders in
+    Label maps are in folders named so, or beside their images; they have their images' names, with an ending that
+    all have or without, and the same folders below those of images and label maps. Images count in the folders in
     which some have label maps. ``ImageSets/Segmentation`` says what is train, val and test, or else the folders' names
-    do, of pictures before those of label maps.
+    do, of images before those of label maps.
 
     Args:
         folder: with the data.
-        problems: to add to: what is wrong with other pictures and label maps, also where no two are a pair.
+        problems: to add to: what is wrong with other images and label maps, also where no two are a pair.
 
     Raises:
-        UserError: pictures have several label maps each, or a label map fits two pictures equally well.
+        UserError: images have several label maps each, or a label map fits two images equally well.
     """
-    labels = [file for file in folder.pictures if _is_label_map(file)]
-    pictures = [file for file in folder.pictures if not _is_label_map(file) and is_likely(posixpath.dirname(file))]
-    stems = {_picture_name(picture) for picture in pictures}
-    names = {label: _picture_stem(composed(stem(label)), stems) for label in labels}
+    labels = [file for file in folder.images if _is_label_map(file)]
+    images = [file for file in folder.images if not _is_label_map(file) and is_likely(posixpath.dirname(file))]
+    stems = {_image_name(image) for image in images}
+    names = {label: _image_stem(composed(stem(label)), stems) for label in labels}
     wanted = [
         Wanted(posixpath.join(posixpath.dirname(label), name), label, split_of(posixpath.dirname(label)))
         for label, (name, _) in names.items()
     ]
-    by_picture: dict[str, dict[str, str]] = defaultdict(dict)
+    by_image: dict[str, dict[str, str]] = defaultdict(dict)
     alone = []
-    for label, picture in zip(labels, FileIndex(pictures, _picture_name).match(wanted)):
+    for label, image in zip(labels, FileIndex(images, _image_name).match(wanted)):
         end = names[label][1]
-        if picture is None:
+        if image is None:
             alone.append(label)
-        elif end in by_picture[picture]:
+        elif end in by_image[image]:
             raise UserError(
-                f'{folder.root} has two label maps for {picture}, {by_picture[picture][end]} and {label}: leave one'
+                f'{folder.root} has two label maps for {image}, {by_image[image][end]} and {label}: leave one'
             )
         else:
-            by_picture[picture][end] = label
-    end = _one_end(folder, by_picture)
-    pairs = {picture: ends[end] for picture, ends in by_picture.items() if end in ends}
+            by_image[image][end] = label
+    end = _one_end(folder, by_image)
+    pairs = {image: ends[end] for image, ends in by_image.items() if end in ends}
     problems += [
-        Problem(folder.shown(label), 'is the label map of no picture', Kind.MISSING_PICTURE) for label in alone
+        Problem(folder.shown(label), 'is the label map of no image', Kind.MISSING_IMAGE) for label in alone
     ]
     if not pairs:
         return {}
-    places = {posixpath.dirname(picture) for picture in pairs}
-    pictures = [picture for picture in pictures if posixpath.dirname(picture) in places]
-    splits = _splits(folder, pictures, pairs, problems)
+    places = {posixpath.dirname(image) for image in pairs}
+    images = [image for image in images if posixpath.dirname(image) in places]
+    splits = _splits(folder, images, pairs, problems)
     problems += [
-        Problem(folder.shown(picture), 'has no label map', Kind.MISSING_LABELS)
-        for picture in splits
-        if picture not in pairs
+        Problem(folder.shown(image), 'has no label map', Kind.MISSING_LABELS)
+        for image in splits
+        if image not in pairs
     ]
-    return {(picture, pairs[picture]): split for picture, split in splits.items() if picture in pairs}
+    return {(image, pairs[image]): split for image, split in splits.items() if image in pairs}
 
 
 def read_label_maps(
@@ -106,13 +106,13 @@ def read_label_maps(
     """Read label maps, all of them.
 
     Names come from one of `class_names.CLASS_FILES`: of labels in their order, of the labels that it gives, or of
-    colours. Without one, labels up to the largest are classes. 255 does not count, nor does what the file calls void or
+    colors. Without one, labels up to the largest are classes. 255 does not count, nor does what the file calls void or
     alike. Maps of 0 and 255 alone are background and foreground. The indices of palettes count unless the file has
-    colours.
+    colors.
 
     Args:
-        folder: where the pictures are.
-        pairs: pictures with their label maps, and their splits, as from `find_label_maps`.
+        folder: where the images are.
+        pairs: images with their label maps, and their splits, as from `find_label_maps`.
         problems: to add to.
         ignored: a label more that does not count.
 
@@ -171,20 +171,20 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
     fresh = key.is_file() and key.read_bytes() == description
     if not fresh:
         key.unlink(missing_ok=True)
-    table = np.full(1 << 24 if data.layout == COLOURS else 1 << 8, UNUSED, np.uint8)
+    table = np.full(1 << 24 if data.layout == COLORS else 1 << 8, UNUSED, np.uint8)
     for value, label in data.labels.items():
         table[value if isinstance(value, int) else value[0] << 16 | value[1] << 8 | value[2]] = label
 
     def write(source: Path) -> Path:
         target, changed = folder / source.relative_to(data.root), last_change(source.stat())
         if not (fresh and target.is_file() and target.stat().st_mtime_ns == changed):
-            with Image.open(source) as image:
-                image = without_alpha(image)
-                if data.layout == COLOURS:
-                    red, green, blue = np.moveaxis(np.asarray(image.convert('RGB')).astype(np.uint32), -1, 0)
+            with Image.open(source) as label_map:
+                label_map = without_alpha(label_map)
+                if data.layout == COLORS:
+                    red, green, blue = np.moveaxis(np.asarray(label_map.convert('RGB')).astype(np.uint32), -1, 0)
                     values = red << 16 | green << 8 | blue
                 else:
-                    values = np.asarray(image.convert('L') if image.mode == '1' else image)
+                    values = np.asarray(label_map.convert('L') if label_map.mode == '1' else label_map)
             write_atomically(target, cv2.imencode('.png', table[values])[1].tobytes())
             os.utime(target, ns=(changed, changed))
         return target
@@ -192,7 +192,7 @@ def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
     splits = {}
     for split, pairs in data.splits.items():
         written = in_threads(write, [label for _, label in pairs], f'writing label maps of {split}')
-        splits[split] = [(picture, label) for (picture, _), label in zip(pairs, written)]
+        splits[split] = [(image, label) for (image, _), label in zip(pairs, written)]
     write_atomically(key, description)
     labels = {label: label for label in data.labels.values()}
     return replace(data, layout='index PNGs', splits=splits, labels=labels, fits=True)
@@ -203,16 +203,16 @@ def _is_label_map(file: str) -> bool:
     return (folder_kind(posixpath.dirname(file)) or file_kind(stem(file))) == 'label'
 
 
-def _picture_name(picture: str) -> str:
-    return _without_end(composed(stem(picture)), PICTURE_ENDS)
+def _image_name(image: str) -> str:
+    return _without_end(composed(stem(image)), IMAGE_ENDS)
 
 
 def _without_end(name: str, ends: Iterable[str]) -> str:
     return next((name[: -len(end)] for end in ends if name.endswith(end)), name)
 
 
-def _picture_stem(name: str, stems: Set[str]) -> tuple[str, str]:
-    """A label map's name as that of its picture and an ending, which begins with _, - or . or is empty."""
+def _image_stem(name: str, stems: Set[str]) -> tuple[str, str]:
+    """A label map's name as that of its image and an ending, which begins with _, - or . or is empty."""
     for place in (len(name), *sorted((match.start() for match in re.finditer('[_.-]', name)), reverse=True)):
         if name[:place] in stems:
             return name[:place], name[place:]
@@ -229,18 +229,18 @@ def _one_end(folder: DataFolder, found: dict[str, dict[str, str]]) -> str:
     several = [ends for ends in found.values() if len(ends) > 1]
     if several:
         raise UserError(
-            f'{folder.root} has several label maps for {len(several)} pictures ({", ".join(several[0].values())}): '
+            f'{folder.root} has several label maps for {len(several)} images ({", ".join(several[0].values())}): '
             'leave one for each'
         )
     return max(counts, key=counts.get) if counts else ''
 
 
 def _splits(
-    folder: DataFolder, pictures: Sequence[str], pairs: dict[str, str], problems: list[Problem]
+    folder: DataFolder, images: Sequence[str], pairs: dict[str, str], problems: list[Problem]
 ) -> dict[str, str]:
-    """The split of each picture that should have a label map: where there are lists, of those that they name."""
-    lists = split_by_lists(folder, OF_LABEL_MAPS, pictures, pairs, problems)
+    """The split of each image that should have a label map: where there are lists, of those that they name."""
+    lists = split_by_lists(folder, OF_LABEL_MAPS, images, pairs, problems)
     if lists:
-        return {picture: split for split, listed in lists.items() for picture in listed}
-    with_labels = [(picture, pairs.get(picture, '')) for picture in pictures]
-    return dict(zip(pictures, folder_splits(folder, with_labels, 'label maps', problems)))
+        return {image: split for split, listed in lists.items() for image in listed}
+    with_labels = [(image, pairs.get(image, '')) for image in images]
+    return dict(zip(images, folder_splits(folder, with_labels, 'label maps', problems)))

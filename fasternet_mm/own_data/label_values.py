@@ -1,4 +1,4 @@
-"""What the values of pixels in label maps mean: labels, indices into a palette, shades of grey or colours."""
+"""What the values of pixels in label maps mean: labels, indices into a palette, shades of gray or colors."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from ..data.picture_files import labels_in, picture_size
+from ..data.image_files import labels_in, image_size
 from ..errors import UserError, few
 from .class_names import IGNORED, ClassFile, default_palette
-from .content import Colour, Kind, LabelMaps, Problem, Value
+from .content import Color, Kind, LabelMaps, Problem, Value
 from .folder import DataFolder
 
 UNUSED = 255
 """The label of pixels that do not count: in label maps as they come, and in those that are written."""
 
 MOST_CLASSES = 200
-"""Without a file with the classes, labels from here on are taken for grey values: of the data sets that are published
+"""Without a file with the classes, labels from here on are taken for gray values: of the data sets that are published
 with an index a pixel, COCO-Stuff has the most, 182."""
 
 FAR_APART = 25
-"""Without a file with the classes, labels that lie so far apart in the median are shades of grey, for people to see:
+"""Without a file with the classes, labels that lie so far apart in the median are shades of gray, for people to see:
 numbers of classes lie close together, even where some classes do not occur."""
 
-COLOURS = 'RGB colours'
+COLORS = 'RGB colors'
 
 BLENDED = (
-    ': values between those of classes come of JPEG, and of resizing that is not by the nearest neighbour; '
-    'export the label maps anew as PNG, and resize them by the nearest neighbour'
+    ': values between those of classes come of JPEG, and of resizing that is not by the nearest neighbor; '
+    'export the label maps anew as PNG, and resize them by the nearest neighbor'
 )
 
 
@@ -40,44 +40,44 @@ class MapContent:
     """What is in a label map.
 
     Attributes:
-        mode: Pillow's: 'P' has a palette, 'RGB' colours, all others have labels.
-        values: the labels or colours in it.
-        palette: of each label in it its colour, where the file has a palette.
+        mode: Pillow's: 'P' has a palette, 'RGB' colors, all others have labels.
+        values: the labels or colors in it.
+        palette: of each label in it its color, where the file has a palette.
         fits: whether MMSegmentation reads the labels as they are.
-        problem: what is wrong with it, or with its picture.
+        problem: what is wrong with it, or with its image.
     """
 
     mode: str = ''
     values: set[Value] = field(default_factory=set)
-    palette: dict[int, Colour] = field(default_factory=dict)
+    palette: dict[int, Color] = field(default_factory=dict)
     fits: bool = False
     problem: Problem | None = None
 
 
 Maps = dict[tuple[str, str], MapContent]
-"""What is in label maps, by the files of picture and label map."""
+"""What is in label maps, by the files of image and label map."""
 
 
 @dataclass(slots=True)
 class Meaning:
-    """A value of pixels, and what it means; ``colour`` None is any."""
+    """A value of pixels, and what it means; ``color`` None is any."""
 
     value: Value
     name: str
-    colour: Colour | None = None
+    color: Color | None = None
 
 
-def read_content(folder: DataFolder, picture: str, label: str) -> MapContent:
-    """What is in the label map of a picture, or the problem with one of them."""
-    size = picture_size(folder.shown(picture))
+def read_content(folder: DataFolder, image: str, label: str) -> MapContent:
+    """What is in the label map of a image, or the problem with one of them."""
+    size = image_size(folder.shown(image))
     if isinstance(size, str):
-        return MapContent(problem=Problem(folder.shown(picture), size, Kind.UNREADABLE))
+        return MapContent(problem=Problem(folder.shown(image), size, Kind.UNREADABLE))
     try:
-        with Image.open(folder.shown(label)) as image:
-            if image.size != size:
-                what = 'has {}x{} pixels, its picture {} {}x{}'.format(*image.size, folder.shown(picture), *size)
+        with Image.open(folder.shown(label)) as opened:
+            if opened.size != size:
+                what = 'has {}x{} pixels, its image {} {}x{}'.format(*opened.size, folder.shown(image), *size)
                 return MapContent(problem=Problem(folder.shown(label), what, Kind.WRONG_SIZE))
-            content = _content_of(image)
+            content = _content_of(opened)
     except UserError as error:
         return MapContent(problem=Problem(folder.shown(label), str(error), Kind.LABEL_NOTATION))
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
@@ -100,19 +100,19 @@ def _content_of(image: Image.Image) -> MapContent:
     if image.mode == 'P':
         labels, palette = labels_in(image), image.getpalette('RGB')
         if 3 * max(labels) + 3 > len(palette):
-            raise UserError(f'has the label {max(labels)}, but its palette only {len(palette) // 3} colours')
+            raise UserError(f'has the label {max(labels)}, but its palette only {len(palette) // 3} colors')
         return MapContent('P', labels, {label: tuple(palette[3 * label : 3 * label + 3]) for label in labels}, fits)
     if image.mode != 'RGB':
         # As PNG has it, 1 in files of one bit is white, the 255 of eight bits.
         return MapContent(image.mode, labels_in(image.convert('L') if image.mode == '1' else image), fits=fits)
-    colours = image.getcolors(1 << 12)
-    if colours is None:
-        raise UserError(f'has more than {1 << 12} colours, as no label map has{BLENDED}')
-    return MapContent('RGB', {colour for _, colour in colours})
+    colors = image.getcolors(1 << 12)
+    if colors is None:
+        raise UserError(f'has more than {1 << 12} colors, as no label map has{BLENDED}')
+    return MapContent('RGB', {color for _, color in colors})
 
 
 def without_alpha(image: Image.Image) -> Image.Image:
-    """The image as it is, or, where it has an alpha channel, on black: nobody sees which colour an eraser left.
+    """The image as it is, or, where it has an alpha channel, on black: nobody sees which color an eraser left.
 
     Raises:
         UserError: a pixel is half transparent.
@@ -130,7 +130,7 @@ def without_alpha(image: Image.Image) -> Image.Image:
 
 def values_in(content: MapContent, layout: str) -> set[Value]:
     """The values in a label map in the notation that all are read in."""
-    if layout != COLOURS or content.mode == 'RGB':
+    if layout != COLORS or content.mode == 'RGB':
         return content.values
     return set(content.palette.values()) if content.mode == 'P' else {(label,) * 3 for label in content.values}
 
@@ -149,31 +149,31 @@ def meanings(folder: DataFolder, names: ClassFile | None, maps: Maps, ignored: i
     """
     modes = Counter(content.mode for content in maps.values())
     labels = {label for content in maps.values() if content.mode != 'RGB' for label in content.values}
-    if modes['RGB'] or (names and names.colours and (modes['P'] or _are_greys(labels, names))):
-        if not names or not names.colours:
-            coloured = {pair: content for pair, content in maps.items() if content.mode == 'RGB'}
+    if modes['RGB'] or (names and names.colors and (modes['P'] or _are_grays(labels, names))):
+        if not names or not names.colors:
+            colored = {pair: content for pair, content in maps.items() if content.mode == 'RGB'}
             raise UserError(
-                f'{len(coloured)} of the {len(maps)} label maps in {folder.root} are RGB, such as '
-                f'{_example(folder, coloured)}: write a file classes.txt there with a '
-                'name and its colour a line, as in "road 128 64 128"'
+                f'{len(colored)} of the {len(maps)} label maps in {folder.root} are RGB, such as '
+                f'{_example(folder, colored)}: write a file classes.txt there with a '
+                'name and its color a line, as in "road 128 64 128"'
             )
-        return COLOURS, [Meaning(colour, name, colour) for name, colour in zip(names.names, names.colours)]
+        return COLORS, [Meaning(color, name, color) for name, color in zip(names.names, names.colors)]
     palette = _palette(folder, maps)
     rows = _named(folder, names, labels) if names else _unnamed(folder, labels - {ignored}, bool(palette))
-    rows = [replace(row, colour=row.colour or palette.get(row.value)) for row in rows]
+    rows = [replace(row, color=row.color or palette.get(row.value)) for row in rows]
     return 'palette PNGs' if modes['P'] else 'index PNGs', rows
 
 
-def _are_greys(labels: set[int], names: ClassFile) -> bool:
-    """Whether the values in files without colours are grey colours of the file with the classes, and no labels."""
+def _are_grays(labels: set[int], names: ClassFile) -> bool:
+    """Whether the values in files without colors are gray colors of the file with the classes, and no labels."""
     indices = names.labels or range(len(names.names))
-    return not labels <= {*indices} and {(label,) * 3 for label in labels} <= {*names.colours}
+    return not labels <= {*indices} and {(label,) * 3 for label in labels} <= {*names.colors}
 
 
 def _named(folder: DataFolder, names: ClassFile, labels: set[int]) -> list[Meaning]:
     count = len(names.names)
-    colours = names.colours or [None] * count
-    rows = sorted(map(Meaning, names.labels or range(count), names.names, colours), key=lambda row: row.value)
+    colors = names.colors or [None] * count
+    rows = sorted(map(Meaning, names.labels or range(count), names.names, colors), key=lambda row: row.value)
     if 255 in labels <= {0, 255} and rows[-1].value == count - 1:
         if count > 2:
             raise UserError(
@@ -191,7 +191,7 @@ def _unnamed(folder: DataFolder, labels: set[int], palette: bool) -> list[Meanin
         return [Meaning(0, 'background'), Meaning(255, 'foreground')]
     if not palette and len(counted) > 1 and median(np.diff(counted)) >= FAR_APART:
         raise UserError(
-            f'the label maps in {folder.root} have the values {few(sorted(labels))}, so far apart as shades of grey '
+            f'the label maps in {folder.root} have the values {few(sorted(labels))}, so far apart as shades of gray '
             'are and numbers of classes are not: write a file classes.txt there with a value and its class a line, as '
             f'in "{counted[1]} road"'
         )
@@ -202,12 +202,12 @@ def number_classes(folder: DataFolder, layout: str, rows: list[Meaning], maps: M
     """The data without its files: classes numbered afresh, in the order of the rows, without what does not count.
 
     Raises:
-        UserError: there is no class, or more than 8 bits hold; or ``ignored`` is no label, since pixels are colours.
+        UserError: there is no class, or more than 8 bits hold; or ``ignored`` is no label, since pixels are colors.
     """
-    if ignored is not None and layout == COLOURS:
+    if ignored is not None and layout == COLORS:
         raise UserError(
-            f'--ignore-label {ignored} is for labels, and the label maps in {folder.root} have colours: name the '
-            'colour void in the file with the classes'
+            f'--ignore-label {ignored} is for labels, and the label maps in {folder.root} have colors: name the '
+            'color void in the file with the classes'
         )
     counted = [row for row in rows if row.name.lower() not in IGNORED and row.value != ignored]
     if not 0 < len(counted) <= UNUSED:
@@ -215,13 +215,13 @@ def number_classes(folder: DataFolder, layout: str, rows: list[Meaning], maps: M
             f'{folder.root} has {len(counted)} classes of pixels, and label maps of 8 bits hold 1 to {UNUSED}, since '
             f'{UNUSED} is the label of what does not count: leave some of them out'
         )
-    labels: dict[Value, int] = {} if layout == COLOURS else {UNUSED: UNUSED}
+    labels: dict[Value, int] = {} if layout == COLORS else {UNUSED: UNUSED}
     labels |= {row.value: UNUSED for row in rows}
     if ignored is not None:
         labels[ignored] = UNUSED
     labels |= {row.value: number for number, row in enumerate(counted)}
-    palette = [row.colour or colour for row, colour in zip(counted, default_palette(len(counted)))]
-    same = layout != COLOURS and all(value == label for value, label in labels.items())
+    palette = [row.color or color for row, color in zip(counted, default_palette(len(counted)))]
+    same = layout != COLORS and all(value == label for value, label in labels.items())
     fits = same and all(content.fits for content in maps.values())
     return LabelMaps(layout, folder.root, {}, [row.name for row in counted], palette, labels, fits)
 
@@ -233,15 +233,15 @@ def check_notation(
     values = {row.value for row in rows}
 
     def is_other(content: MapContent) -> bool:
-        if layout == COLOURS:
+        if layout == COLORS:
             return content.mode not in ('P', 'RGB') and not values_in(content, layout) <= values
         return content.values == {0, 255}
 
     others = {pair: content for pair, content in maps.items() if is_other(content)}
     rest = {pair: content for pair, content in maps.items() if pair not in others}
-    kinds = ('labels', 'colours') if layout == COLOURS else ('the values 0 and 255 alone', 'labels such as 1')
+    kinds = ('labels', 'colors') if layout == COLORS else ('the values 0 and 255 alone', 'labels such as 1')
     # Where 255 is what does not count, it stands beside other labels, too.
-    mixed = layout == COLOURS or (
+    mixed = layout == COLORS or (
         255 not in values
         and any(not content.values <= {0, 255} for content in rest.values())
         and not any(255 in content.values and len(content.values) > 1 for content in rest.values())
@@ -253,7 +253,7 @@ def check_notation(
             'with a line for each value, as in "255 void"'
         )
         yield Problem(str(folder.root), what, Kind.LABEL_NOTATION)
-    if layout != COLOURS and not names:
+    if layout != COLORS and not names:
         occurring = {label for content in maps.values() for label in content.values}
         never = [row.value for row in rows if row.value not in occurring]
         if occurring and never and max(values) < UNUSED:
@@ -269,15 +269,15 @@ def _example(folder: DataFolder, maps: Maps) -> str:
     return folder.shown(label)
 
 
-def _palette(folder: DataFolder, maps: Maps) -> dict[int, Colour]:
-    """The colours of all palettes together."""
-    palette: dict[int, Colour] = {}
+def _palette(folder: DataFolder, maps: Maps) -> dict[int, Color]:
+    """The colors of all palettes together."""
+    palette: dict[int, Color] = {}
     for (_, label), content in maps.items():
-        for index, colour in content.palette.items():
-            if palette.setdefault(index, colour) != colour:
+        for index, color in content.palette.items():
+            if palette.setdefault(index, color) != color:
                 raise UserError(
-                    f'{folder.shown(label)} has the colour {colour} for the label {index}, other label maps '
-                    f'{palette[index]}: write a file classes.txt in {folder.root} with a name and its colour a line, '
+                    f'{folder.shown(label)} has the color {color} for the label {index}, other label maps '
+                    f'{palette[index]}: write a file classes.txt in {folder.root} with a name and its color a line, '
                     'as in "road 128 64 128"'
                 )
     return palette
@@ -286,10 +286,10 @@ def _palette(folder: DataFolder, maps: Maps) -> dict[int, Colour]:
 def strange_values(data: LabelMaps, names: ClassFile | None, strange: set[Value]) -> str:
     """What is wrong with a label map that has these values, which mean nothing."""
     cause = BLENDED if len(strange) > 8 else ''
-    if data.layout == COLOURS:
+    if data.layout == COLORS:
         line = '"void {} {} {}"'.format(*min(strange))
         cause = cause or f': give each a line there, such as {line} where it does not count'
-        return f'has the colours {few(sorted(strange))}, which are no class in {names.file}{cause}'
+        return f'has the colors {few(sorted(strange))}, which are no class in {names.file}{cause}'
     ignored = [value for value, label in data.labels.items() if label == UNUSED]
     if not names:
         cause = f'{BLENDED}; where they are classes, name them in a classes.txt'

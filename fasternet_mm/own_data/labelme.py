@@ -1,4 +1,4 @@
-"""LabelMe's JSON files, one for each picture (https://github.com/wkentaro/labelme)."""
+"""LabelMe's JSON files, one for each image (https://github.com/wkentaro/labelme)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, stem
 from .normal_form import (
     AnnotatedObject,
-    AnnotatedPicture,
+    AnnotatedImage,
     locate_images,
     rectangles_are_boxes,
     split_by_folders,
@@ -30,43 +30,43 @@ IGNORE, BACKGROUND = '__ignore__', '_background_'
 
 
 def is_labelme(content: Any) -> bool:
-    """Whether the content of a JSON file is LabelMe's of one picture."""
+    """Whether the content of a JSON file is LabelMe's of one image."""
     return isinstance(content, dict) and isinstance(content.get('shapes'), list)
 
 
 def read_labelme(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
     """Read LabelMe's polygons, rectangles, circles and masks; shapes of one ``group_id`` and label are one object.
 
-    A picture is at ``imagePath``, or has the name of its JSON file. Pictures beside these without JSON are background.
-    Regions labelled ``__ignore__`` are neither trained nor scored, ``_background_`` is no object: LabelMe's own
+    A image is at ``imagePath``, or has the name of its JSON file. Images beside these without JSON are background.
+    Regions labeled ``__ignore__`` are neither trained nor scored, ``_background_`` is no object: LabelMe's own
     exporters treat them so.
 
     Args:
         folder: with the data.
-        files: the content of each JSON file, of which pictures in it are not looked at.
+        files: the content of each JSON file, of which images in it are not looked at.
         problems: to add to.
 
     Raises:
-        UserError: no picture is there; or no part is to train on.
+        UserError: no image is there; or no part is to train on.
     """
-    pictures = [_picture(folder, file, content, problems) for file, content in files.items()]
-    locate_images(folder, pictures, problems, stem_first=False)
-    _ignore_regions(pictures)
-    rectangles_are_boxes(pictures)
-    return to_instances('LabelMe', folder, split_by_folders(folder, pictures, problems), None, problems)
+    images = [_image(folder, file, content, problems) for file, content in files.items()]
+    locate_images(folder, images, problems, stem_first=False)
+    _ignore_regions(images)
+    rectangles_are_boxes(images)
+    return to_instances('LabelMe', folder, split_by_folders(folder, images, problems), None, problems)
 
 
-def _ignore_regions(pictures: list[AnnotatedPicture]) -> None:
+def _ignore_regions(images: list[AnnotatedImage]) -> None:
     """Make a region that does not count a crowd of every class: COCO's evaluation knows crowds of one class alone."""
-    names = sorted({obj.name.strip() for picture in pictures for obj in picture.objects} - {IGNORE})
-    for picture in pictures:
-        regions = [obj for obj in picture.objects if obj.name == IGNORE]
-        picture.objects = [obj for obj in picture.objects if obj.name != IGNORE]
-        picture.objects += [replace(region, name=name, crowd=True) for region in regions for name in names]
+    names = sorted({obj.name.strip() for image in images for obj in image.objects} - {IGNORE})
+    for image in images:
+        regions = [obj for obj in image.objects if obj.name == IGNORE]
+        image.objects = [obj for obj in image.objects if obj.name != IGNORE]
+        image.objects += [replace(region, name=name, crowd=True) for region in regions for name in names]
 
 
-def _picture(folder: DataFolder, file: str, content: dict[str, Any], problems: list[Problem]) -> AnnotatedPicture:
-    """What is in a JSON file, with the name that it gives its picture."""
+def _image(folder: DataFolder, file: str, content: dict[str, Any], problems: list[Problem]) -> AnnotatedImage:
+    """What is in a JSON file, with the name that it gives its image."""
 
     report = folder.reporter(file, problems)
     objects: dict[Any, AnnotatedObject] = {}
@@ -84,7 +84,7 @@ def _picture(folder: DataFolder, file: str, content: dict[str, Any], problems: l
         else:
             objects[key] = obj
     name = str(content.get('imagePath') or stem(file))
-    return AnnotatedPicture(name, file, list(objects.values()), size if all(size) else None)
+    return AnnotatedImage(name, file, list(objects.values()), size if all(size) else None)
 
 
 def _object(shape: Any, place: str, size: tuple[Any, Any], report: Report) -> AnnotatedObject | None:

@@ -17,12 +17,12 @@ from .folder import DataFolder, stem
 from .label_maps import find_label_maps, read_label_maps
 from .labelme import is_labelme, read_labelme
 from .pascal_voc import is_pascal_voc, read_pascal_voc
-from .via import read_via, via_pictures
+from .via import read_via, via_images
 from .yolo import read_yolo, yolo_files
 
 LAYOUTS = {
     True: 'COCO, VIA or LabelMe JSON, Pascal VOC XML, or YOLO with its data.yaml',
-    False: 'PNG label maps in a folder such as labels, masks or annotations, named as the pictures',
+    False: 'PNG label maps in a folder such as labels, masks or annotations, named as the images',
 }
 LAYOUTS[None] = f'{LAYOUTS[True]}, and no {LAYOUTS[False]}'
 """What is looked for: for objects, for label maps, and where both will do."""
@@ -34,10 +34,10 @@ PAGE = 'docs/your-own-data.md shows all layouts'
 
 
 def read_own_data(folder: str, instances: bool | None = None, ignored: int | None = None) -> Instances | LabelMaps:
-    """Recognise the layout of a folder's data and read them.
+    """Recognize the layout of a folder's data and read them.
 
     Args:
-        folder: has pictures and annotations, in one of the layouts of docs/your-own-data.md.
+        folder: has images and annotations, in one of the layouts of docs/your-own-data.md.
         instances: True where objects are needed, False where label maps are. Default: what there is, objects first.
         ignored: a label of label maps that does not count, beside 255.
 
@@ -45,7 +45,7 @@ def read_own_data(folder: str, instances: bool | None = None, ignored: int | Non
         What was read, with the problems that were found. What is wrong is left out.
 
     Raises:
-        UserError: no layout is recognised, or more than one.
+        UserError: no layout is recognized, or more than one.
     """
     files, problems = DataFolder(folder), []
     try:
@@ -72,7 +72,7 @@ def _read(
         return read_label_maps(folder, label_maps, problems, ignored)
     nearest = _nearest(folder, instances, bool(label_maps), problems, of_label_maps)
     problems[:] = [problem for problem in problems if problem.kind is not Kind.NOT_USED]  # what is nearest says more
-    raise UserError(_not_recognised(folder, instances, nearest))
+    raise UserError(_not_recognized(folder, instances, nearest))
 
 
 def _before(problems: list[Problem]) -> str:
@@ -115,13 +115,13 @@ def _json_files(folder: DataFolder, problems: list[Problem]) -> _JsonFiles:
             what = str(error).removeprefix(f'{folder.shown(file)} ')
             problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
             continue
-        via = via_pictures(content)
+        via = via_images(content)
         if is_coco(content):
             files.coco[file] = content
         elif via is not None:
             files.via[file] = via
         elif is_labelme(content):
-            content.pop('imageData', None)  # a whole picture in text
+            content.pop('imageData', None)  # a whole image in text
             files.labelme[file] = content
         else:
             problems.append(Problem(folder.shown(file), 'is JSON of no known layout', Kind.NOT_USED))
@@ -135,7 +135,7 @@ def _of_instances(files: list[str]) -> list[str]:
     return [file for file in files if file in instances or posixpath.dirname(file) not in places]
 
 
-def _not_recognised(folder: DataFolder, instances: bool | None, nearest: str) -> str:
+def _not_recognized(folder: DataFolder, instances: bool | None, nearest: str) -> str:
     """What is in the folder, what was looked for, and what is nearest."""
     suffixes = Counter(posixpath.splitext(file)[1].lower() or 'without a suffix' for file in folder.files)
     kinds = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(5))
@@ -149,8 +149,8 @@ def _nearest(
     problems: list[Problem],
     of_label_maps: list[Problem],
 ) -> str:
-    if not folder.pictures:
-        return 'put the pictures there too, or name the folder that has them'
+    if not folder.images:
+        return 'put the images there too, or name the folder that has them'
     if has_label_maps:
         return 'it has label maps, for which there are the UPerNet and Semantic FPN configs'
     readers = _instance_readers(folder, []) if instances is False else {}
@@ -163,15 +163,15 @@ def _nearest(
         label = of_label_maps[0].file
         return f'{label} seems to be a label map, but no image has its name: name each label map as its image'
     if instances is False:
-        return 'name the folder of label maps labels, and each of them as its picture'
+        return 'name the folder of label maps labels, and each of them as its image'
     if any(map(_is_yolo, [folder.root / file for file in folder.ending('.txt')[:20]])):
         if named := [file for file in folder.ending('.yaml', '.yml') if stem(file) in ('data', 'dataset')]:
             return (
-                f'{folder.shown(named[0])} lacks names or train: add "train: FOLDER OF PICTURES" and "names: [FIRST '
+                f'{folder.shown(named[0])} lacks names or train: add "train: FOLDER OF IMAGES" and "names: [FIRST '
                 'CLASS, SECOND CLASS]"'
             )
         return (
-            'the .txt files look like YOLO labels, so write a data.yaml with "train: FOLDER OF PICTURES" and '
+            'the .txt files look like YOLO labels, so write a data.yaml with "train: FOLDER OF IMAGES" and '
             '"names: [FIRST CLASS, SECOND CLASS]"'
         )
     if folder.ending('.json'):
@@ -182,9 +182,9 @@ def _nearest(
     if folder.ending('.xml'):
         return (
             f'{folder.shown(folder.ending(".xml")[0])} is XML of another kind: export the annotations as Pascal VOC, '
-            'which has a file <annotation> for each picture, or as COCO'
+            'which has a file <annotation> for each image, or as COCO'
         )
-    return 'export the annotations from your labelling tool as COCO, the nearest for all others'
+    return 'export the annotations from your labeling tool as COCO, the nearest for all others'
 
 
 def _is_yolo(path: Any) -> bool:

@@ -1,6 +1,6 @@
 """Which image an annotation file means: by the longest end of the path that is unique.
 
-Labelling tools write the paths that images had where they were labelled: with a Windows drive, in a server's folder of
+Labeling tools write the paths that images had where they were labeled: with a Windows drive, in a server's folder of
 uploads, as an address. What is there is compared from its end.
 """
 
@@ -206,7 +206,7 @@ def is_likely(folder: str) -> bool:
 
 
 def _is_beside(wanted: Wanted, file: str) -> bool:
-    """Whether a file has the name that is in the one beside it: labelling tools do that in folders of any name."""
+    """Whether a file has the name that is in the one beside it: labeling tools do that in folders of any name."""
     return file == posixpath.join(posixpath.dirname(wanted.source), wanted.hint)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.parallel import in_threads
-from ..data.picture_files import picture_size
+from ..data.image_files import image_size
 from ..errors import UserError
 from .content import Instances, Kind, Problem, Report
 from .folder import DataFolder, folder_splits, named_splits, stem
@@ -41,15 +41,15 @@ class AnnotatedObject:
 
 
 @dataclass(slots=True)
-class AnnotatedPicture:
-    """A picture with its objects as an annotation file has them, nothing checked.
+class AnnotatedImage:
+    """A image with its objects as an annotation file has them, nothing checked.
 
     Attributes:
         file: path in the data's folder.
-        source: the file in the data's folder that names the picture, or has its objects.
+        source: the file in the data's folder that names the image, or has its objects.
         objects: in the order of the file.
         size: width and height, where the source states them.
-        relative: whether coordinates are fractions of the picture's size.
+        relative: whether coordinates are fractions of the image's size.
     """
 
     file: str
@@ -62,7 +62,7 @@ class AnnotatedPicture:
 def to_instances(
     layout: str,
     folder: DataFolder,
-    splits: dict[str, list[AnnotatedPicture]],
+    splits: dict[str, list[AnnotatedImage]],
     classes: Sequence[str] | None,
     problems: list[Problem],
 ) -> Instances:
@@ -73,13 +73,13 @@ def to_instances(
     ``category_id``, ``bbox``, ``area``, ``iscrowd`` and, where there is one, ``segmentation``) numbered from 1 in the
     order of images and then of the file; and ``categories`` (``id``, ``name``) numbered from 1, the same in all splits.
     Sizes are those that OpenCV reads. Coordinates are pixels, rounded to hundredths as in COCO's own files. Boxes and
-    polygons are cut at the picture's edges; no side of a box is under a pixel. The area, which is above zero, is the
+    polygons are cut at the image's edges; no side of a box is under a pixel. The area, which is above zero, is the
     polygons', the mask's, or else the box's. So MMDetection's loader leaves out none of the annotations.
 
     Args:
         layout: its name for people.
-        folder: where the pictures are.
-        splits: pictures as read, in any order.
+        folder: where the images are.
+        splits: images as read, in any order.
         classes: the classes in their order; None for those of the objects, sorted.
         problems: what was found wrong so far; more is added.
 
@@ -88,28 +88,28 @@ def to_instances(
     """
     classes = _strip_names(folder, splits, classes, problems)
     if classes is None:
-        classes = sorted({obj.name for pictures in splits.values() for picture in pictures for obj in picture.objects})
+        classes = sorted({obj.name for annotated in splits.values() for image in annotated for obj in image.objects})
     categories = {name: number for number, name in enumerate(classes, start=1)}
     content = {}
-    for split, pictures in splits.items():
-        pictures = _once_each(folder, pictures, problems)
-        images, annotations, numbers = [], [], NumbersAsRead(relative=any(picture.relative for picture in pictures))
-        for picture, size in zip(pictures, _sizes(folder, pictures)):
-            problem = size if isinstance(size, Problem) else _wrong_size(folder, picture, size)
+    for split, annotated in splits.items():
+        annotated = _once_each(folder, annotated, problems)
+        images, annotations, numbers = [], [], NumbersAsRead(relative=any(image.relative for image in annotated))
+        for image, size in zip(annotated, _sizes(folder, annotated)):
+            problem = size if isinstance(size, Problem) else _wrong_size(folder, image, size)
             if problem:
                 problems.append(problem)
                 continue
-            images.append(dict(id=len(images) + 1, file_name=picture.file, width=size[0], height=size[1]))
-            for obj in picture.objects:
-                report = folder.reporter(picture.source, problems, f'{obj.place} ')
+            images.append(dict(id=len(images) + 1, file_name=image.file, width=size[0], height=size[1]))
+            for obj in image.objects:
+                report = folder.reporter(image.source, problems, f'{obj.place} ')
                 numbers.add(obj.box, obj.segmentation, size)
-                annotation = _annotation(obj, size, picture.relative, report)
+                annotation = _annotation(obj, size, image.relative, report)
                 if annotation:
                     ids = dict(id=len(annotations) + 1, image_id=len(images), category_id=categories[obj.name])
                     annotations.append({**ids, **annotation})
         question = notation_question(layout, numbers)
         if question:
-            sources = {picture.source for picture in pictures}
+            sources = {image.source for image in annotated}
             place = folder.shown(sources.pop()) if len(sources) == 1 else str(folder.root)
             problems.append(Problem(place, question.format(split=split), Kind.NOTATION))
         content[split] = dict(
@@ -122,12 +122,12 @@ def to_instances(
 
 def _strip_names(
     folder: DataFolder,
-    splits: dict[str, list[AnnotatedPicture]],
+    splits: dict[str, list[AnnotatedImage]],
     classes: Sequence[str] | None,
     problems: list[Problem],
 ) -> list[str] | None:
     """Names of classes without spaces at their ends, accents composed; where that makes two one, the user is told."""
-    objects = [obj for pictures in splits.values() for picture in pictures for obj in picture.objects]
+    objects = [obj for images in splits.values() for image in images for obj in image.objects]
     by_name: dict[str, set[str]] = defaultdict(set)
     for name in {*(classes or ()), *(obj.name for obj in objects)}:
         by_name[composed(name.strip())].add(name)
@@ -143,80 +143,80 @@ def _strip_names(
     return classes and list(dict.fromkeys(composed(name.strip()) for name in classes))
 
 
-def rectangles_are_boxes(pictures: Iterable[AnnotatedPicture]) -> None:
+def rectangles_are_boxes(images: Iterable[AnnotatedImage]) -> None:
     """Drop the polygons where all that was drawn in a data set is rectangles: these are boxes, not outlines.
 
     Objects that are drawn as rectangles have ``box`` as well as ``segmentation``. Among other shapes, a rectangle is
     the outline of something rectangular.
     """
-    objects = [obj for picture in pictures for obj in picture.objects]
+    objects = [obj for image in images for obj in image.objects]
     if all(obj.box is not None for obj in objects):
         for obj in objects:
             obj.segmentation = None
 
 
 def locate_images(
-    folder: DataFolder, pictures: list[AnnotatedPicture], problems: list[Problem], stem_first: bool
+    folder: DataFolder, annotated: list[AnnotatedImage], problems: list[Problem], stem_first: bool
 ) -> None:
-    """Find the picture of each annotation file that is of one: it has its name, or the one that is in it.
+    """Find the image of each annotation file that is of one: it has its name, or the one that is in it.
 
     Args:
         folder: with the data.
-        pictures: whose ``file`` is the name that is in the annotation file; it becomes the path in the data's folder.
+        annotated: whose ``file`` is the name that is in the annotation file; it becomes the path in the data's folder.
             Those whose names lead out of it are dropped.
         problems: to add to.
         stem_first: whether the annotation file's own name counts more than the one in it.
 
     Raises:
-        UserError: there are none, no picture is there, or two fit equally well.
+        UserError: there are none, no image is there, or two fit equally well.
     """
-    if not pictures:
+    if not annotated:
         raise UserError(f'{folder.root} has no annotation file that can be read: export the annotations again')
-    names, sources = [picture.file for picture in pictures], [picture.source for picture in pictures]
-    images = folder.images_of(sources, names, problems, stem_first)
-    for picture, image in zip(pictures, images):
-        if image is None:
-            what = f'is of {picture.file}, which is not in the folder'
-            problems.append(Problem(folder.shown(picture.source), what, Kind.OUTSIDE_FOLDER))
+    names, sources = [image.file for image in annotated], [image.source for image in annotated]
+    paths = folder.images_of(sources, names, problems, stem_first)
+    for image, path in zip(annotated, paths):
+        if path is None:
+            what = f'is of {image.file}, which is not in the folder'
+            problems.append(Problem(folder.shown(image.source), what, Kind.OUTSIDE_FOLDER))
         else:
-            picture.file = image
-    pictures[:] = [picture for picture, image in zip(pictures, images) if image is not None]
-    if not any(picture.file in folder.all for picture in pictures):
+            image.file = path
+    annotated[:] = [image for image, path in zip(annotated, paths) if path is not None]
+    if not any(image.file in folder.all for image in annotated):
         raise folder.no_image_of(sources[0] if len(sources) == 1 else posixpath.dirname(sources[0]), names)
 
 
 def split_by_folders(
-    folder: DataFolder, pictures: Iterable[AnnotatedPicture], problems: list[Problem]
-) -> dict[str, list[AnnotatedPicture]]:
-    """Splits as folders' names say, with the pictures without annotations in the same folders, which are background.
+    folder: DataFolder, images: Iterable[AnnotatedImage], problems: list[Problem]
+) -> dict[str, list[AnnotatedImage]]:
+    """Splits as folders' names say, with the images without annotations in the same folders, which are background.
 
-    The picture's folder counts more than that of its annotation file. Label maps and drawings of the pictures, such as
+    The image's folder counts more than that of its annotation file. Label maps and drawings of the images, such as
     0001_mask.png, are no background.
 
     Raises:
         UserError: there are several splits, but none to train.
     """
-    pictures = list(pictures)
-    named = {picture.file for picture in pictures}
+    images = list(images)
+    named = {image.file for image in images}
     places = {posixpath.dirname(file) for file in named}
     stems = {posixpath.splitext(file)[0] for file in named}
     background = [
         file
-        for file in folder.pictures
+        for file in folder.images
         if file not in named and posixpath.dirname(file) in places and not _is_made_of(file, stems)
     ]
-    pictures += [AnnotatedPicture(file, file) for file in background]
-    pairs = [(picture.file, picture.source) for picture in pictures]
+    images += [AnnotatedImage(file, file) for file in background]
+    pairs = [(image.file, image.source) for image in images]
     splits = defaultdict(list)
-    for picture, split in zip(pictures, folder_splits(folder, pairs, 'annotation files', problems)):
-        splits[split].append(picture)
+    for image, split in zip(images, folder_splits(folder, pairs, 'annotation files', problems)):
+        splits[split].append(image)
     return named_splits(folder, splits)
 
 
 def split_of_one_file(
-    folder: DataFolder, splits: dict[str, list[AnnotatedPicture]], file: str
-) -> dict[str, list[AnnotatedPicture]]:
-    """Splits as the folders of pictures say, where the only annotation file says none; else those of the files.
+    folder: DataFolder, splits: dict[str, list[AnnotatedImage]], file: str
+) -> dict[str, list[AnnotatedImage]]:
+    """Splits as the folders of images say, where the only annotation file says none; else those of the files.
 
     Args:
         folder: with the data.
@@ -229,13 +229,13 @@ def split_of_one_file(
     if len(splits) > 1 or split_of(file):
         return splits
     found = defaultdict(list)
-    for picture in splits['train']:
-        found[split_of(posixpath.dirname(picture.file)) or 'train'].append(picture)
+    for image in splits['train']:
+        found[split_of(posixpath.dirname(image.file)) or 'train'].append(image)
     return named_splits(folder, found) if found else splits
 
 
 def _is_made_of(file: str, stems: set[str]) -> bool:
-    """Whether a picture is a label map or drawing of another, by its name."""
+    """Whether a image is a label map or drawing of another, by its name."""
     path = posixpath.splitext(file)[0]
     return path in stems or (
         file_kind(stem(file)) is not None
@@ -244,39 +244,39 @@ def _is_made_of(file: str, stems: set[str]) -> bool:
 
 
 def _once_each(
-    folder: DataFolder, pictures: Iterable[AnnotatedPicture], problems: list[Problem]
-) -> list[AnnotatedPicture]:
-    """Pictures sorted by their file names; none of those named twice, of which nobody knows which is right."""
-    found: dict[str, list[AnnotatedPicture]] = defaultdict(list)
-    for picture in pictures:
-        found[picture.file].append(picture)
+    folder: DataFolder, images: Iterable[AnnotatedImage], problems: list[Problem]
+) -> list[AnnotatedImage]:
+    """Images sorted by their file names; none of those named twice, of which nobody knows which is right."""
+    found: dict[str, list[AnnotatedImage]] = defaultdict(list)
+    for image in images:
+        found[image.file].append(image)
     for file, same in found.items():
         if len(same) > 1:
-            sources = ' and '.join(dict.fromkeys(folder.shown(picture.source) for picture in same))
+            sources = ' and '.join(dict.fromkeys(folder.shown(image.source) for image in same))
             what = f'is named {len(same)} times in {sources}'
             problems.append(Problem(folder.shown(file), what, Kind.DUPLICATE))
     return [found[file][0] for file in sorted(found) if len(found[file]) == 1]
 
 
-def _sizes(folder: DataFolder, pictures: Sequence[AnnotatedPicture]) -> Iterable[tuple[int, int] | Problem]:
-    def size(picture: AnnotatedPicture) -> tuple[int, int] | Problem:
-        shown = folder.shown(picture.file)
-        if picture.file not in folder.all:
-            return Problem(shown, f'does not exist, but {folder.shown(picture.source)} names it', Kind.MISSING_PICTURE)
-        found = picture_size(shown)
+def _sizes(folder: DataFolder, images: Sequence[AnnotatedImage]) -> Iterable[tuple[int, int] | Problem]:
+    def size(image: AnnotatedImage) -> tuple[int, int] | Problem:
+        shown = folder.shown(image.file)
+        if image.file not in folder.all:
+            return Problem(shown, f'does not exist, but {folder.shown(image.source)} names it', Kind.MISSING_IMAGE)
+        found = image_size(shown)
         return Problem(shown, found, Kind.UNREADABLE) if isinstance(found, str) else found
 
-    return in_threads(size, pictures, "reading pictures' sizes")
+    return in_threads(size, images, "reading images' sizes")
 
 
-def _wrong_size(folder: DataFolder, picture: AnnotatedPicture, size: tuple[int, int]) -> Problem | None:
-    if picture.size is None or tuple(picture.size) == size:
+def _wrong_size(folder: DataFolder, image: AnnotatedImage, size: tuple[int, int]) -> Problem | None:
+    if image.size is None or tuple(image.size) == size:
         return None
-    stated = '{}x{}'.format(*picture.size)
-    what = 'has {}x{} pixels, but {} says {}'.format(*size, folder.shown(picture.source), stated)
-    if picture.size == size[::-1]:
+    stated = '{}x{}'.format(*image.size)
+    what = 'has {}x{} pixels, but {} says {}'.format(*size, folder.shown(image.source), stated)
+    if image.size == size[::-1]:
         what += ' (as if it were not turned, which its EXIF orientation asks for, or width and height were swapped)'
-    return Problem(folder.shown(picture.file), what, Kind.WRONG_SIZE)
+    return Problem(folder.shown(image.file), what, Kind.WRONG_SIZE)
 
 
 def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, report: Report) -> dict[str, Any] | None:
@@ -347,7 +347,7 @@ def _box(box: Sequence[float], size: tuple[int, int], report: Report) -> list[fl
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, size[0]), min(y + height, size[1])
     image = 'the image of {}x{} pixels'.format(*size)
     if not (left < right and top < bottom):
-        return report(f'is outside of {image}: its {_shown(box)}', Kind.OUTSIDE_PICTURE)
+        return report(f'is outside of {image}: its {_shown(box)}', Kind.OUTSIDE_IMAGE)
     if reaches_over(box, size):
         report(f'reaches over the edge of {image}: its {_shown(box)}', Kind.OVER_EDGE)
     cut = [round(value + 0.0, 2) for value in (left, top, right - left, bottom - top)]

@@ -27,7 +27,7 @@ NOTATIONS: dict[str, tuple[str, str, Corners]] = {
     'COCO': _SIDES_OR_CORNERS,
     'VIA': _SIDES_OR_CORNERS,
     'YOLO': (
-        'centre x, centre y, width, height',
+        'center x, center y, width, height',
         'x1, y1, x2, y2',
         lambda x, y, w, h: (x + w / 2, y + h / 2, w, h),
     ),
@@ -95,7 +95,7 @@ def _under_a_pixel(boxes: np.ndarray, relative: bool) -> str | None:
     what = f'{tiny.sum()} of the {len(tiny)} objects of {{split}} are under a pixel'
     if not relative and ((boxes[tiny] >= 0) & (boxes[tiny] <= 1)).all(1).mean() > MOST:
         return f'{what}: are their coordinates fractions (0 to 1)? Pixels are needed'
-    return f'{what}: nothing can be learnt from them'
+    return f'{what}: nothing can be learned from them'
 
 
 def _far_outside(boxes: np.ndarray, sizes: np.ndarray) -> str | None:

@@ -15,7 +15,7 @@ from ..data.coco import mask_problem
 from .content import Kind, Report
 
 EDGE = 1.0
-"""Pixels by which something may reach over the picture's edge without a word: rounding does that."""
+"""Pixels by which something may reach over the image's edge without a word: rounding does that."""
 
 LARGEST = 1e6
 """No coordinate is larger; what is, is no number that can be meant."""
@@ -33,7 +33,7 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, angle: float =
     """A polygon on an ellipse.
 
     Args:
-        x, y: the centre.
+        x, y: the center.
         radius_x, radius_y: half the axes.
         angle: by which the first axis is turned from x towards y, in radians.
     """
@@ -214,7 +214,7 @@ def _area(polygons: list[list[float]], size: tuple[int, int]) -> float:
 
 
 def _cut(polygon: list[float], size: tuple[int, int]) -> list[float]:
-    """What of a polygon is in the picture: it is cut at one edge after the other (Sutherland and Hodgman, 1974)."""
+    """What of a polygon is in the image: it is cut at one edge after the other (Sutherland and Hodgman, 1974)."""
     points = list(zip(polygon[::2], polygon[1::2]))
     for axis in (0, 1):
         for limit, side in ((0, 1), (size[axis], -1)):

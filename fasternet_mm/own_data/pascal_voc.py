@@ -14,13 +14,13 @@ from defusedxml.ElementTree import fromstring
 from .content import Instances, Kind, Problem, Report, truth_value
 from .folder import DataFolder, named_splits, stem
 from .image_sets import OF_OBJECTS, split_by_lists
-from .normal_form import AnnotatedObject, AnnotatedPicture, locate_images, split_by_folders, to_instances
+from .normal_form import AnnotatedObject, AnnotatedImage, locate_images, split_by_folders, to_instances
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
 def is_pascal_voc(folder: DataFolder) -> bool:
-    """Whether XML files are there, one of the first of which describes a picture."""
+    """Whether XML files are there, one of the first of which describes a image."""
     files = folder.ending('.xml')[:20]
     return any(re.search(rb'<annotation[\s>]', (folder.root / file).read_bytes()[:1000]) for file in files)
 
@@ -29,14 +29,14 @@ def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
     """Read Pascal VOC's boxes.
 
     ``ImageSets/Main`` says what is train, val and test (see `image_sets.split_by_lists`), or else the folders' names
-    do. Beside XML files, and where XML files lie in other folders than pictures, in those of their pictures, pictures
+    do. Beside XML files, and where XML files lie in other folders than images, in those of their images, images
     without an XML file are background; where there are lists, those that these name.
 
     An object that is ``difficult`` becomes a crowd, which is neither trained nor scored: the challenge's evaluation
     leaves these out (table 1 of the VOC2012 development kit), and MMDetection does.
 
     The challenge's own files count pixels from 1 and include the last (their predecessors of 2006 state "Top left pixel
-    co-ordinates : (1, 1)"), so xmin=1 and xmax=width are the whole width. Labelling tools write the same elements with
+    co-ordinates : (1, 1)"), so xmin=1 and xmax=width are the whole width. Labeling tools write the same elements with
     the coordinates of edges, so there xmin=0 and xmax=width are. Files whose ``source`` names PASCAL VOC count as the
     challenge's.
 
@@ -45,26 +45,26 @@ def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
         problems: to add to.
 
     Raises:
-        UserError: no XML file has a picture, or one has two; or no part is to train on.
+        UserError: no XML file has a image, or one has two; or no part is to train on.
     """
-    pictures = [picture for file in folder.ending('.xml') if (picture := _picture(folder, file, problems))]
-    locate_images(folder, pictures, problems, stem_first=True)
+    annotated = [image for file in folder.ending('.xml') if (image := _image(folder, file, problems))]
+    locate_images(folder, annotated, problems, stem_first=True)
     by_file = defaultdict(list)
-    for picture in pictures:
-        by_file[picture.file].append(picture)
+    for image in annotated:
+        by_file[image.file].append(image)
     places = {posixpath.dirname(file) for file in by_file}
-    images = {*by_file, *(file for file in folder.pictures if posixpath.dirname(file) in places)}
-    lists = split_by_lists(folder, OF_OBJECTS, images, images, problems)
+    paths = {*by_file, *(file for file in folder.images if posixpath.dirname(file) in places)}
+    lists = split_by_lists(folder, OF_OBJECTS, paths, paths, problems)
     splits = {
-        split: [picture for file in files for picture in by_file.get(file) or [AnnotatedPicture(file, file)]]
+        split: [image for file in files for image in by_file.get(file) or [AnnotatedImage(file, file)]]
         for split, files in lists.items()
     }
-    splits = named_splits(folder, splits) if splits else split_by_folders(folder, pictures, problems)
+    splits = named_splits(folder, splits) if splits else split_by_folders(folder, annotated, problems)
     return to_instances('Pascal VOC', folder, splits, None, problems)
 
 
-def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> AnnotatedPicture | None:
-    """What is in an XML file, with the name that it gives its picture."""
+def _image(folder: DataFolder, file: str, problems: list[Problem]) -> AnnotatedImage | None:
+    """What is in an XML file, with the name that it gives its image."""
 
     report = folder.reporter(file, problems)
     try:
@@ -84,7 +84,7 @@ def _picture(folder: DataFolder, file: str, problems: list[Problem]) -> Annotate
     origin = 1 if 'PASCAL VOC' in (root.findtext('source/annotation') or '') else 0
     objects = [_object(obj, f'object {number}', origin, report) for number, obj in enumerate(root.findall('object'), 1)]
     # Zeros are common for a size that the tool did not know.
-    return AnnotatedPicture(name, file, [obj for obj in objects if obj], size if all(size) else None)
+    return AnnotatedImage(name, file, [obj for obj in objects if obj], size if all(size) else None)
 
 
 def _object(element: Element, place: str, origin: int, report: Report) -> AnnotatedObject | None:

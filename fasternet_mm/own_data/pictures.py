@@ -1,4 +1,4 @@
-"""What decisions about training need to know of each picture."""
+"""What decisions about training need to know of each image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from ..data.parallel import in_threads
-from ..data.picture_files import labels_in, size_as_read
+from ..data.image_files import labels_in, size_as_read
 from .content import Instances, LabelMaps
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture and its annotations in brief.
+class ImageDescription:
+    """One image and its annotations in brief.
 
     Attributes:
         size: width and height.
@@ -28,8 +28,8 @@ class Picture:
     sides: tuple[float, ...] = ()
 
 
-def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
-    """A `Picture` for each of a split, in its order. Label maps are read, which takes a while, on all CPUs."""
+def describe_images(data: Instances | LabelMaps, split: str) -> list[ImageDescription]:
+    """A `ImageDescription` for each of a split, in its order. Label maps are read, which takes a while, on all CPUs."""
     if isinstance(data, LabelMaps):
         return list(in_threads(_reader(len(data.classes)), data.splits[split], f'reading {split}'))
     content = data.splits[split]
@@ -38,7 +38,7 @@ def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
     for obj in data.objects[split]:
         objects[obj['image_id']].append(obj)
     return [
-        Picture(
+        ImageDescription(
             (image['width'], image['height']),
             tuple(index[obj['category_id']] for obj in objects[image['id']]),
             tuple((obj['bbox'][2] * obj['bbox'][3]) ** 0.5 for obj in objects[image['id']]),
@@ -47,12 +47,12 @@ def describe_pictures(data: Instances | LabelMaps, split: str) -> list[Picture]:
     ]
 
 
-def _reader(classes: int) -> Callable[[tuple[Path, Path]], Picture]:
-    def read(pair: tuple[Path, Path]) -> Picture:
-        picture, labels = pair
-        with Image.open(picture) as image:
-            size = size_as_read(image)
-        with Image.open(labels) as image:
-            return Picture(size, tuple(sorted(label for label in labels_in(image) if label < classes)))
+def _reader(classes: int) -> Callable[[tuple[Path, Path]], ImageDescription]:
+    def read(pair: tuple[Path, Path]) -> ImageDescription:
+        image, labels = pair
+        with Image.open(image) as opened:
+            size = size_as_read(opened)
+        with Image.open(labels) as opened:
+            return ImageDescription(size, tuple(sorted(label for label in labels_in(opened) if label < classes)))
 
     return read

@@ -22,7 +22,7 @@ from .configuring import use_data, use_schedule
 from .content import Instances, Kind, LabelMaps, Problem
 from .label_maps import TABLE, write_label_maps
 from .layouts import read_own_data
-from .pictures import Picture, describe_pictures
+from .images import ImageDescription, describe_images
 from .recipe import Recipe, choose_recipe
 from .splitting import ensure_validation, read_earlier_split
 from .start_weights import choose_start
@@ -45,7 +45,7 @@ class Plan:
 
     Attributes:
         data: with a validation part.
-        pictures: of each split.
+        descriptions: of each split.
         problems: that need not be mended.
         split: how the validation part came about, for people.
         recipe: sizes and schedule.
@@ -53,7 +53,7 @@ class Plan:
     """
 
     data: Instances | LabelMaps
-    pictures: dict[str, list[Picture]]
+    descriptions: dict[str, list[ImageDescription]]
     problems: list[Problem]
     split: str
     recipe: Recipe
@@ -85,7 +85,7 @@ def use_own_data(
         earlier: the work directory of the run that is resumed; its split and its scale are kept. Default: none is.
 
     Raises:
-        UserError: the data is not recognised, has mistakes, or is not what the config's model learns from.
+        UserError: the data is not recognized, has mistakes, or is not what the config's model learns from.
     """
     data = read_own_data(folder, 'decode_head' not in cfg.model, ignored)
     if ignored is not None and isinstance(data, Instances):
@@ -100,14 +100,14 @@ def use_own_data(
     written = Path(cfg.work_dir, DATA).absolute()
     if isinstance(data, LabelMaps):
         data = write_label_maps(data, written)
-    pictures = {name: describe_pictures(data, name) for name in data.splits}
+    descriptions = {name: describe_images(data, name) for name in data.splits}
     before = read_earlier_split(earlier / DATA, data.root) if earlier else None
-    split = ensure_validation(data, pictures, checked.images, seed, pattern, before)
+    split = ensure_validation(data, descriptions, checked.images, seed, pattern, before)
     if isinstance(data, LabelMaps):
-        data.class_counts = {name: _counts(data, part) for name, part in pictures.items()}
+        data.class_counts = {name: _counts(data, part) for name, part in descriptions.items()}
     recipe = choose_recipe(
         'detection' if isinstance(data, Instances) else 'segmentation',
-        pictures['train'],
+        descriptions['train'],
         cfg.train_dataloader.batch_size,
         processes,
         cfg.optim_wrapper.optimizer.lr,
@@ -118,7 +118,7 @@ def use_own_data(
     )
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe)
-    return Plan(data, pictures, checked.problems, split, recipe, choose_start(cfg))
+    return Plan(data, descriptions, checked.problems, split, recipe, choose_start(cfg))
 
 
 def earlier_run(work_dir: Path, resumed: str | None) -> Path | None:
@@ -200,8 +200,8 @@ def _scale_of(work_dir: Path) -> tuple[int, int] | None:
     return scales[0] if scales else None
 
 
-def _counts(data: LabelMaps, pictures: Sequence[Picture]) -> list[int]:
-    counts = Counter(label for picture in pictures for label in picture.labels)
+def _counts(data: LabelMaps, descriptions: Sequence[ImageDescription]) -> list[int]:
+    counts = Counter(label for image in descriptions for label in image.labels)
     return [counts[label] for label in range(len(data.classes))]
 
 
@@ -241,9 +241,9 @@ def plan_text(plan: Plan) -> str:
     lines = {
         'data': f'{data.root}: {data.layout}',
         'split': plan.split,
-        'picture size': size,
+        'image size': size,
         'start': plan.start,
-        'schedule': f'{length} of {recipe.pictures_per_step} pictures, evaluated every {recipe.interval_text}',
+        'schedule': f'{length} of {recipe.images_per_step} images, evaluated every {recipe.interval_text}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
     }
     warnings = [problem_list(plan.problems, SHOWN_PROBLEMS)] if plan.problems else []

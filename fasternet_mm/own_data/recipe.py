@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .pictures import Picture
+from .images import ImageDescription
 
-ENOUGH_PICTURES = 2000
-"""From so many on, a picture is seen `EPOCHS` times; below, more often the fewer there are."""
+ENOUGH_IMAGES = 2000
+"""From so many on, a image is seen `EPOCHS` times; below, more often the fewer there are."""
 
 EPOCHS = dict(detection=12, segmentation=40)
 
@@ -21,7 +21,7 @@ SMALL_OBJECT = 32
 """Pixels: COCO calls objects of less than 32x32 small."""
 
 LARGEST = dict(detection=(1333, 800), segmentation=(2048, 1024))
-"""The longer and the shorter side that pictures are not enlarged or kept beyond."""
+"""The longer and the shorter side that images are not enlarged or kept beyond."""
 
 JITTER = dict(detection=(0.8, 1.25), segmentation=(0.5, 2.0))
 """In training, images are resized to fit into the scale times a random number between these."""
@@ -38,12 +38,12 @@ class Recipe:
 
     Attributes:
         task: 'detection' or 'segmentation'.
-        scale: longer and shorter side that pictures are resized to fit into.
+        scale: longer and shorter side that images are resized to fit into.
         scale_reason: why, for people.
         crop: side of the squares that segmenters are trained on.
-        batch: pictures per process and step.
-        pictures_per_step: of all processes.
-        epochs: how often each picture is seen.
+        batch: images per process and step.
+        images_per_step: of all processes.
+        epochs: how often each image is seen.
         steps: in all.
         warmup: steps in which the learning rate grows.
         lr: learning rate after the warm-up.
@@ -55,7 +55,7 @@ class Recipe:
     scale_reason: str
     crop: int
     batch: int
-    pictures_per_step: int
+    images_per_step: int
     epochs: int
     steps: int
     warmup: int
@@ -70,7 +70,7 @@ class Recipe:
 
 def choose_recipe(
     task: str,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageDescription],
     batch: int,
     processes: int,
     lr: float,
@@ -83,35 +83,35 @@ def choose_recipe(
 
     Args:
         task: 'detection' or 'segmentation'.
-        pictures: those to train on.
-        batch: pictures per process and step that the config has.
+        images: those to train on.
+        batch: images per process and step that the config has.
         processes: that train together.
-        lr: the config's learning rate, for ``base_batch`` pictures per step in all.
+        lr: the config's learning rate, for ``base_batch`` images per step in all.
         base_batch: see ``lr``.
-        scale: two sides to resize pictures to. Default: `choose_scale`.
-        epochs: how often each picture is seen. Default: `EPOCHS`, and more where there are few pictures.
+        scale: two sides to resize images to. Default: `choose_scale`.
+        epochs: how often each image is seen. Default: `EPOCHS`, and more where there are few images.
         scale_reason: of ``scale``, for people.
     """
-    count = len(pictures)
+    count = len(images)
     batch = min(batch, max(LEAST_BATCH[task], count // processes))
     together = batch * processes
     steps_per_epoch = math.ceil(count / together)
     if epochs is None:
-        usual = EPOCHS[task] * max(1.0, math.sqrt(ENOUGH_PICTURES / count))
+        usual = EPOCHS[task] * max(1.0, math.sqrt(ENOUGH_IMAGES / count))
         epochs = math.ceil(max(usual, MIN_STEPS / steps_per_epoch))
-    # Detectors are trained by the epoch, whose last step may have fewer pictures; segmenters by the step.
+    # Detectors are trained by the epoch, whose last step may have fewer images; segmenters by the step.
     steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * count / together)
     if scale:
         scale, reason = (max(scale), min(scale)), scale_reason
     else:
-        scale, reason = choose_scale(task, pictures)
+        scale, reason = choose_scale(task, images)
     return Recipe(
         task=task,
         scale=scale,
         scale_reason=reason,
         crop=min(CROP, 32 * math.ceil(scale[1] / 32)),
         batch=batch,
-        pictures_per_step=together,
+        images_per_step=together,
         epochs=epochs,
         steps=steps,
         warmup=min(MAX_WARMUP, steps // 10),
@@ -120,15 +120,15 @@ def choose_recipe(
     )
 
 
-def choose_scale(task: str, pictures: Sequence[Picture]) -> tuple[tuple[int, int], str]:
-    """Longer and shorter side to resize pictures to, and the reason.
+def choose_scale(task: str, images: Sequence[ImageDescription]) -> tuple[tuple[int, int], str]:
+    """Longer and shorter side to resize images to, and the reason.
 
-    It is the middle picture's size, enlarged until a quarter of the objects at most are small, and within `LARGEST`.
+    It is the middle image's size, enlarged until a quarter of the objects at most are small, and within `LARGEST`.
     """
-    longer, shorter = (sorted(side(one.size) for one in pictures)[len(pictures) // 2] for side in (max, min))
-    object_sides = sorted(side for one in pictures for side in one.sides)
+    longer, shorter = (sorted(side(one.size) for one in images)[len(images) // 2] for side in (max, min))
+    object_sides = sorted(side for one in images for side in one.sides)
     largest = LARGEST[task]
-    reason = 'the middle size of the pictures'
+    reason = 'the middle size of the images'
     factor = 1.0
     if object_sides:
         quarter = object_sides[len(object_sides) // 4]

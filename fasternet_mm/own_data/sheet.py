@@ -1,4 +1,4 @@
-"""A sheet of sample pictures with their annotations, for a look before training."""
+"""A sheet of sample images with their annotations, for a look before training."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..inference.drawing import draw_truth, write_drawing, write_sheet
-from .pictures import Picture
+from .images import ImageDescription
 
 SAMPLES = 12
 
 
-def draw_samples(cfg: Config, pictures: Sequence[Picture], out_file: Path) -> None:
-    """Draw some of the training pictures with their annotations, as training reads them.
+def draw_samples(cfg: Config, images: Sequence[ImageDescription], out_file: Path) -> None:
+    """Draw some of the training images with their annotations, as training reads them.
 
     Args:
         cfg: as `use_own_data` made it.
-        pictures: those that it trains on, in the order of its data set.
+        images: those that it trains on, in the order of its data set.
         out_file: the sheet; the suffix chooses the format.
     """
     init_default_scope(cfg.default_scope)
@@ -33,20 +33,20 @@ def draw_samples(cfg: Config, pictures: Sequence[Picture], out_file: Path) -> No
         dataset = DATASETS.build(config)
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         drawings = []
-        for number in choose_samples(pictures):
+        for number in choose_samples(images):
             drawings.append(Path(folder, f'{number}.png'))
             write_drawing(drawings[-1], draw_truth(dataset[number]['data_samples'], dataset.metainfo))
         write_sheet(drawings, out_file)
 
 
-def choose_samples(pictures: Sequence[Picture]) -> list[int]:
-    """Numbers of up to `SAMPLES` pictures: each next one has most of the classes that were not shown yet."""
-    order = np.random.default_rng(0).permutation(len(pictures)).tolist()
+def choose_samples(images: Sequence[ImageDescription]) -> list[int]:
+    """Numbers of up to `SAMPLES` images: each next one has most of the classes that were not shown yet."""
+    order = np.random.default_rng(0).permutation(len(images)).tolist()
     chosen: list[int] = []
     shown: set[int] = set()
     while order and len(chosen) < SAMPLES:
-        number = max(order[:1000], key=lambda number: len({*pictures[number].labels} - shown))
+        number = max(order[:1000], key=lambda number: len({*images[number].labels} - shown))
         order.remove(number)
         chosen.append(number)
-        shown |= {*pictures[number].labels}
+        shown |= {*images[number].labels}
     return chosen

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import UserError, few
 from .content import Instances, LabelMaps
 from .decoding import Decoded
-from .pictures import Picture
+from .images import ImageDescription
 
 TOO_FEW = 10
 """Below so many images there is nothing to split: they are trained on and evaluated on."""
@@ -97,13 +97,13 @@ def _in_folder(path: str, root: Path) -> str:
 
 def ensure_validation(
     data: Instances | LabelMaps,
-    pictures: dict[str, list[Picture]],
+    descriptions: dict[str, list[ImageDescription]],
     images: Mapping[Path, Decoded],
     seed: int,
     pattern: str | None = None,
     earlier: EarlierSplit | None = None,
 ) -> str:
-    """Give the data, and what is known of its ``pictures``, a part 'val' where they have none.
+    """Give the data, and what is known of its ``descriptions``, a part 'val' where they have none.
 
     Each group of images is put where the hash of its name and the seed says, so that further images do not move those
     that are there. A group is the images whose path has the same match of ``pattern``, Roboflow's copies of an image
@@ -116,7 +116,7 @@ def ensure_validation(
 
     Args:
         data: as read; its splits are changed.
-        pictures: of each split, in the data's order; they are changed likewise.
+        descriptions: of each split, in the data's order; they are changed likewise.
         images: by path, as decoded.
         seed: another one gives another split.
         pattern: a regular expression, searched in each image's path in the data's folder. Its first group, or without
@@ -137,24 +137,24 @@ def ensure_validation(
             )
         lines = ['as the data has it']
         if 'val' not in data.splits:
-            data.splits['val'], pictures['val'] = data.splits['test'], pictures['test']
+            data.splits['val'], descriptions['val'] = data.splits['test'], descriptions['test']
             lines = ['as the data has it; test serves as val, too']
     else:
-        lines = _divide(data, pictures, images, seed, pattern, earlier)
-    return '\n'.join([*lines, *_absent(pictures, data.classes)])
+        lines = _divide(data, descriptions, images, seed, pattern, earlier)
+    return '\n'.join([*lines, *_absent(descriptions, data.classes)])
 
 
 def _divide(
     data: Instances | LabelMaps,
-    pictures: dict[str, list[Picture]],
+    descriptions: dict[str, list[ImageDescription]],
     images: Mapping[Path, Decoded],
     seed: int,
     pattern: str | None,
     earlier: EarlierSplit | None,
 ) -> list[str]:
-    paths = [path.relative_to(data.root).as_posix() for path in data.pictures['train']]
-    labels = [picture.labels for picture in pictures['train']]
-    groups = group_images(paths, [images[path].sha256 for path in data.pictures['train']], labels, seed, pattern)
+    paths = [path.relative_to(data.root).as_posix() for path in data.image_paths['train']]
+    labels = [image.labels for image in descriptions['train']]
+    groups = group_images(paths, [images[path].sha256 for path in data.image_paths['train']], labels, seed, pattern)
     shown = f'{len(paths)} images are {len(groups)} group{"s" if len(groups) > 1 else ""}'
     related = [f'{shown}: those that are equal or belong together'] if len(groups) < len(paths) else []
     if earlier:
@@ -162,22 +162,22 @@ def _divide(
     notes = _balance(groups, paths, data.classes) if earlier or len(paths) >= TOO_FEW else []
     validation = {number for group in groups if group.validation for number in group.images}
     if not validation or (len(paths) < TOO_FEW and not earlier):
-        data.splits['val'], pictures['val'] = data.splits['train'], pictures['train']
+        data.splits['val'], descriptions['val'] = data.splits['train'], descriptions['train']
         reason = f'fewer than {TOO_FEW} images' if len(paths) < TOO_FEW else 'images that cannot be divided'
         return [f'none: {reason} are evaluated on as well, which says nothing about other images', *related]
-    whole, known = data.splits['train'], pictures['train']
+    whole, known = data.splits['train'], descriptions['train']
     for split, chosen in (('train', False), ('val', True)):
         part = [number for number in range(len(paths)) if (number in validation) is chosen]
-        data.splits[split], pictures[split] = _part(whole, part), [known[number] for number in part]
+        data.splits[split], descriptions[split] = _part(whole, part), [known[number] for number in part]
     how = f'{len(validation) / len(paths):.0%} ({len(validation)} of {len(paths)} images) for validation, '
     how += _as_earlier(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
     return [how, *related, *notes]
 
 
-def _absent(pictures: Mapping[str, Sequence[Picture]], classes: Sequence[str]) -> list[str]:
+def _absent(descriptions: Mapping[str, Sequence[ImageDescription]], classes: Sequence[str]) -> list[str]:
     """Which classes are trained and not evaluated, for people."""
     trained, evaluated = (
-        {label for picture in pictures[part] for label in picture.labels} for part in ('train', 'val')
+        {label for image in descriptions[part] for label in image.labels} for part in ('train', 'val')
     )
     names = [repr(classes[label]) for label in sorted(trained - evaluated)]
     if not names:

@@ -39,7 +39,7 @@ def choose_start(cfg: Config) -> str:
             notes.append(str(error))
             initial = {}
     if not initial:
-        # As the small configs of configs/shapes: the authors' own initialisation is made for hundreds of epochs.
+        # As the small configs of configs/shapes: the authors' own initialization is made for hundreds of epochs.
         backbone.init_cfg = ConfigDict(type='Kaiming', layer='Conv2d', nonlinearity='relu')
     return '\n'.join(['random weights, which need much more data and time', *notes])
 
@@ -50,7 +50,7 @@ def _start_from_coco(cfg: Config, source: str) -> int:
     if not cfg.model.roi_head.get('mask_head'):
         options['allow_mismatch'] = True
     fit = fit_weights(build_model(cfg), read_checkpoint(source, mmap=True), source, **options)
-    if not all(name.startswith(HEADS) for name in (*fit.initialised, *fit.left_out)):
+    if not all(name.startswith(HEADS) for name in (*fit.initialized, *fit.left_out)):
         raise UserError(f'{source} does not fit this model')
     cfg.load_from, cfg.load_options = source, ConfigDict(options)
     return len(fit.pairs)

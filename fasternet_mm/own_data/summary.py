@@ -15,7 +15,7 @@ def summary_table(data: Instances | LabelMaps) -> str:
 
     What is neither trained nor scored, and images that teach only what background is, have rows of their own.
     """
-    rows: dict[str, dict[str, int]] = {'pictures': {split: len(images) for split, images in data.pictures.items()}}
+    rows: dict[str, dict[str, int]] = {'images': {split: len(paths) for split, paths in data.image_paths.items()}}
     counted = 'label maps with'
     if isinstance(data, Instances):
         counted = 'class'

@@ -15,7 +15,7 @@ from .folder import DataFolder, one_per_split
 from .folder_words import split_of
 from .normal_form import (
     AnnotatedObject,
-    AnnotatedPicture,
+    AnnotatedImage,
     rectangles_are_boxes,
     split_of_one_file,
     to_instances,
@@ -27,13 +27,13 @@ ONLY_CLASS = 'object'
 """The class where regions have no attribute, as in the balloons."""
 
 
-def via_pictures(content: Any) -> dict[str, Any] | None:
-    """The records of pictures in the content of a JSON file, by their keys; None where it is not VIA's."""
-    pictures = content.get('_via_img_metadata', content) if isinstance(content, dict) else None
-    return pictures if isinstance(pictures, dict) and any(map(_is_picture, pictures.values())) else None
+def via_images(content: Any) -> dict[str, Any] | None:
+    """The records of images in the content of a JSON file, by their keys; None where it is not VIA's."""
+    images = content.get('_via_img_metadata', content) if isinstance(content, dict) else None
+    return images if isinstance(images, dict) and any(map(_is_image, images.values())) else None
 
 
-def _is_picture(record: Any) -> bool:
+def _is_image(record: Any) -> bool:
     return (
         isinstance(record, dict)
         and isinstance(record.get('filename'), str)
@@ -45,29 +45,29 @@ def read_via(folder: DataFolder, files: dict[str, dict[str, Any]], problems: lis
     """Read VIA's polygons, rectangles, circles and ellipses.
 
     Args:
-        folder: where the pictures are.
-        files: the pictures' records of each annotation file.
+        folder: where the images are.
+        files: the images' records of each annotation file.
         problems: to add to.
 
     Raises:
-        UserError: the files cannot be told apart as train, val and test; no picture is there; or several attributes of
+        UserError: the files cannot be told apart as train, val and test; no image is there; or several attributes of
             regions may be the class.
     """
     chosen = one_per_split(folder, files, 'VIA annotation')
     records = {split: _sound(folder, file, files[file], problems) for split, file in chosen.items()}
     attribute = _class_attribute(folder, records.values())
-    splits = {split: _pictures(folder, file, records[split], attribute, problems) for split, file in chosen.items()}
+    splits = {split: _images(folder, file, records[split], attribute, problems) for split, file in chosen.items()}
     splits = split_of_one_file(folder, splits, chosen['train'])
-    rectangles_are_boxes([picture for pictures in splits.values() for picture in pictures])
+    rectangles_are_boxes([image for images in splits.values() for image in images])
     return to_instances('VIA', folder, splits, None, problems)
 
 
-def _sound(folder: DataFolder, file: str, pictures: dict[str, Any], problems: list[Problem]) -> list[dict[str, Any]]:
-    for key, record in pictures.items():
-        if not _is_picture(record):
+def _sound(folder: DataFolder, file: str, images: dict[str, Any], problems: list[Problem]) -> list[dict[str, Any]]:
+    for key, record in images.items():
+        if not _is_image(record):
             what = f'has a record {key[:60]} without a filename or regions'
             problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
-    return [record for record in pictures.values() if _is_picture(record)]
+    return [record for record in images.values() if _is_image(record)]
 
 
 def _class_attribute(folder: DataFolder, files: Iterable[list[dict[str, Any]]]) -> str | None:
@@ -99,13 +99,13 @@ def _class_attribute(folder: DataFolder, files: Iterable[list[dict[str, Any]]]) 
     )
 
 
-def _pictures(
+def _images(
     folder: DataFolder, file: str, records: list[dict[str, Any]], attribute: str | None, problems: list[Problem]
-) -> list[AnnotatedPicture]:
+) -> list[AnnotatedImage]:
     report = folder.reporter(file, problems)
     names = [record['filename'] for record in records]
     paths = folder.find_images(names, file, split_of(file), problems)
-    pictures = []
+    images = []
     for name, path, record in zip(names, paths, records):
         if path is None:
             report(f'has the filename {name}, which is not in the folder', Kind.OUTSIDE_FOLDER)
@@ -114,8 +114,8 @@ def _pictures(
             _object(region, f'region {number} of {name}', attribute, report)
             for number, region in enumerate(_regions(record))
         ]
-        pictures.append(AnnotatedPicture(path, file, [obj for obj in objects if obj]))
-    return pictures
+        images.append(AnnotatedImage(path, file, [obj for obj in objects if obj]))
+    return images
 
 
 def _regions(record: dict[str, Any]) -> list[Any]:

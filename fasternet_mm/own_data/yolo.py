@@ -20,7 +20,7 @@ from .content import Instances, Kind, Problem, Report
 from .folder import DataFolder, named_splits, stem
 from .folder_words import folder_kind, parts_below, split_named, split_of
 from .matching import composed, is_likely, plain_path
-from .normal_form import AnnotatedObject, AnnotatedPicture, to_instances
+from .normal_form import AnnotatedObject, AnnotatedImage, to_instances
 
 NAMES = ('data', 'dataset')
 """Names of files that are read though they name no split."""
@@ -41,7 +41,7 @@ def yolo_files(folder: DataFolder, with_splits: bool = True) -> dict[str, dict[s
             contents[file] = content
     if not with_splits:
         contents = {file: content for file, content in contents.items() if stem(file) in NAMES}
-        return contents if any(label_files(folder, folder.pictures).values()) else {}
+        return contents if any(label_files(folder, folder.images).values()) else {}
     return contents | _darknet_files(folder)
 
 
@@ -67,42 +67,42 @@ def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]], problems: li
     """Read YOLO data sets.
 
     Args:
-        folder: where the pictures are.
+        folder: where the images are.
         files: the content of the one ``data.yaml``, by its file.
         problems: to add to.
 
     Raises:
-        UserError: there are several; or it names folders that are not there, or no classes; or no picture has labels.
+        UserError: there are several; or it names folders that are not there, or no classes; or no image has labels.
     """
     if len(files) > 1:
         raise UserError(f'{folder.root} has {len(files)} files like data.yaml ({", ".join(files)}): leave one')
     ((file, content),) = files.items()
     names = _names(folder, file, content, problems)
     if 'kpt_shape' in content:
-        raise UserError(f'{folder.shown(file)} describes keypoints (kpt_shape), which are not learnt here: boxes are')
-    pictures: dict[str, list[str]] = {}
+        raise UserError(f'{folder.shown(file)} describes keypoints (kpt_shape), which are not learned here: boxes are')
+    images: dict[str, list[str]] = {}
     for key, split in _split_keys(content).items():
         if content[key]:
-            pictures.setdefault(split, []).extend(_pictures(folder, file, content, key, problems))
+            images.setdefault(split, []).extend(_images(folder, file, content, key, problems))
     if not _split_keys(content):
-        pictures = _labelled_images(folder, file, problems)
-    pictures = {split: list(dict.fromkeys(files)) for split, files in pictures.items() if files}
-    if not pictures:
-        raise UserError(f'{folder.shown(file)} names no folder with pictures in it')
-    labels = label_files(folder, [name for part in pictures.values() for name in part])
+        images = _labeled_images(folder, file, problems)
+    images = {split: list(dict.fromkeys(files)) for split, files in images.items() if files}
+    if not images:
+        raise UserError(f'{folder.shown(file)} names no folder with images in it')
+    labels = label_files(folder, [name for part in images.values() for name in part])
     if not any(labels.values()):
         raise UserError(
-            f'{folder.root} has no labels for any of the pictures that {file} names: looked for '
+            f'{folder.root} has no labels for any of the images that {file} names: looked for '
             f'{_label_files(next(iter(labels)))[0]} and so on'
         )
     splits = {
         split: [
-            AnnotatedPicture(name, labels[name] or file, _objects(folder, labels[name], names, problems), relative=True)
+            AnnotatedImage(name, labels[name] or file, _objects(folder, labels[name], names, problems), relative=True)
             for name in part
         ]
-        for split, part in named_splits(folder, pictures).items()
+        for split, part in named_splits(folder, images).items()
     }
-    problems += _without_picture(folder, {file for file in labels.values() if file}, names)
+    problems += _without_image(folder, {file for file in labels.values() if file}, names)
     return to_instances('YOLO', folder, splits, list(names.values()), problems)
 
 
@@ -127,48 +127,48 @@ def _names(folder: DataFolder, file: str, content: dict[str, Any], problems: lis
     return names
 
 
-def _labelled_images(folder: DataFolder, file: str, problems: list[Problem]) -> dict[str, list[str]]:
-    """Pictures of a ``data.yaml`` that names none: those in folders in which some have labels."""
-    places = {posixpath.dirname(picture) for picture, file in label_files(folder, folder.pictures).items() if file}
+def _labeled_images(folder: DataFolder, file: str, problems: list[Problem]) -> dict[str, list[str]]:
+    """Images of a ``data.yaml`` that names none: those in folders in which some have labels."""
+    places = {posixpath.dirname(image) for image, file in label_files(folder, folder.images).items() if file}
     splits: dict[str, list[str]] = defaultdict(list)
-    for picture in folder.pictures:
-        place = posixpath.dirname(picture)
+    for image in folder.images:
+        place = posixpath.dirname(image)
         if place in places and is_likely(place):
-            splits[split_of(place) or 'train'].append(picture)
+            splits[split_of(place) or 'train'].append(image)
     shown = ', '.join(sorted(place or '.' for place in places))
-    what = f'has names but no train: the pictures in {shown}, which have labels, are taken; or add "train: FOLDER"'
+    what = f'has names but no train: the images in {shown}, which have labels, are taken; or add "train: FOLDER"'
     problems.append(Problem(folder.shown(file), what, Kind.ASSUMED))
     return splits
 
 
-def _pictures(folder: DataFolder, file: str, content: dict[str, Any], key: str, problems: list[Problem]) -> list[str]:
-    """The pictures of a split: of a folder, a list of files, or several of these."""
+def _images(folder: DataFolder, file: str, content: dict[str, Any], key: str, problems: list[Problem]) -> list[str]:
+    """The images of a split: of a folder, a list of files, or several of these."""
     entries = content[key] if isinstance(content[key], list) else [content[key]]
     bases = _bases(folder, file, content)
-    pictures: list[str] = []
+    images: list[str] = []
     for entry in entries:
         if not isinstance(entry, str):
             raise UserError(
-                f'{folder.shown(file)} has {key}: {reprlib.repr(entry)}: name a folder, or a list of pictures'
+                f'{folder.shown(file)} has {key}: {reprlib.repr(entry)}: name a folder, or a list of images'
             )
         path = _find(folder, bases, entry)
         if path in folder.all:
-            pictures += _listed(folder, path, split_named(key), problems)
+            images += _listed(folder, path, split_named(key), problems)
         elif path is not None:
             if split_of(path) not in (None, split_named(key)):
                 what = f'its {key} is {path}, whose name says {split_of(path)}: {key} counts'
                 problems.append(Problem(folder.shown(file), what, Kind.SPLITS_DIFFER))
-            below = [picture for picture in folder.pictures if path == '.' or picture.startswith(f'{path}/')]
-            pictures += [picture for picture in below if is_likely(posixpath.dirname(picture))] or below
+            below = [image for image in folder.images if path == '.' or image.startswith(f'{path}/')]
+            images += [image for image in below if is_likely(posixpath.dirname(image))] or below
         elif split_named(key) == 'test':  # Roboflow names it whether it wrote one or not
             what = f'its {key}: {entry} is not in {folder.root}'
             problems.append(Problem(folder.shown(file), what, Kind.MISSING_SPLIT))
         else:
             raise UserError(
                 f'{folder.shown(file)} has {key}: {entry}, which is not in {folder.root} (looked in '
-                f'{", ".join(bases)}): name a folder or a list of pictures in there'
+                f'{", ".join(bases)}): name a folder or a list of images in there'
             )
-    return pictures
+    return images
 
 
 def _bases(folder: DataFolder, file: str, content: dict[str, Any]) -> list[str]:
@@ -208,7 +208,7 @@ def _inside(folder: DataFolder, base: str, name: str) -> str | None:
 
 
 def _listed(folder: DataFolder, file: str, split: str | None, problems: list[Problem]) -> list[str]:
-    """Pictures that a text file lists: from it, from the data's folder, or by the longest end of their paths."""
+    """Images that a text file lists: from it, from the data's folder, or by the longest end of their paths."""
     names = [line for line in folder.read_lines(file, problems) if line]
     if not names:
         return []
@@ -219,33 +219,33 @@ def _listed(folder: DataFolder, file: str, split: str | None, problems: list[Pro
             problems.append(Problem(folder.shown(file), what, Kind.OUTSIDE_FOLDER))
         elif image not in folder.all:
             what = f'does not exist, but entry {number} of {folder.shown(file)} names it'
-            problems.append(Problem(folder.shown(image), what, Kind.MISSING_PICTURE))
+            problems.append(Problem(folder.shown(image), what, Kind.MISSING_IMAGE))
     return [image for image in images if image in folder.all]
 
 
-def _label_files(picture: str) -> list[str]:
-    """Where a picture's labels may be: in ``labels`` for ``images``, the last first; or beside it."""
-    parts = posixpath.splitext(picture)[0].split('/')
+def _label_files(image: str) -> list[str]:
+    """Where a image's labels may be: in ``labels`` for ``images``, the last first; or beside it."""
+    parts = posixpath.splitext(image)[0].split('/')
     places = [number for number, part in enumerate(parts[:-1]) if part == 'images']
     swapped = ['/'.join([*parts[:number], 'labels', *parts[number + 1 :]]) for number in reversed(places)]
     return [f'{path}.txt' for path in (*swapped, '/'.join(parts))]
 
 
-def label_files(folder: DataFolder, pictures: Iterable[str]) -> dict[str, str | None]:
-    """The file with each picture's labels: where Ultralytics looks, or the only one below a folder called labels or
-    alike that has the picture's path below images or alike; None where there is none."""
+def label_files(folder: DataFolder, images: Iterable[str]) -> dict[str, str | None]:
+    """The file with each image's labels: where Ultralytics looks, or the only one below a folder called labels or
+    alike that has the image's path below images or alike; None where there is none."""
     texts = {composed(file): file for file in folder.ending('.txt')}
     by_path = defaultdict(list)
     for file in texts.values():
         if folder_kind(posixpath.dirname(file)) == 'label':
             by_path[_path_below(file)].append(file)
     labels = {}
-    for picture in pictures:
-        places = _label_files(picture)
+    for image in images:
+        places = _label_files(image)
         files = [file for file in places if file in folder.all]
         files = files or [texts[path] for path in map(composed, places) if path in texts]
-        others = by_path[_path_below(picture)]
-        labels[picture] = files[0] if files else others[0] if len(others) == 1 else None
+        others = by_path[_path_below(image)]
+        labels[image] = files[0] if files else others[0] if len(others) == 1 else None
     return labels
 
 
@@ -285,10 +285,10 @@ def _numbers(names: dict[int, str]) -> str:
     return f'{first} to {last}' if last - first == len(names) - 1 else reprlib.repr(list(names))[1:-1]
 
 
-def _without_picture(folder: DataFolder, used: set[str], names: dict[int, str]) -> list[Problem]:
-    """Labels of which no picture made use, in the folders of those that are used.
+def _without_image(folder: DataFolder, used: set[str], names: dict[int, str]) -> list[Problem]:
+    """Labels of which no image made use, in the folders of those that are used.
 
-    In a folder of labels these are all text files, elsewhere, such as beside pictures, those that begin with an object.
+    In a folder of labels these are all text files, elsewhere, such as beside images, those that begin with an object.
     """
     places = {posixpath.dirname(file) for file in used}
 
@@ -297,7 +297,7 @@ def _without_picture(folder: DataFolder, used: set[str], names: dict[int, str]) 
         return bool(lines) and _object('', lines[0], names, lambda *_: None) is not None
 
     return [
-        Problem(folder.shown(file), 'has the labels of no picture that data.yaml names', Kind.ORPHAN_LABELS)
+        Problem(folder.shown(file), 'has the labels of no image that data.yaml names', Kind.ORPHAN_LABELS)
         for file in folder.ending('.txt')
         if posixpath.dirname(file) in places
         and file not in used

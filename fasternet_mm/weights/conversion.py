@@ -10,7 +10,7 @@ import torch
 
 from ..engine.storage import write_atomically
 from ..errors import UserError
-from .layouts import Weights, recognise
+from .layouts import Weights, recognize
 from .sources import read_checkpoint
 
 
@@ -29,7 +29,7 @@ def convert(source: str, out: str) -> Weights:
     kind = Path(out).suffix
     if kind not in ('.safetensors', '.pth'):
         raise UserError(f'{out}: the name of the new file must end in .safetensors, or in .pth for PyTorch')
-    weights = recognise(read_checkpoint(source, mmap=True), source)
+    weights = recognize(read_checkpoint(source, mmap=True), source)
     # Copies, since a view of a bigger tensor would drag all of it along.
     tensors = {
         name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.tensors.items()

@@ -11,7 +11,7 @@ from ..engine.config import load_config
 from ..engine.runner import build_model
 from ..errors import UserError
 from ..models.backbone import resolve_arch
-from .layouts import Weights, arch_name, recognise
+from .layouts import Weights, arch_name, recognize
 from .loading import fit_weights
 from .sources import local_file, read_checkpoint
 from .training_state import check_training_state
@@ -30,7 +30,7 @@ def inspect(source: str, configs: Sequence[str]) -> list[tuple[str, str]]:
     with local_file(source) as path:
         rows = [('file', f'{path}, {path.stat().st_size / 1e6:,.1f} MB')]
     checkpoint = read_checkpoint(source, mmap=True)
-    weights = recognise(checkpoint, source)
+    weights = recognize(checkpoint, source)
     tensors = weights.tensors.values()
     types = sorted({str(value.dtype).removeprefix('torch.') for value in tensors if value.is_floating_point()})
     broken = [name for name, value in weights.tensors.items() if not value.isfinite().all()]

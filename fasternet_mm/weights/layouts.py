@@ -1,4 +1,4 @@
-"""Whose names a checkpoint's tensors carry: recognised by the names themselves and translated to ours."""
+"""Whose names a checkpoint's tensors carry: recognized by the names themselves and translated to ours."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Weights:
         }
 
 
-def recognise(checkpoint: dict[str, Any], name: str, prefix: str | None = None) -> Weights:
+def recognize(checkpoint: dict[str, Any], name: str, prefix: str | None = None) -> Weights:
     """Find the tensors in a checkpoint and tell what they belong to.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.backbone import FasterNet
-from .layouts import HEAD, STEM, Weights, arch_name, recognise
+from .layouts import HEAD, STEM, Weights, arch_name, recognize
 from .sources import read_checkpoint
 
 
@@ -26,7 +26,7 @@ class Fit:
         source: where the checkpoint came from.
         layout: what it is, in words.
         pairs: per tensor that will be loaded its name, the model's tensor and the checkpoint's.
-        initialised: the model's tensors that keep their initial values.
+        initialized: the model's tensors that keep their initial values.
         left_out: the checkpoint's tensors that are not used.
         notes: what was accepted only because an option says so.
     """
@@ -34,7 +34,7 @@ class Fit:
     source: str
     layout: str
     pairs: list[tuple[str, Tensor, Tensor]]
-    initialised: list[str]
+    initialized: list[str]
     left_out: list[str]
     notes: list[str]
 
@@ -43,7 +43,7 @@ class Fit:
         converted = f' (from {", ".join(types).replace("torch.", "")})' if types else ''
         line = (
             f'weights: {self.source} ({self.layout}): {len(self.pairs)} tensors loaded{converted}, '
-            f'{_counted(self.initialised, "initialised")}, {_counted(self.left_out, "left out")}'
+            f'{_counted(self.initialized, "initialized")}, {_counted(self.left_out, "left out")}'
         )
         return '; '.join([line, *self.notes])
 
@@ -107,17 +107,17 @@ def fit_weights(
         checkpoint: see `read_checkpoint`.
         source: what to call it in messages.
         prefix: take only the tensors whose names start so ('teacher.'). Default: all.
-        stem: for pictures of another number of channels, how the filters of the first convolution become theirs:
+        stem: for images of another number of channels, how the filters of the first convolution become theirs:
             'repeat' takes them in turn, 'average' gives each channel their mean; both keep the size of the response.
-            With 'average', one grey channel is answered as three equal ones were. Default: an error.
+            With 'average', one gray channel is answered as three equal ones were. Default: an error.
         new_heads: keep the initial values of layers that differ only by the number of classes. Default: an error.
         allow_mismatch: load what fits by name and shape, and list the rest. Default: an error.
 
     Raises:
         UserError: the checkpoint does not fit.
     """
-    weights = recognise(checkpoint, source, prefix)
-    own = recognise(model.state_dict(), 'of this model')
+    weights = recognize(checkpoint, source, prefix)
+    own = recognize(model.state_dict(), 'of this model')
     given = weights.backbone if isinstance(model, FasterNet) else weights.tensors
     if stem:
         given = _with_stem(given, own, stem)
@@ -135,7 +135,7 @@ def fit_weights(
 
     notes = []
     if new_heads and classes:
-        notes.append(f'initialised for {classes[1]} classes instead of {classes[0]}: {", ".join(unfit)}')
+        notes.append(f'initialized for {classes[1]} classes instead of {classes[0]}: {", ".join(unfit)}')
     if any(wrong.values()):
         if not (allow_mismatch and fitting):
             raise UserError(f'checkpoint {source} {_explanation(weights, own, given, classes, **wrong)}')
@@ -235,7 +235,7 @@ def _explanation(
         return f'is of {arch_name(weights.arch)}, the model is {arch_name(own.arch)}: take the one that fits'
     if [name.removeprefix('backbone.') for name in unfit] == [STEM] and not missing and not unknown:
         return (
-            f'is for pictures of {weights.arch["in_channels"]} channels, the model for {own.arch["in_channels"]}: '
+            f'is for images of {weights.arch["in_channels"]} channels, the model for {own.arch["in_channels"]}: '
             "say what to do with the first convolution, stem='repeat' or stem='average'"
         )
     if classes and not missing and not unknown:
@@ -266,7 +266,7 @@ def _some(names: list[str]) -> str:
 
 
 def _counted(names: list[str], what: str) -> str:
-    """'16 initialised (norm0, norm2, norm4, norm6)': a count, and the modules where there are few, else their roots."""
+    """'16 initialized (norm0, norm2, norm4, norm6)': a count, and the modules where there are few, else their roots."""
     modules = dict.fromkeys(name.rpartition('.')[0] for name in names)
     if len(modules) > 6:
         modules = dict.fromkeys(name.partition('.')[0] for name in names)

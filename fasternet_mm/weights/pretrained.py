@@ -1,6 +1,6 @@
 """MMEngine's own ways to checkpoints, led through ours.
 
-MMEngine 0.10 initialises from pretrained weights with ``strict=False`` and a line in the log, and reads by plain
+MMEngine 0.10 initializes from pretrained weights with ``strict=False`` and a line in the log, and reads by plain
 `torch.load`. Both go when MMEngine is strict and safe by itself.
 """
 
@@ -22,7 +22,7 @@ from .sources import read_checkpoint
 class StrictPretrainedInit(PretrainedInit):
     """``init_cfg=dict(type='Pretrained', …)``: by `load_weights` for whatever has a FasterNet in it.
 
-    Other networks get MMEngine's own, lenient initialisation, which they are written for.
+    Other networks get MMEngine's own, lenient initialization, which they are written for.
 
     Args:
         checkpoint: see `local_file`.

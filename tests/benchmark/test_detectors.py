@@ -28,9 +28,9 @@ def test_the_peer_with_timm_finds_the_same(task):
             norm.running_var.uniform_(0.5, 1.5)
     peer = with_timm_backbone(detector)
     assert type(peer.backbone).__module__.startswith('timm')
-    picture = torch.randn(1, 3, 96, 128)
+    image = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
-        for ours, theirs in zip(detector.extract_feat(picture), peer.extract_feat(picture)):
+        for ours, theirs in zip(detector.extract_feat(image), peer.extract_feat(image)):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -59,16 +59,16 @@ def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task):
     assert not torch.equal(int8.scores, plain.scores)
 
 
-def test_a_picture_is_resized_beforehand(task, fixtures):
-    picture = DetectorTask(task.config, 96, 128, picture=str(fixtures / '000000000785.jpg')).pixels()
-    assert (picture.shape, picture.dtype) == ((3, 96, 128), torch.uint8)
+def test_a_image_is_resized_beforehand(task, fixtures):
+    image = DetectorTask(task.config, 96, 128, image=str(fixtures / '000000000785.jpg')).pixels()
+    assert (image.shape, image.dtype) == ((3, 96, 128), torch.uint8)
 
 
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
         (dict(config='{resnet}'), 'has no two-stage detector with FasterNet'),
-        (dict(picture='README.md'), 'README.md is not a picture'),
+        (dict(image='README.md'), 'README.md is not a image'),
         (dict(checkpoint='nowhere.pth'), 'nowhere.pth does not exist'),
     ],
 )

@@ -21,12 +21,12 @@ from fasternet_mm.errors import UserError
 
 
 def test_each_network_runs_with_each_engine_after_its_baseline():
-    pairs = pair(['fasternet_s', 'timm/fasternet_s:slicing', 'torchvision/swin_t'], ['optimised', 'onnxruntime'])
+    pairs = pair(['fasternet_s', 'timm/fasternet_s:slicing', 'torchvision/swin_t'], ['optimized', 'onnxruntime'])
     assert pairs == [
         ('timm/fasternet_s', 'eager'),
         ('torchvision/swin_t', 'eager'),
         ('torchvision/swin_t', 'onnxruntime'),
-        ('fasternet_s', 'optimised'),
+        ('fasternet_s', 'optimized'),
         ('fasternet_s', 'onnxruntime'),
         ('timm/fasternet_s:slicing', 'onnxruntime'),
     ]
@@ -42,13 +42,13 @@ def test_all_can_be_compared_with_one():
 
 @pytest.mark.parametrize('name', ['fasternet_t0', 'timm/fasternet_t0', 'torchvision/convnext_tiny'])
 def test_a_size_that_a_network_does_not_take_is_named(name):
-    with pytest.raises(UserError, match=f'{name} does not take pictures of 4x3'):
+    with pytest.raises(UserError, match=f'{name} does not take images of 4x3'):
         candidates([(name, 'eager')], size=(3, 4))
 
 
-def test_optimised_is_for_fasternet_alone():
-    with pytest.raises(UserError, match='optimised are for fasternet_t0 to fasternet_l alone'):
-        pair(['torchvision/resnet50'], ['optimised'])
+def test_optimized_is_for_fasternet_alone():
+    with pytest.raises(UserError, match='optimized are for fasternet_t0 to fasternet_l alone'):
+        pair(['torchvision/resnet50'], ['optimized'])
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_accuracies_are_for_the_size_that_they_were_published_for():
 
 @pytest.mark.parametrize('form', ['classifier', 'backbone'])
 def test_both_of_timms_modes_compute_the_same(form):
-    picture = torch.randn(1, 3, 64, 64)
+    image = torch.randn(1, 3, 64, 64)
     nets = [new_network(f'timm/fasternet_t0{mode}', form) for mode in ('', ':slicing')]
     modes = [
         next(module.forward.__name__ for name, module in net.named_modules() if name.endswith('spatial_mixing'))
         for net in nets
     ]
     assert modes == ['forward_split_cat', 'forward_slicing']
-    torch.testing.assert_close(*(net(picture) for net in nets))
+    torch.testing.assert_close(*(net(image) for net in nets))
 
 
 @pytest.mark.parametrize('engine', ['eager', 'onnxruntime', 'openvino'])
@@ -147,7 +147,7 @@ def test_what_an_engine_computes_is_the_network(engine):
         pytest.importorskip(package)
     task = Task('fasternet_t0', height=64, width=96)
     with torch.no_grad():
-        expected = new_network('fasternet_t0', 'classifier')(task.pictures())
+        expected = new_network('fasternet_t0', 'classifier')(task.images())
     found = engines.prepare(engine, task)()
     torch.testing.assert_close(torch.as_tensor(found[0]).reshape(1, -1), expected, rtol=1e-3, atol=1e-5)
 
@@ -157,6 +157,6 @@ def test_int8_computes_nearly_the_network():
         pytest.importorskip(package)
     task = Task('fasternet_t0', height=64, width=96)
     with torch.no_grad():
-        expected = new_network('fasternet_t0', 'classifier')(task.pictures()).flatten()
+        expected = new_network('fasternet_t0', 'classifier')(task.images()).flatten()
     found = torch.as_tensor(engines.prepare('openvino-int8', task)()[0]).flatten()
     assert 0.98 < torch.cosine_similarity(found, expected, dim=0) < 0.99999

@@ -15,13 +15,13 @@ ROW_KEYS = {
     'name',
     'engine',
     'precision',
-    'pictures',
+    'images',
     'macs',
     'baseline',
     'seconds',
     'p50',
     'p95',
-    'pictures_per_second',
+    'images_per_second',
     'ratio',
     'flops',
     'of_peak',
@@ -119,13 +119,13 @@ def test_the_plot_has_a_panel_for_each_engine_and_a_line_for_each_fasternet(tmp_
     rows = [
         dict(name=name, engine=engine, precision='float32', top1=top1, p50=0.01)
         for name, top1 in (('fasternet_s', 81.3), ('timm/fasternet_s:slicing', 81.3), ('timm/pvt_v2_b1', 78.7))
-        for engine in ('eager', 'optimised', 'openvino')
-        if engine != 'optimised' or '/' not in name
+        for engine in ('eager', 'optimized', 'openvino')
+        if engine != 'optimized' or '/' not in name
     ]
     figure = draw('networks', dict(rows=[*rows, dict(rows[0], top1=None), dict(rows[0], precision='bfloat16')]))
     assert [axes.get_title() for axes in figure.axes] == ['eager', 'openvino']
     assert [len(axes.texts) for axes in figure.axes] == [1, 1]  # the peer's name
     lines = [text.get_text() for text in figure.legends[0].texts]
-    assert lines == ['FasterNet, ours', 'FasterNet, optimised', 'FasterNet, timm, slicing']
+    assert lines == ['FasterNet, ours', 'FasterNet, optimized', 'FasterNet, timm, slicing']
     write_plot(tmp_path / 'plot.svg', figure)
     assert 'pvt_v2_b1' in (tmp_path / 'plot.svg').read_text()

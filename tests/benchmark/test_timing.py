@@ -35,13 +35,13 @@ def test_ratios_are_taken_within_each_round():
 
 def test_a_row_has_percentiles_of_all_calls_and_speeds_of_the_middle_one_of_each_round():
     times = [[0.1, 0.2, 0.3], [0.2, 0.4, 0.9]]
-    found = row(candidate(pictures=4, macs=10**9, facts=dict(colour='red')), times, peak=[2e10, 1e10])
+    found = row(candidate(images=4, macs=10**9, facts=dict(color='red')), times, peak=[2e10, 1e10])
     every = [call for turn in times for call in turn]
     assert (found['p50'], found['p95']) == pytest.approx((np.percentile(every, 50), np.percentile(every, 95)))
-    assert found['pictures_per_second'] == pytest.approx(4 / median(every))
+    assert found['images_per_second'] == pytest.approx(4 / median(every))
     assert found['flops'] == pytest.approx((2e9 / 0.2 + 2e9 / 0.4) / 2)
     assert found['of_peak'] == pytest.approx(0.5)
-    assert (found['colour'], found['ratio'], found['seconds']) == ('red', None, times)
+    assert (found['color'], found['ratio'], found['seconds']) == ('red', None, times)
 
 
 def test_a_comparison_has_a_row_for_each_with_what_its_result_tells():

@@ -22,7 +22,7 @@ def test_steps_are_those_of_both_backbones_and_checkpointing_keeps_less():
 
 
 @pytest.mark.parametrize(('batch', 'side'), [(2, 16), (1, 32)])  # 32: norms have one value for each channel
-def test_pictures_that_are_too_small_to_train_on_are_named(batch, side):
+def test_images_that_are_too_small_to_train_on_are_named(batch, side):
     with pytest.raises(UserError, match=f'does not train with --size {side} --batch {batch}, give others: '):
         training_candidates('t0', ['plain'], batch, side)
 

@@ -26,7 +26,7 @@ def with_counts(layout, *counts):
 random_bytes = random.Random(0).randbytes
 SMALL_ADE, SMALL_COCO = with_counts(ADE20K, 3, 2), with_counts(COCO, 3, 2)
 TOP = 'ADEChallengeData2016'
-PICTURE = f'{TOP}/images/training/t1.jpg'
+IMAGE = f'{TOP}/images/training/t1.jpg'
 LABELS = f'{TOP}/annotations/training/t1.png'
 ADE_FILES = {
     f'{TOP}/{kind}/{split}/{split[0]}{i}.{suffix}': random_bytes(300 + i)
@@ -39,8 +39,8 @@ ADE_FILES = {
 def coco_files(split, count):
     names = [f'{i:012d}.jpg' for i in range(count)]
     listed = dict(images=[dict(file_name=name) for name in names], annotations=[], categories=[])
-    pictures = {f'{split}/{name}': random_bytes(300) for name in names}
-    return pictures, {f'annotations/instances_{split}.json': json.dumps(listed).encode()}
+    contents = {f'{split}/{name}': random_bytes(300) for name in names}
+    return contents, {f'annotations/instances_{split}.json': json.dumps(listed).encode()}
 
 
 TRAIN, TRAIN_LABELS = coco_files('train2017', 3)
@@ -89,7 +89,7 @@ def without(files, *members):
 
 
 def test_the_official_counts_and_folders_are_those_of_the_configs():
-    assert [(split.pictures, split.count) for split in (*ADE20K.splits, *COCO.splits)] == [
+    assert [(split.images, split.count) for split in (*ADE20K.splits, *COCO.splits)] == [
         ('ADEChallengeData2016/images/training', 20210),
         ('ADEChallengeData2016/images/validation', 2000),
         ('train2017', 118287),
@@ -129,13 +129,13 @@ def test_complete_data_need_no_archive(ade_zip, out):
 
 def test_what_is_there_with_the_right_size_stays_and_the_rest_is_unpacked_again(ade_zip, out):
     prepare(SMALL_ADE, [ade_zip], out)
-    kept = bytes(len(ADE_FILES[PICTURE]))
-    (out / PICTURE).write_bytes(kept)
+    kept = bytes(len(ADE_FILES[IMAGE]))
+    (out / IMAGE).write_bytes(kept)
     (out / LABELS).write_bytes(b'half')
     (out / f'{TOP}/objectInfo150.txt').unlink()
     (out / f'{LABELS}.part').write_bytes(b'stale' * 999)
     assert prepare(SMALL_ADE, [ade_zip], out) == 2
-    assert written(out) == {**ADE_FILES, PICTURE: kept}
+    assert written(out) == {**ADE_FILES, IMAGE: kept}
 
 
 @pytest.mark.parametrize('good_reads', range(0, 22, 3))
@@ -246,43 +246,43 @@ def test_damage_anywhere_in_an_archive_is_the_users_to_mend_and_leaves_no_wrong_
         shutil.rmtree(out, ignore_errors=True)
 
 
-def test_missing_pictures_are_counted_and_the_first_are_named(ade_zip, out):
+def test_missing_images_are_counted_and_the_first_are_named(ade_zip, out):
     prepare(SMALL_ADE, [ade_zip], out)
     shutil.rmtree(out / TOP / 'images' / 'training')
     (out / TOP / 'images/validation/v1.jpg').unlink()
     with pytest.raises(UserError) as error:
         prepare(SMALL_ADE, [], out)
     assert str(error.value) == (
-        f'{out} does not have all of ADE20K ({TOP}/images/training has 0 of 3 pictures, without t0.jpg, t1.jpg, '
-        f't2.jpg; {TOP}/images/validation has 1 of 2 pictures, without v1.jpg): download and give {TOP}.zip '
+        f'{out} does not have all of ADE20K ({TOP}/images/training has 0 of 3 images, without t0.jpg, t1.jpg, '
+        f't2.jpg; {TOP}/images/validation has 1 of 2 images, without v1.jpg): download and give {TOP}.zip '
         f'(http://data.csail.mit.edu/places/ADEchallenge/{TOP}.zip)'
     )
 
 
-def test_of_many_missing_pictures_only_three_are_named(out, tmp_path):
+def test_of_many_missing_images_only_three_are_named(out, tmp_path):
     files = {f'{TOP}/annotations/training/{i:03d}.png': b'x' for i in range(200)}
     with pytest.raises(UserError, match=r'without 000.jpg, 001.jpg, 002.jpg, … \(200 in all\)'):
         prepare(with_counts(ADE20K, 200, 0), [write_zip(tmp_path / 'ade.zip', files)], out)
 
 
-def test_a_label_map_without_its_picture_is_found_though_the_numbers_agree(ade_zip, out):
+def test_a_label_map_without_its_image_is_found_though_the_numbers_agree(ade_zip, out):
     prepare(SMALL_ADE, [ade_zip], out)
     (out / LABELS).rename(out / LABELS.replace('t1', 'x'))
-    with pytest.raises(UserError, match=r'images/training has 3 of 3 pictures, without x.jpg; .*without t1.jpg\)'):
+    with pytest.raises(UserError, match=r'images/training has 3 of 3 images, without x.jpg; .*without t1.jpg\)'):
         prepare(SMALL_ADE, [], out)
 
 
 def test_files_that_are_not_of_the_data_set_are_named(ade_zip, out):
     prepare(SMALL_ADE, [ade_zip], out)
-    (out / PICTURE.replace('t1', 'mine')).write_bytes(b'x')
-    with pytest.raises(UserError, match=r'training has 4 pictures instead of 3, among them mine.jpg: move away'):
+    (out / IMAGE.replace('t1', 'mine')).write_bytes(b'x')
+    with pytest.raises(UserError, match=r'training has 4 images instead of 3, among them mine.jpg: move away'):
         prepare(SMALL_ADE, [], out)
 
 
-def test_a_picture_that_the_annotations_name_must_be_there(coco_folder, out):
+def test_a_image_that_the_annotations_name_must_be_there(coco_folder, out):
     prepare(SMALL_COCO, [coco_folder], out)
     (out / 'val2017/000000000001.jpg').rename(out / 'val2017/other.jpg')
-    with pytest.raises(UserError, match=r'val2017 has 2 of 2 pictures, without 000000000001.jpg; .*without other.jpg'):
+    with pytest.raises(UserError, match=r'val2017 has 2 of 2 images, without 000000000001.jpg; .*without other.jpg'):
         prepare(SMALL_COCO, [], out)
 
 
@@ -295,13 +295,13 @@ def test_annotations_that_are_none_are_named(coco_folder, out, content):
 
 
 def test_a_full_disk_is_found_before_unpacking_and_counts_only_what_is_not_there(ade_zip, out, monkeypatch):
-    (out / PICTURE).parent.mkdir(parents=True)
-    (out / PICTURE).write_bytes(ADE_FILES[PICTURE])
-    size = sum(map(len, without(ADE_FILES, PICTURE).values()))
+    (out / IMAGE).parent.mkdir(parents=True)
+    (out / IMAGE).write_bytes(ADE_FILES[IMAGE])
+    size = sum(map(len, without(ADE_FILES, IMAGE).values()))
     monkeypatch.setattr(archives.shutil, 'disk_usage', lambda path: SimpleNamespace(free=size - 1))
     with pytest.raises(UserError, match=r'data needs .*kB .* has .*kB free: make room, or .* --out'):
         prepare(SMALL_ADE, [ade_zip], out)
-    assert written(out) == {PICTURE: ADE_FILES[PICTURE]}
+    assert written(out) == {IMAGE: ADE_FILES[IMAGE]}
     monkeypatch.setattr(archives.shutil, 'disk_usage', lambda path: SimpleNamespace(free=size))
     assert prepare(SMALL_ADE, [ade_zip], out) == 10
 
@@ -325,11 +325,11 @@ def test_the_tools_say_what_they_did(root, ade_zip, coco_folder, out, monkeypatc
     monkeypatch.setattr(archives, 'ADE20K', SMALL_ADE)
     monkeypatch.setattr(archives, 'COCO', SMALL_COCO)
     run_here(monkeypatch, root, 'prepare_ade20k', ade_zip, '--out', out)
-    assert f'{out} has all of ADE20K, each picture with its label map; 11 files' in capsys.readouterr().out
+    assert f'{out} has all of ADE20K, each image with its label map; 11 files' in capsys.readouterr().out
     run_here(monkeypatch, root, 'prepare_ade20k', '--out', out)
     assert '; 0 files' in capsys.readouterr().out
     run_here(monkeypatch, root, 'prepare_coco', *coco_folder.iterdir(), '--out', out)
-    assert f'{out} has all of COCO 2017, every picture that is annotated; 7 files' in capsys.readouterr().out
+    assert f'{out} has all of COCO 2017, every image that is annotated; 7 files' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ CATEGORIES = [dict(id=3, name='cat'), dict(id=7, name='dog'), dict(id=9, name='c
 
 @pytest.fixture
 def cfg(tmp_path):
-    (tmp_path / 'pictures').mkdir()
+    (tmp_path / 'images').mkdir()
     content = dict(images=[], annotations=[], categories=CATEGORIES)
     (tmp_path / 'train.json').write_text(json.dumps(content))
     dataset = dict(
         type='CocoDataset',
         data_root=str(tmp_path),
         ann_file='train.json',
-        data_prefix=dict(img='pictures/'),
+        data_prefix=dict(img='images/'),
         metainfo=dict(classes=('cat', 'dog')),
     )
     heads = dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2))

@@ -68,7 +68,7 @@ def test_label_maps_that_fit_pass(cfg):
     check_data(cfg, ['train'])
 
 
-def test_label_maps_without_a_picture_do_no_harm(cfg, tmp_path):
+def test_label_maps_without_a_image_do_no_harm(cfg, tmp_path):
     save(tmp_path, 'z', labels(77))
     check_data(cfg, ['train'])
 
@@ -215,23 +215,23 @@ def test_strange_labels_are_found_in_palettes_and_16_bits(cfg, tmp_path, kind):
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'LA'])
-def test_colours_are_no_labels(cfg, tmp_path, mode):
+def test_colors_are_no_labels(cfg, tmp_path, mode):
     Image.new(mode, (WIDTH, HEIGHT)).save(tmp_path / 'labels' / 'b.png')
     assert message_of(cfg).startswith(
         f'{tmp_path}/labels/b.png has mode {mode}: one channel of 8 bits is needed, the pixel is the class index (1 of'
     )
 
 
-def test_another_size_than_the_pictures_is_named_with_both(cfg, tmp_path):
+def test_another_size_than_the_images_is_named_with_both(cfg, tmp_path):
     save(tmp_path, 'b', labels().T.copy())
     assert message_of(cfg).startswith(
-        f'{tmp_path}/labels/b.png has 20x30 pixels, its picture {tmp_path}/images/b.jpg 30x20 (1 of the 4'
+        f'{tmp_path}/labels/b.png has 20x30 pixels, its image {tmp_path}/images/b.jpg 30x20 (1 of the 4'
     )
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 @pytest.mark.parametrize('orientation', [1, 3, 6, 8])
-def test_sizes_are_those_that_mmcv_reads_from_a_turned_picture(cfg, dataset, tmp_path, orientation, suffix):
+def test_sizes_are_those_that_mmcv_reads_from_a_turned_image(cfg, dataset, tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x112] = orientation
     dataset.img_suffix = suffix
@@ -241,25 +241,25 @@ def test_sizes_are_those_that_mmcv_reads_from_a_turned_picture(cfg, dataset, tmp
         save(tmp_path, name, np.zeros((height, width), np.uint8))
     check_data(cfg, ['train'])
     save(tmp_path, 'b', np.zeros((width, height), np.uint8))
-    assert f'b.png has {height}x{width} pixels, its picture {tmp_path}/images/b{suffix} {width}x{height} (1' in (
+    assert f'b.png has {height}x{width} pixels, its image {tmp_path}/images/b{suffix} {width}x{height} (1' in (
         message_of(cfg)
     )
 
 
-def test_a_missing_label_map_is_named_with_its_picture(cfg, dataset, tmp_path):
+def test_a_missing_label_map_is_named_with_its_image(cfg, dataset, tmp_path):
     dataset.seg_map_suffix = '_labels.png'
     assert message_of(cfg).startswith(
         f'{tmp_path}/labels/a_labels.png does not exist, the label map of {tmp_path}/images/a.jpg (4 of the 4'
     )
 
 
-def test_a_listed_picture_that_is_missing_is_named(cfg, dataset, tmp_path):
+def test_a_listed_image_that_is_missing_is_named(cfg, dataset, tmp_path):
     (tmp_path / 'list.txt').write_text('a\nx\n')
     dataset.ann_file = 'list.txt'
     assert message_of(cfg).startswith(f'{tmp_path}/images/x.jpg does not exist (1 of the 2')
 
 
-def test_only_listed_pictures_are_checked(cfg, dataset, tmp_path):
+def test_only_listed_images_are_checked(cfg, dataset, tmp_path):
     save(tmp_path, 'b', labels(77))
     (tmp_path / 'list.txt').write_text('a\nc\n')
     dataset.ann_file = 'list.txt'
@@ -267,23 +267,23 @@ def test_only_listed_pictures_are_checked(cfg, dataset, tmp_path):
 
 
 @pytest.mark.parametrize('indices', [1, [0, 2]])
-def test_only_the_pictures_that_indices_choose_are_checked(cfg, dataset, tmp_path, indices):
+def test_only_the_images_that_indices_choose_are_checked(cfg, dataset, tmp_path, indices):
     save(tmp_path, 'b', labels(77))
     dataset.indices = indices
     check_data(cfg, ['train'])
 
 
-def test_pictures_in_subfolders_are_found(cfg, tmp_path):
+def test_images_in_subfolders_are_found(cfg, tmp_path):
     for folder, suffix in (('images', 'jpg'), ('labels', 'png')):
         (tmp_path / folder / 'town').mkdir()
         Image.new('L', (WIDTH, HEIGHT), 99).save(tmp_path / folder / 'town' / f'z.{suffix}')
     assert message_of(cfg).startswith(f'{tmp_path}/labels/town/z.png has the labels 99')
 
 
-def test_a_folder_without_pictures_is_named_with_the_suffix(cfg, dataset, tmp_path):
+def test_a_folder_without_images_is_named_with_the_suffix(cfg, dataset, tmp_path):
     dataset.img_suffix = '.jpeg'
     assert message_of(cfg) == (
-        "train_dataloader.dataset.dataset has no pictures with img_suffix='.jpeg': "
+        "train_dataloader.dataset.dataset has no images with img_suffix='.jpeg': "
         f'no file in {tmp_path}/images ends so'
     )
 
@@ -291,7 +291,7 @@ def test_a_folder_without_pictures_is_named_with_the_suffix(cfg, dataset, tmp_pa
 def test_an_empty_list_is_named(cfg, dataset, tmp_path):
     (tmp_path / 'list.txt').touch()
     dataset.ann_file = 'list.txt'
-    assert message_of(cfg).endswith(f"no pictures with img_suffix='.jpg': {tmp_path}/list.txt is empty")
+    assert message_of(cfg).endswith(f"no images with img_suffix='.jpg': {tmp_path}/list.txt is empty")
 
 
 def cut(content):
@@ -308,9 +308,9 @@ def flipped(content):
     [
         ('labels', cut, 'cannot be read: '),
         ('labels', flipped, 'cannot be read: '),
-        ('labels', lambda content: b'', 'is not a picture'),
-        ('labels', lambda content: b'<!doctype html>', 'is not a picture'),
-        ('images', lambda content: b'<!doctype html>', 'is not a picture'),
+        ('labels', lambda content: b'', 'is not a image'),
+        ('labels', lambda content: b'<!doctype html>', 'is not a image'),
+        ('images', lambda content: b'<!doctype html>', 'is not a image'),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(cfg, tmp_path, folder, damage, message):
@@ -334,7 +334,7 @@ def test_a_data_set_without_classes_is_told_to_name_them(cfg, dataset):
 
 def test_a_pipeline_with_its_own_loader_decides_what_label_maps_are(cfg, dataset, tmp_path):
     save(tmp_path, 'a', labels(77))
-    dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadMyColours')]
+    dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadMyColors')]
     check_data(cfg, ['train'])
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fasternet_mm.data.picture_files import names_below
+from fasternet_mm.data.image_files import names_below
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fasternet_mm.data import shapes
 
 @pytest.fixture
 def few(monkeypatch):
-    """The data set, with few pictures."""
+    """The data set, with few images."""
     monkeypatch.setattr(shapes, 'SPLITS', {'train': 6, 'val': 3, 'test': 3})
 
 
@@ -35,10 +35,10 @@ def test_masks_boxes_areas_and_labels_agree(few, tmp_path):
     coco = COCO(root / 'annotations' / 'train.json')
     assert [coco.cats[i]['name'] for i in sorted(coco.cats)] == list(shapes.CLASSES)
     for image in coco.imgs.values():
-        picture = cv2.imread(str(root / 'images/train' / image['file_name']))
+        pixels = cv2.imread(str(root / 'images/train' / image['file_name']))
         labels = cv2.imread(str(root / 'labels/train' / image['file_name']), cv2.IMREAD_UNCHANGED)
-        assert picture.shape == (image['height'], image['width'], 3)
-        assert labels.shape == picture.shape[:2]
+        assert pixels.shape == (image['height'], image['width'], 3)
+        assert labels.shape == pixels.shape[:2]
         drawn = np.zeros_like(labels)
         for annotation in coco.imgToAnns[image['id']]:
             mask = coco.annToMask(annotation).astype(bool)
@@ -53,7 +53,7 @@ def test_masks_boxes_areas_and_labels_agree(few, tmp_path):
 def test_shapes_overlap_and_enough_of_each_stays_visible():
     hidden = 0
     for index in range(40):
-        _, objects = shapes.draw_picture(np.random.default_rng(index))
+        _, objects = shapes.draw_image(np.random.default_rng(index))
         assert objects
         for _, mask in objects:
             assert mask.sum() >= 28  # MIN_VISIBLE of the smallest area accepted
@@ -65,7 +65,7 @@ def test_shapes_overlap_and_enough_of_each_stays_visible():
 def test_every_class_appears_about_equally_often():
     counts = np.zeros(len(shapes.CLASSES))
     for index in range(150):
-        for category, _ in shapes.draw_picture(np.random.default_rng(index))[1]:
+        for category, _ in shapes.draw_image(np.random.default_rng(index))[1]:
             counts[category] += 1
     assert counts.min() > 0.6 * counts.mean()
 

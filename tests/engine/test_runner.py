@@ -69,9 +69,9 @@ def test_the_backbone_alone_is_compiled_and_keeps_its_names(compile, expected, m
     runner._maybe_compile('train_step')
     assert calls == [compile if isinstance(compile, dict) else {}] * expected
     assert runner.model.state_dict().keys() == eager.state_dict().keys()
-    picture = torch.randn(2, 3, 64, 64)
+    image = torch.randn(2, 3, 64, 64)
     for model in (eager, runner.model):
-        sum(found.square().mean() for found in model.backbone.train()(picture)).backward()
+        sum(found.square().mean() for found in model.backbone.train()(image)).backward()
     for mine, other in zip(runner.model.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
 

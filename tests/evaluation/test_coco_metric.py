@@ -17,9 +17,9 @@ RICH = 67  # a case of three classes with three APs, 9 objects and 48 detections
 
 
 def ellipse(rng):
-    """A mask somewhere in the picture, with at least one pixel."""
-    centre, radii = rng.uniform((4, 4), (HEIGHT - 4, WIDTH - 4)), rng.uniform(1, 40, 2)
-    return (((np.indices((HEIGHT, WIDTH)) - centre[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
+    """A mask somewhere in the image, with at least one pixel."""
+    center, radii = rng.uniform((4, 4), (HEIGHT - 4, WIDTH - 4)), rng.uniform(1, 40, 2)
+    return (((np.indices((HEIGHT, WIDTH)) - center[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
 
 
 def annotate(image_id, mask, category_id, crowd):

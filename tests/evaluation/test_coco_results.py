@@ -84,8 +84,8 @@ def test_all_figures_of_a_results_file_are_pycocotools(task, truth, results, tmp
 
 def blob(rng, height, width):
     """A detector's mask: an ellipse somewhere, maybe over the edges."""
-    centre, radii = rng.uniform(0, (height, width)), rng.uniform(1, 30, 2)
-    return (((np.indices((height, width)) - centre[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
+    center, radii = rng.uniform(0, (height, width)), rng.uniform(1, 30, 2)
+    return (((np.indices((height, width)) - center[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
 
 
 def test_masks_are_encoded_byte_for_byte_as_by_pycocotools():
@@ -103,7 +103,7 @@ def test_masks_are_encoded_byte_for_byte_as_by_pycocotools():
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 1), (2, 2)])
-def test_all_masks_of_tiny_pictures_are_encoded_as_by_pycocotools(shape):
+def test_all_masks_of_tiny_images_are_encoded_as_by_pycocotools(shape):
     pixels = shape[0] * shape[1]
     masks = (np.arange(2**pixels)[:, None] >> np.arange(pixels) & 1).astype(bool).reshape(-1, *shape)
     assert encode_masks(masks) == [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
@@ -142,11 +142,11 @@ BAD_RECORDS = [
     (dict(bbox=[1, 2, -3, 4]), 'sizes not below 0'),
     (dict(bbox=[1, 2, float('inf'), 4]), 'has bbox'),
     (dict(segmentation=[[1, 2, 3, 4, 5, 6]]), 'not RLE'),
-    (dict(segmentation=dict(size=[3, 4], counts='0')), r'mask of size \[3, 4\], its picture \[160, 160\]'),
-    (dict(segmentation=dict(size=[160, 160], counts='zz~')), 'counts end before the picture'),
+    (dict(segmentation=dict(size=[3, 4], counts='0')), r'mask of size \[3, 4\], its image \[160, 160\]'),
+    (dict(segmentation=dict(size=[160, 160], counts='zz~')), 'counts end before the image'),
     (dict(segmentation=dict(size=[160, 160], counts=[30000])), 'malformed mask'),
     (dict(segmentation=dict(size=[160, 160], counts='é')), 'malformed mask'),
-    (dict(segmentation=dict(size=[160, 160], counts=[25000])), 'counts end before the picture'),
+    (dict(segmentation=dict(size=[160, 160], counts=[25000])), 'counts end before the image'),
 ]
 
 
@@ -192,7 +192,7 @@ def test_a_file_that_is_no_list_of_detections_is_refused(content, message, truth
     [
         (dict(segmentation=[]), r'\(id 2\) has no mask'),
         (dict(segmentation=[[1, 2, 3, 4]]), 'fewer than three points'),
-        (dict(segmentation=dict(size=[160, 160], counts=[5])), 'counts end before the picture'),
+        (dict(segmentation=dict(size=[160, 160], counts=[5])), 'counts end before the image'),
         (dict(segmentation=dict(size=[9, 160], counts=[1440])), 'of size'),
         (dict(bbox=None), 'bbox None'),
         (dict(area=float('nan')), 'area nan'),

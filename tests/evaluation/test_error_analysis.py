@@ -4,10 +4,10 @@ import pytest
 from fasternet_mm.evaluation.coco_evaluation import evaluate
 from fasternet_mm.evaluation.coco_results import CocoResults
 from fasternet_mm.evaluation.coco_truth import to_truth
-from fasternet_mm.evaluation.error_analysis import confusion, match, picture_losses, threshold_curve
+from fasternet_mm.evaluation.error_analysis import confusion, match, image_losses, threshold_curve
 
 FOUND = [(1, 1, [0, 0, 40, 40], 0.9), (1, 2, [60, 0, 40, 40], 0.7)]
-"""Detections (picture, class, box, score) of the first cat and the dog."""
+"""Detections (image, class, box, score) of the first cat and the dog."""
 
 TIDE_CASES = [
     ('Cls', [(1, 2, [0, 60, 40, 40], 0.8)], dict(Cls=0.497525), 0.502475),
@@ -20,13 +20,13 @@ TIDE_CASES = [
 """What is done wrong with the second cat, and what tidecv 1.0.1 answers: the AP50 that each type costs, and AP50."""
 
 
-def truth_of(objects, pictures=2, first=0):
-    """Annotations from (picture, class, box, crowd); ``first`` is added to ids of pictures."""
+def truth_of(objects, count=2, first=0):
+    """Annotations from (image, class, box, crowd); ``first`` is added to ids of images."""
     annotations = [
         dict(id=number, image_id=image + first, category_id=kind, bbox=box, area=box[2] * box[3], iscrowd=crowd)
         for number, (image, kind, box, crowd) in enumerate(objects, start=1)
     ]
-    images = [dict(id=n + first, height=200, width=200, file_name=f'{n}.png') for n in range(1, pictures + 1)]
+    images = [dict(id=n + first, height=200, width=200, file_name=f'{n}.png') for n in range(1, count + 1)]
     categories = [dict(id=1, name='cat'), dict(id=2, name='dog')]
     return to_truth(dict(images=images, annotations=annotations, categories=categories), 'made')
 
@@ -86,10 +86,10 @@ def area_under_curve(detections, objects):
     return total / objects
 
 
-def test_a_pictures_loss_is_the_sum_of_what_mending_each_mistake_alone_gives():
+def test_a_images_loss_is_the_sum_of_what_mending_each_mistake_alone_gives():
     rng = np.random.default_rng(5)
     objects = [(image, kind, [20 * n, 0, 15, 15], 0) for n in range(8) for image in (1, 2, 3) if (kind := 1 + n % 2)]
-    truth = truth_of(objects, pictures=3)
+    truth = truth_of(objects, count=3)
     detections = []
     for image, kind, box, _ in objects:
         if rng.random() < 0.7:
@@ -110,7 +110,7 @@ def test_a_pictures_loss_is_the_sum_of_what_mending_each_mistake_alone_gives():
             if category == kind and matches.found[number] is None:
                 expected[image] += (area_under_curve([*ranked, (2, True)], 12) - before) / total
     assert 0 < sum(matches.right) < len(detections) - 3
-    assert picture_losses(truth, results, matches) == pytest.approx(expected)
+    assert image_losses(truth, results, matches) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('first', [10**18, 2**63 - 3])
@@ -131,7 +131,7 @@ def test_analyses_do_not_depend_on_the_size_of_image_ids(first):
                 found=matches.found,
                 right=matches.right.tolist(),
                 confusion=confusion(annotations, found, matches, 'bbox', 0.5).tolist(),
-                losses={number - start: loss for number, loss in picture_losses(annotations, found, matches).items()},
+                losses={number - start: loss for number, loss in image_losses(annotations, found, matches).items()},
             )
         )
     assert analyses[0] == analyses[1]

@@ -69,7 +69,7 @@ def test_zero_is_left_out_and_classes_begin_with_one_where_asked(maps):
     assert number_classes(maps) == ['1', '2', '3']
 
 
-def test_a_pictures_loss_is_what_a_perfect_prediction_of_it_alone_would_add(maps):
+def test_a_images_loss_is_what_a_perfect_prediction_of_it_alone_would_add(maps):
     before = compare(maps)
     losses = before.losses
     for number, path in enumerate(maps.predictions):

@@ -12,7 +12,7 @@ from fasternet_mm.errors import UserError
 from fasternet_mm.evaluation.detection_report import write_detection_report
 from fasternet_mm.evaluation.label_map_errors import LabelMaps
 from fasternet_mm.evaluation.segmentation_report import write_segmentation_report
-from fasternet_mm.evaluation.worst_pictures import find_pictures
+from fasternet_mm.evaluation.worst_images import find_images
 
 DETECTION_SECTIONS = {
     'summary': 'COCO figures',
@@ -23,19 +23,19 @@ DETECTION_SECTIONS = {
     'errors': 'Errors',
     'calibration': 'Calibration',
     'threshold': 'Score threshold',
-    'pictures': 'Worst pictures',
+    'images': 'Worst images',
 }
 SEGMENTATION_SECTIONS = {
     'summary': 'Figures',
     'classes': 'Classes',
     'confusion': 'Confusion',
-    'pictures': 'Worst pictures',
+    'images': 'Worst images',
 }
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Eight of the embedded pictures, and detections with every kind of mistake."""
+    """Eight of the embedded images, and detections with every kind of mistake."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, 'SPLITS', {'val': 8})
         root = shapes.ensure_shapes(tmp_path_factory.mktemp('data') / 'shapes')
@@ -84,7 +84,7 @@ def segmentation_page(data):
     maps = LabelMaps(
         predictions=[data / 'found' / path.name for path in truths],
         truths=truths,
-        pictures=[data / 'images/val' / path.name for path in truths],
+        images=[data / 'images/val' / path.name for path in truths],
         classes=['background', *shapes.CLASSES],
     )
     page = data / 'segmentation.html'
@@ -131,8 +131,8 @@ def test_every_section_is_there_and_nothing_is_asked_for_or_wrong(kind, sections
     assert [link.get_attribute('href') for link in page.locator('nav a').all()] == [f'#{name}' for name in sections]
     assert page.locator('section svg').count() == plots
     assert all(svg.get_attribute('aria-label') for svg in page.locator('section svg').all())
-    pictures = page.locator('#pictures img')
-    assert pictures.count() >= 8
+    images = page.locator('#images img')
+    assert images.count() >= 8
     assert page.evaluate('[...document.images].every(image => image.complete && image.naturalWidth > 0 && image.alt)')
 
 
@@ -146,11 +146,11 @@ def test_a_phone_shows_it_without_scrolling_sideways(kind, browser, request):
 
 def test_dark_mode_has_light_text_in_the_page_and_in_its_plots(browser, detection_page):
     page = open_page(browser, detection_page, color_scheme='dark')
-    colours = page.evaluate(
+    colors = page.evaluate(
         """() => ['body', 'section svg text'].map(
             name => getComputedStyle(document.querySelector(name))[name === 'body' ? 'backgroundColor' : 'fill'])"""
     )
-    background, text = ([int(value) for value in colour[4:-1].split(',')] for colour in colours)
+    background, text = ([int(value) for value in color[4:-1].split(',')] for color in colors)
     assert max(background) < 60
     assert min(text) > 180
 
@@ -190,13 +190,13 @@ def test_what_strangers_named_is_shown_as_text(browser, data, tmp_path):
     assert set(names) <= set(page.locator('#classes svg text').all_text_contents())
 
 
-def test_no_picture_outside_the_folder_is_read(tmp_path):
+def test_no_image_outside_the_folder_is_read(tmp_path):
     for name in ('../secret.png', '/etc/passwd', 'a/../../b.png', ''):
         with pytest.raises(UserError, match='only names inside'):
-            find_pictures(tmp_path, {1: name})
+            find_images(tmp_path, {1: name})
 
 
-def test_missing_pictures_are_named_before_the_long_work(data, tmp_path):
-    with pytest.raises(UserError, match=r'0000.png does not exist \(8 of 8 pictures are missing\)'):
+def test_missing_images_are_named_before_the_long_work(data, tmp_path):
+    with pytest.raises(UserError, match=r'0000.png does not exist \(8 of 8 images are missing\)'):
         write_detection_report(tmp_path / 'a.html', data / 'results.json', data / 'annotations/val.json', tmp_path)
     assert not (tmp_path / 'a.html').exists()

@@ -141,7 +141,7 @@ def test_one_run_is_drawn_in_groups(write):
     assert [axes.get_title(loc='left') for axes in plot_page([run]).axes] == titles
 
 
-def test_more_scalars_than_colours_get_several_panels(write):
+def test_more_scalars_than_colors_get_several_panels(write):
     losses = {f'd{layer}.loss_{name}': 1.0 for layer in range(3) for name in ('cls', 'bbox', 'iou')}
     figures = plot_runs([read(write(train(1, 4, **losses), train(2, 3, **losses)))], ['*loss*'])
     assert [len(figure.axes[0].get_lines()) for figure in figures] == [12, 10]  # each twice: as logged and smoothed
@@ -163,8 +163,8 @@ def test_a_run_that_lacks_a_scalar_is_in_the_legend_all_the_same(write):
     runs = read_training_logs([write(train(1, 4), run='a'), write(train(1, 8, acc=5), run='b')])
     page = plot_page(runs, ['acc', 'loss'])
     assert sorted(legend(page)) == ['a', 'b']
-    colours = [[line.get_color() for line in axes.get_lines()[::2]] for axes in page.axes]
-    assert colours[0] == colours[1][1:]
+    colors = [[line.get_color() for line in axes.get_lines()[::2]] for axes in page.axes]
+    assert colors[0] == colors[1][1:]
 
 
 def test_smoothing_keeps_a_line_and_evens_out_noise(write):
@@ -196,12 +196,12 @@ def test_nothing_to_plot_is_said(write):
             plot_page([empty], keys)
 
 
-def test_pictures_are_transparent_or_white_and_svg_runs_nothing(write):
+def test_images_are_transparent_or_white_and_svg_runs_nothing(write):
     figure = plot_page([read(write(train(1, 4, **{'loss<script>': 1.0}), train(2, 3)))])
     for transparent, corner in ((True, (255, 255, 255, 0)), (False, (255, 255, 255, 255))):
-        picture = Image.open(io.BytesIO(render(figure, '.png', transparent)))
-        assert picture.getpixel((0, 0))[3] == corner[3]
-    assert picture.getpixel((0, 0)) == corner
+        image = Image.open(io.BytesIO(render(figure, '.png', transparent)))
+        assert image.getpixel((0, 0))[3] == corner[3]
+    assert image.getpixel((0, 0)) == corner
     svg = render(figure, '.svg')
     assert not xml.dom.minidom.parseString(svg).getElementsByTagName('script')
     assert b'loss&lt;script&gt;' in svg

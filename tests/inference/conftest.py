@@ -7,7 +7,7 @@ from small_models import SCALES, SMALL, spread_model
 def detector_cfg(root):
     cfg = Config.fromfile(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py')
     cfg.model.backbone.arch, cfg.model.neck.in_channels = SMALL, [16, 32, 64, 128]
-    cfg.model.test_cfg.rcnn.score_thr = 0.8  # of the random detector's, some on one picture and none on another
+    cfg.model.test_cfg.rcnn.score_thr = 0.8  # of the random detector's, some on one image and none on another
     return cfg
 
 

@@ -12,7 +12,7 @@ from malicious import Payload
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmengine.config import Config
 from mmseg.structures import SegDataSample
-from small_models import SCALES, SMALL, picture, sample, spread_model
+from small_models import SCALES, SMALL, image, sample, spread_model
 
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
@@ -25,11 +25,11 @@ from fasternet_mm.inference.masks import paste_masks
 
 PROGRAMS = ('torch-export', 'torchscript')
 FORMATS = tuple(SUFFIXES)
-PICTURES = {
-    'several': picture(160, 160),
-    'one': picture(96, 200, 2),
-    'none': picture(70, 70, 3),
-    'more': picture(100, 150, 1),
+IMAGES = {
+    'several': image(160, 160),
+    'one': image(96, 200, 2),
+    'none': image(70, 70, 3),
+    'more': image(100, 150, 1),
 }
 
 
@@ -57,8 +57,8 @@ def exported(write, detector_cfg, detector):
     return functools.cache(lambda form: ExportedDetector(write(detector_cfg, detector, form), trusted=True))
 
 
-def predict(model, picture, **meta):
-    data = dict(inputs=[picture], data_samples=[sample(*picture.shape[1:], **meta)])
+def predict(model, image, **meta):
+    data = dict(inputs=[image], data_samples=[sample(*image.shape[1:], **meta)])
     with torch.no_grad():
         return model.test_step(data)[0].pred_instances
 
@@ -78,41 +78,41 @@ def assert_same_detections(found, wanted):
 
 @pytest.mark.parametrize('file_format', FORMATS)
 def test_an_exported_detector_finds_what_mmdet_finds_at_any_size(exported, detector, file_format):
-    found = {name: predict(exported(file_format), picture) for name, picture in PICTURES.items()}
+    found = {name: predict(exported(file_format), image) for name, image in IMAGES.items()}
     assert len(found['several']) > 5
     assert len(found['none']) == 0
-    for name, one in PICTURES.items():
+    for name, one in IMAGES.items():
         assert_same_detections(found[name], predict(detector, one))
 
 
-def test_boxes_and_masks_are_those_of_the_picture_before_it_was_resized(exported, detector):
+def test_boxes_and_masks_are_those_of_the_image_before_it_was_resized(exported, detector):
     meta = dict(ori_shape=(240, 80), scale_factor=(2.0, 160 / 240))
-    found, wanted = (predict(model, PICTURES['several'], **meta) for model in (exported('onnx'), detector))
+    found, wanted = (predict(model, IMAGES['several'], **meta) for model in (exported('onnx'), detector))
     assert found.masks.shape[1:] == (240, 80)
     assert_same_detections(found, wanted)
 
 
-def test_a_file_takes_a_batch_and_says_which_picture_each_detection_is_in(write, detector_cfg, detector):
+def test_a_file_takes_a_batch_and_says_which_image_each_detection_is_in(write, detector_cfg, detector):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(write(detector_cfg, detector, 'onnx'))
-    pictures = torch.stack([picture(96, 128, seed) for seed in (1, 2, 3)])
-    boxes, scores, _, owners, masks = session.run(None, {'pictures': pictures.numpy()})
+    images = torch.stack([image(96, 128, seed) for seed in (1, 2, 3)])
+    boxes, scores, _, owners, masks = session.run(None, {'images': images.numpy()})
     assert list(scores) == sorted(scores, reverse=True)
     assert len(masks) == len(boxes) > 3
-    for number, one in enumerate(pictures):
+    for number, one in enumerate(images):
         wanted = predict(detector, one)
         np.testing.assert_allclose(boxes[owners == number], wanted.bboxes, rtol=0, atol=1e-3)
         np.testing.assert_allclose(scores[owners == number], wanted.scores, rtol=0, atol=1e-5)
 
 
-def test_each_picture_of_a_batch_keeps_as_many_detections_as_alone(write, detector_cfg, detector):
+def test_each_image_of_a_batch_keeps_as_many_detections_as_alone(write, detector_cfg, detector):
     cfg = copy.deepcopy(detector_cfg)
     cfg.model.test_cfg.rcnn.update(score_thr=0.05, max_per_img=7)
     limited = build_model(cfg).eval()
     limited.load_state_dict(detector.state_dict())
     traced = torch.jit.load(write(cfg, limited, 'torchscript'))
-    owners = traced(torch.stack([picture(96, 128, seed) for seed in (1, 2)]))[3]
+    owners = traced(torch.stack([image(96, 128, seed) for seed in (1, 2)]))[3]
     assert owners.bincount().tolist() == [7, 7]
 
 
@@ -123,15 +123,15 @@ def test_a_detector_without_masks_is_exported(write, detector_cfg):
         cfg.model.roi_head.pop(part)
     model = spread_model(cfg, SCALES)
     exported = ExportedDetector(write(cfg, model, 'onnx'))
-    wanted = predict(model, PICTURES['several'])
+    wanted = predict(model, IMAGES['several'])
     assert len(wanted) > 1
-    assert_same_detections(predict(exported, PICTURES['several']), wanted)
+    assert_same_detections(predict(exported, IMAGES['several']), wanted)
 
 
-def test_prepared_pictures_are_prepared_as_the_config_says(write, detector_cfg, detector):
+def test_prepared_images_are_prepared_as_the_config_says(write, detector_cfg, detector):
     exported = ExportedDetector(write(detector_cfg, detector, 'onnx', prepared=True))
-    assert_same_detections(predict(exported, PICTURES['several']), predict(detector, PICTURES['several']))
-    assert predict(exported, PICTURES['more']).bboxes[:, 2:].max(0).values.tolist() <= [150, 100]
+    assert_same_detections(predict(exported, IMAGES['several']), predict(detector, IMAGES['several']))
+    assert predict(exported, IMAGES['more']).bboxes[:, 2:].max(0).values.tolist() <= [150, 100]
 
 
 def test_half_precision_halves_the_file_and_finds_nearly_the_same(write, detector_cfg, detector):
@@ -140,37 +140,37 @@ def test_half_precision_halves_the_file_and_finds_nearly_the_same(write, detecto
         half = write(detector_cfg, detector, file_format, half=True)
         weights = Path(half).with_suffix('.bin') if file_format == 'openvino' else Path(half)
         assert weights.stat().st_size < 0.6 * Path(whole).stat().st_size
-        found, wanted = (predict(model, PICTURES['more']) for model in (ExportedDetector(half), detector))
+        found, wanted = (predict(model, IMAGES['more']) for model in (ExportedDetector(half), detector))
         torch.testing.assert_close(found.bboxes, wanted.bboxes, rtol=0, atol=1)
 
 
 def test_a_file_of_one_size_refuses_others(write, detector_cfg, detector):
     exported = ExportedDetector(write(detector_cfg, detector, 'openvino', size=(160, 160)))
-    assert_same_detections(predict(exported, PICTURES['several']), predict(detector, PICTURES['several']))
+    assert_same_detections(predict(exported, IMAGES['several']), predict(detector, IMAGES['several']))
     with pytest.raises(ValueError, match='150x100 pixels: the exported file takes 160x160 alone'):
-        predict(exported, PICTURES['more'])
+        predict(exported, IMAGES['more'])
 
 
 @pytest.mark.parametrize(('file_format', 'least'), [('onnx', 32), ('torch-export', 65)])
-def test_a_picture_that_is_too_small_is_refused(exported, detector, file_format, least):
-    smallest = picture(least, least)
+def test_a_image_that_is_too_small_is_refused(exported, detector, file_format, least):
+    smallest = image(least, least)
     assert len(predict(exported(file_format), smallest)) == len(predict(detector, smallest))
     with pytest.raises(ValueError, match=f'pad it to at least {least}x{least}'):
-        predict(exported(file_format), picture(least, least - 1))
+        predict(exported(file_format), image(least, least - 1))
 
 
-def segment(model, picture):
-    shape = tuple(picture.shape[1:])
+def segment(model, image):
+    shape = tuple(image.shape[1:])
     meta = dict(img_shape=shape, ori_shape=(shape[0] + 10, shape[1] - 7))
     with torch.no_grad():
-        return model.test_step(dict(inputs=[picture], data_samples=[SegDataSample(metainfo=meta)]))[0]
+        return model.test_step(dict(inputs=[image], data_samples=[SegDataSample(metainfo=meta)]))[0]
 
 
 @pytest.mark.parametrize('file_format', FORMATS)
 def test_an_exported_segmenter_labels_as_mmseg_does_at_any_size(write, segmenter_cfg, segmenter, file_format):
     file = write(segmenter_cfg, segmenter, file_format)
     exported = ExportedSegmenter(file, trusted=True, test_cfg=segmenter_cfg.model.test_cfg)
-    for one in (picture(160, 160), picture(75, 130, 1)):
+    for one in (image(160, 160), image(75, 130, 1)):
         found, wanted = segment(exported, one), segment(segmenter, one)
         torch.testing.assert_close(found.seg_logits.data, wanted.seg_logits.data, rtol=1e-4, atol=1e-3)
         assert (found.pred_sem_seg.data != wanted.pred_sem_seg.data).float().mean() < 1e-3
@@ -185,7 +185,7 @@ def test_an_exported_segmenter_slides_as_mmseg_does(write, segmenter_cfg, segmen
     sliding = dict(mode='slide', crop_size=(96, 96), stride=(64, 64))
     exported = ExportedSegmenter(write(segmenter_cfg, segmenter, 'onnx'), test_cfg=Config(sliding))
     monkeypatch.setattr(segmenter, 'test_cfg', Config(sliding))
-    found, wanted = (segment(model, picture(130, 200)).seg_logits.data for model in (exported, segmenter))
+    found, wanted = (segment(model, image(130, 200)).seg_logits.data for model in (exported, segmenter))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
 
 
@@ -197,14 +197,14 @@ def test_semantic_fpn_is_exported(write, segmenter_cfg, root):
     cfg.test_dataloader = segmenter_cfg.test_dataloader
     model = spread_model(cfg, {'decode_head.conv_seg.weight': 100})
     exported = ExportedSegmenter(write(cfg, model, 'onnx'), test_cfg=cfg.model.test_cfg)
-    one = picture(90, 120)
+    one = image(90, 120)
     found, wanted = segment(exported, one).seg_logits.data, segment(model, one).seg_logits.data
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_a_backbone_is_exported_alone(write, detector_cfg, detector):
     engine = open_engine(write(detector_cfg, detector, 'onnx', backbone_alone=True))
-    one = PICTURES['more']
+    one = IMAGES['more']
     with torch.no_grad():
         wanted = detector.backbone(detector.data_preprocessor(dict(inputs=[one], data_samples=None))['inputs'])
     found = engine(one)
@@ -213,16 +213,16 @@ def test_a_backbone_is_exported_alone(write, detector_cfg, detector):
         torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-4)
 
 
-def test_int8_is_calibrated_on_pictures(write, detector_cfg, detector, tmp_path):
+def test_int8_is_calibrated_on_images(write, detector_cfg, detector, tmp_path):
     pytest.importorskip('nncf')
     import cv2
 
     for seed in range(3):
-        cv2.imwrite(str(tmp_path / f'{seed}.png'), picture(160, 160, seed).permute(1, 2, 0).numpy())
+        cv2.imwrite(str(tmp_path / f'{seed}.png'), image(160, 160, seed).permute(1, 2, 0).numpy())
     file = write(detector_cfg, detector, 'openvino', calibration=(str(tmp_path),))
     assert Path(file).with_suffix('.bin').stat().st_size < 0.4 * sum(p.numel() * 4 for p in detector.parameters())
     assert 'FakeQuantize' in Path(file).read_text()
-    assert len(predict(ExportedDetector(file), PICTURES['several'])) > 0
+    assert len(predict(ExportedDetector(file), IMAGES['several'])) > 0
 
 
 @pytest.mark.parametrize('threshold', [0.5, 0.2])
@@ -358,8 +358,8 @@ def test_a_file_of_another_origin_is_refused(tmp_path):
     import onnx
     from onnx import TensorProto, helper
 
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ('pictures', 'y')]
-    graph = helper.make_graph([helper.make_node('Identity', ['pictures'], ['y'])], 'g', values[:1], values[1:])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ('images', 'y')]
+    graph = helper.make_graph([helper.make_node('Identity', ['images'], ['y'])], 'g', values[:1], values[1:])
     opset = [helper.make_opsetid('', 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / 'm.onnx')
     with pytest.raises(UserError, match='was not written by tools/export'):
@@ -377,7 +377,7 @@ WRONG_MODELS = [
     ({'roi_head.type': 'DoubleHeadRoIHead'}, 'DoubleHeadRoIHead'),
     ({'roi_head.mask_head.upsample_cfg': dict(type='nearest', scale_factor=2)}, 'needs type="deconv"'),
     ({'roi_head.bbox_roi_extractor.type': 'GenericRoIExtractor'}, 'GenericRoIExtractor, which cannot be exported'),
-    ({'data_preprocessor.mean': None, 'data_preprocessor.std': None}, 'does not normalise three channels'),
+    ({'data_preprocessor.mean': None, 'data_preprocessor.std': None}, 'does not normalize three channels'),
 ]
 
 

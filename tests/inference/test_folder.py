@@ -17,8 +17,8 @@ from fasternet_mm.engine.storage import MARKER
 from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Prediction, video
 from fasternet_mm.inference.folder import json_list, predict_to_folder
-from fasternet_mm.inference.inputs import find_inputs, find_pictures
-from fasternet_mm.inference.pictures import read_picture
+from fasternet_mm.inference.inputs import find_inputs, find_images
+from fasternet_mm.inference.images import read_image
 
 
 class Stub:
@@ -29,10 +29,10 @@ class Stub:
     def __init__(self, is_segmenter=False):
         self.is_segmenter = is_segmenter
 
-    def stream(self, pictures, broken=None):
-        for given in pictures:
+    def stream(self, images, broken=None):
+        for given in images:
             try:
-                pixels = read_picture(given)
+                pixels = read_image(given)
             except UserError as error:
                 if broken is None:
                     raise
@@ -40,7 +40,7 @@ class Stub:
                 continue
             boxes = [] if self.is_segmenter else [[4, 4, 20, 16], [6, 10, 30, 30]]
             yield Prediction(
-                picture=pixels[..., ::-1],
+                image=pixels[..., ::-1],
                 source='' if isinstance(given, np.ndarray) else str(given),
                 classes=self.classes,
                 palette=self.palette,
@@ -94,18 +94,18 @@ def test_files_folders_and_patterns_are_found_in_order(folder):
     url = 'https://example.org/a.jpg?size=large'
     found = find_inputs(['a.webp', 'b', 'c*', url, 'b/**/*.jpg', 'camera:2', 'a.webp'], 'out')
     assert found == ['a.webp', 'b/2.PNG', 'b/clip.avi', 'b/deep/1.jpg', 'c1.jpg', 'c2.jpg', url, 'camera:2']
-    assert find_pictures(['b']) == ['b/2.PNG', 'b/deep/1.jpg']
+    assert find_images(['b']) == ['b/2.PNG', 'b/deep/1.jpg']
 
 
 @pytest.mark.parametrize(
     ('paths', 'message'),
     [
         (['nowhere.jpg'], 'nowhere.jpg does not exist'),
-        (['empty'], 'no pictures in empty: looked for .avi'),
-        (['*.tga'], r'no pictures match \*.tga'),
-        (['fine/a.jpg', '*.tga', 'fine'], r'no pictures match \*.tga: looked for .avi'),
-        (['fine', 'empty'], 'no pictures in empty'),
-        (['fine', 'fine/*.txt'], r'no pictures match fine/\*.txt'),
+        (['empty'], 'no images in empty: looked for .avi'),
+        (['*.tga'], r'no images match \*.tga'),
+        (['fine/a.jpg', '*.tga', 'fine'], r'no images match \*.tga: looked for .avi'),
+        (['fine', 'empty'], 'no images in empty'),
+        (['fine', 'fine/*.txt'], r'no images match fine/\*.txt'),
         (['out/a.jpg'], 'is in the folder of the results'),
         (['out'], 'is in the folder of the results'),
         (['elsewhere/../out/crops/a.jpg'], 'is in the folder of the results'),
@@ -151,11 +151,11 @@ def test_links_are_followed_once_even_in_a_circle(folder):
     assert find_inputs(['photos/**/[ab].jpg', 'photos'], 'out') == expected
 
 
-def test_a_link_that_leads_nowhere_is_a_picture_that_cannot_be_read(folder):
+def test_a_link_that_leads_nowhere_is_a_image_that_cannot_be_read(folder):
     paint(folder / 'photos/a.jpg')
     (folder / 'photos/b.jpg').symlink_to('moved.jpg')
     sources = find_inputs(['photos'], 'out')
-    with pytest.raises(UserError, match=r'1 of 2 pictures were left out: photos/b.jpg cannot be read'):
+    with pytest.raises(UserError, match=r'1 of 2 images were left out: photos/b.jpg cannot be read'):
         predict_to_folder(Stub(), sources, 'out')
 
 
@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_opened_is_named(folder, monkeypatch):
 # What is written
 
 
-def test_every_picture_gets_a_drawing_of_its_own_and_detections_say_whose_they_are(folder):
+def test_every_image_gets_a_drawing_of_its_own_and_detections_say_whose_they_are(folder):
     names = 'x/a.jpg', 'y/a.jpg', 'y/A.png', 'y/a.gif', 'x/000000000002.png', 'y/a-2.jpg'
     paint(*(folder / name for name in names if name != 'y/a.gif'))
     (folder / 'y/a.gif').write_bytes((folder / 'y/A.png').read_bytes())
@@ -188,16 +188,16 @@ def test_every_picture_gets_a_drawing_of_its_own_and_detections_say_whose_they_a
     ids = {record['file_name']: record['image_id'] for record in found}
     assert ids == {'a.jpg': 1, 'a-2.jpg': 3, 'A-3.png': 4, 'a-4.png': 5, '000000000002.png': 2, 'a-2-2.jpg': 6}
     drawing = cv2.imread('out/A-3.png')
-    assert tuple(drawing[16, 10]) == (0, 0, 250)  # the box, in the class's colour
+    assert tuple(drawing[16, 10]) == (0, 0, 250)  # the box, in the class's color
     assert (drawing != (0, 250, 0)).any(2).all()  # 0.2 is below the threshold
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_done(folder, capsys):
     paint(folder / 'a.jpg', folder / 'b.jpg')
-    (folder / 'broken.jpg').write_bytes(b'no picture')
+    (folder / 'broken.jpg').write_bytes(b'no image')
     (folder / 'broken.mp4').write_bytes(b'no video')
     with pytest.raises(
-        UserError, match=r'2 of 4 pictures were left out: broken.jpg is not.*; broken.mp4 is not a video'
+        UserError, match=r'2 of 4 images were left out: broken.jpg is not.*; broken.mp4 is not a video'
     ):
         predict_to_folder(Stub(), ['a.jpg', 'broken.jpg', 'broken.mp4', 'b.jpg'], 'out')
     assert written(folder / 'out') == ['a.jpg', 'b.jpg', 'results.json']
@@ -205,7 +205,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(folder, capsys):
 
 
 @pytest.mark.parametrize('error', [ValueError('odd'), cv2.error('odd'), OSError(errno.ENAMETOOLONG, 'odd')])
-def test_a_picture_whose_results_cannot_be_written_is_named_and_the_rest_is_done(error, folder, monkeypatch):
+def test_a_image_whose_results_cannot_be_written_is_named_and_the_rest_is_done(error, folder, monkeypatch):
     paint(folder / 'a.jpg', folder / 'b.jpg', folder / 'c.jpg')
     draw = Prediction.draw
 
@@ -215,7 +215,7 @@ def test_a_picture_whose_results_cannot_be_written_is_named_and_the_rest_is_done
         return draw(self, *arguments, **options)
 
     monkeypatch.setattr(Prediction, 'draw', failing)
-    with pytest.raises(UserError, match=r'1 of 3 pictures were left out: b.jpg(: | failed).*odd') as raised:
+    with pytest.raises(UserError, match=r'1 of 3 images were left out: b.jpg(: | failed).*odd') as raised:
         predict_to_folder(Stub(), ['a.jpg', 'b.jpg', 'c.jpg'], 'out')
     assert raised.value.__cause__ is error  # for --debug
     assert {record['file_name'] for record in records(folder / 'out/results.json')} == {'a.jpg', 'c.jpg'}
@@ -287,7 +287,7 @@ def test_classes_crops_and_another_file_of_detections(folder):
 def test_no_detections_are_an_empty_list(folder):
     paint(folder / 'a.png')
     stub = Stub()
-    stub.stream = lambda pictures, broken=None: (one.above(1) for one in Stub().stream(pictures))
+    stub.stream = lambda images, broken=None: (one.above(1) for one in Stub().stream(images))
     predict_to_folder(stub, ['a.png'], 'out')
     assert records(folder / 'out/results.json') == []
 
@@ -306,7 +306,7 @@ def test_labels_are_written_as_they_are(folder, capsys):
 
 def test_names_from_the_network_stay_in_the_folder(folder, monkeypatch):
     content = cv2.imencode('.png', np.zeros((40, 40, 3), np.uint8))[1].tobytes()
-    monkeypatch.setattr('fasternet_mm.inference.pictures.fetch', lambda url, limit: content)
+    monkeypatch.setattr('fasternet_mm.inference.images.fetch', lambda url, limit: content)
     site = 'https://example.org/'
     predict_to_folder(Stub(), [site + '..%2F..%2Fevil.jpg', site + '%5Cx%00.png', site, site + 'x?a=/b.jpg'], 'out')
     assert written(folder) == ['out/_.png', 'out/_x_.png', 'out/evil.jpg', 'out/results.json', 'out/x.png']
@@ -316,8 +316,8 @@ def test_a_run_that_is_broken_off_leaves_no_half_list(folder):
     paint(folder / 'a.jpg', folder / 'b.jpg')
     stub = Stub()
 
-    def stream(pictures, broken=None):
-        yield from itertools.islice(Stub().stream(pictures), 1)
+    def stream(images, broken=None):
+        yield from itertools.islice(Stub().stream(images), 1)
         raise KeyboardInterrupt
 
     stub.stream = stream

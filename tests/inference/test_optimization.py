@@ -1,4 +1,4 @@
-"""Optimised models against those that they were made from, and against timm's."""
+"""Optimized models against those that they were made from, and against timm's."""
 
 import copy
 import io
@@ -72,19 +72,19 @@ def kinds(model, kind):
 @pytest.mark.parametrize('arch', list(ARCHITECTURES))
 def test_every_variant_answers_as_before_and_as_timm(arch):
     peer = as_after_training(timm.create_model(f'fasternet_{arch}', num_classes=7))
-    picture = torch.randn(1, 3, 96, 64)
-    features = answers(lambda x: peer.forward_intermediates(x, intermediates_only=True), picture)
+    image = torch.randn(1, 3, 96, 64)
+    features = answers(lambda x: peer.forward_intermediates(x, intermediates_only=True), image)
     for net, expected in (
         (FasterNet(arch), features),
-        (FasterNetClassifier(arch, num_classes=7), answers(peer, picture)),
+        (FasterNetClassifier(arch, num_classes=7), answers(peer, image)),
     ):
         fit_weights(net, peer.state_dict(), 'timm').load()
         net.eval()
         if isinstance(net, FasterNet):  # timm's features come without output norms, ours with fresh ones
             expected = [getattr(net, f'norm{2 * i}')(stage).detach() for i, stage in enumerate(expected)]
         optimized = optimize(net)
-        found = answers(optimized, picture)
-        assert_same(found, answers(net, picture))
+        found = answers(optimized, image)
+        assert_same(found, answers(net, image))
         assert_same(found, expected)
         assert len(kinds(optimized, PackedBlock)) == sum(ARCHITECTURES[arch]['depths'])
 
@@ -113,40 +113,40 @@ def test_every_variant_answers_as_before_and_as_timm(arch):
 def test_whatever_the_backbones_options(options):
     net = tiny(**options)
     net.train()
-    picture = torch.randn(2, options.get('in_channels', 3), 64, 96)
+    image = torch.randn(2, options.get('in_channels', 3), 64, 96)
     optimized = optimize(net)
     assert net.training
-    expected = answers(net.eval(), picture)
-    assert_same(answers(optimized, picture), expected)
+    expected = answers(net.eval(), image)
+    assert_same(answers(optimized, image), expected)
     norm = options.get('norm_cfg', {})
     if norm.get('type') != 'GN' and norm.get('track_running_stats', True):
         assert kinds(optimized, _BatchNorm) == [f'norm{2 * i}' for i in net.out_indices]
     with torch.backends.mkldnn.flags(enabled=False):
-        assert_same(answers(optimized, picture), expected)
+        assert_same(answers(optimized, image), expected)
 
 
 @pytest.mark.parametrize('batch', [1, 3])
 def test_blocks_in_strips_are_whole_blocks(batch, monkeypatch):
-    net, picture = tiny(), torch.randn(batch, 3, 96, 160)
-    expected = answers(net, picture)
+    net, image = tiny(), torch.randn(batch, 3, 96, 160)
+    expected = answers(net, image)
     optimized = optimize(net)
     sizes = []
     packed = PackedConv2d._packed
     monkeypatch.setattr(PackedConv2d, '_packed', lambda self, size: sizes.append(size) or packed(self, size))
     monkeypatch.setattr(packing, 'STRIP_BYTES', 10_000)
-    assert_same(answers(optimized, picture), expected)
+    assert_same(answers(optimized, image), expected)
     assert max(size[3] for size in sizes if size[2] == 1) <= 10_000 // 4 // 32
 
 
 def test_input_and_first_answer_stay_as_they_are_in_later_calls():
     optimized = optimize(tiny())
-    picture = torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    kept = picture.clone()
-    first = answers(optimized, picture)
+    image = torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    kept = image.clone()
+    first = answers(optimized, image)
     copies = [value.clone() for value in first]
     answers(optimized, torch.randn(1, 3, 64, 64))
-    again = answers(optimized, picture)
-    assert torch.equal(picture, kept)
+    again = answers(optimized, image)
+    assert torch.equal(image, kept)
     for value, copied, later in zip(first, copies, again):
         assert torch.equal(value, copied)
         assert torch.equal(value, later)
@@ -156,17 +156,17 @@ def test_the_model_itself_stays_as_it_is_and_goes_on_learning():
     net = tiny(drop_path_rate=0.1).train()
     before = copy.deepcopy(net)
     optimized = optimize(net)
-    picture = torch.randn(2, 3, 64, 64)
-    kept = answers(optimized, picture)
+    image = torch.randn(2, 3, 64, 64)
+    kept = answers(optimized, image)
     assert str(net) == str(before)
     assert all(module.training for module in net.modules())
     for (name, mine), other in zip(net.state_dict().items(), before.state_dict().values(), strict=True):
         assert torch.equal(mine, other), name
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    sum(found.square().mean() for found in net(picture)).backward()
+    sum(found.square().mean() for found in net(image)).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
     optimizer.step()
-    assert_same(answers(optimized, picture), kept, tolerance=0)
+    assert_same(answers(optimized, image), kept, tolerance=0)
 
 
 @pytest.mark.parametrize('leaf', ['input', 'parameters'])
@@ -181,7 +181,7 @@ def test_gradients_are_refused(build, leaf):
     assert not any(found.requires_grad for found in answers(optimized, torch.randn(1, 3, 32, 32)))
 
 
-def test_losses_of_an_optimised_detector_are_refused_their_gradients(detector):
+def test_losses_of_an_optimized_detector_are_refused_their_gradients(detector):
     optimized = optimize(detector)
     losses = optimized(**optimized.data_preprocessor(detection_data(64, 64), training=True), mode='loss')
     with pytest.raises(RuntimeError, match='no gradients'):
@@ -267,9 +267,9 @@ class Listed(nn.Sequential):
 @pytest.mark.parametrize('name', OTHERS)
 def test_norms_are_folded_only_where_that_is_exact(name):
     net = nn.Sequential(as_after_training(OTHERS[name]())).eval()
-    picture = torch.randn(2, 3, 9, 8)
-    expected = answers(net, picture)
-    assert_same(answers(optimize(net), picture), expected, tolerance=1e-5)
+    image = torch.randn(2, 3, 9, 8)
+    expected = answers(net, image)
+    assert_same(answers(optimize(net), image), expected, tolerance=1e-5)
     fold_batch_norms(net)
     assert len(kinds(net, _BatchNorm)) == (0 if name in FOLDED else len(kinds(OTHERS[name](), _BatchNorm)))
 
@@ -292,11 +292,11 @@ def test_weights_are_packed_anew_for_another_size_and_other_weights(size):
     net = tiny()
     optimized = optimize(net)
     answers(optimized, torch.randn(1, 3, 64, 64))
-    picture = torch.randn(1, 3, *size)
-    assert_same(answers(optimized, picture), answers(net, picture))
+    image = torch.randn(1, 3, *size)
+    assert_same(answers(optimized, image), answers(net, image))
     other = tiny(init_cfg=dict(type='Normal', layer='Conv2d', std=0.1))
     optimized.load_state_dict(optimize(other).state_dict())
-    assert_same(answers(optimized, picture), answers(other, picture))
+    assert_same(answers(optimized, image), answers(other, image))
 
 
 def test_fully_connected_layers_take_any_number_of_rows():
@@ -308,15 +308,15 @@ def test_fully_connected_layers_take_any_number_of_rows():
         torch.testing.assert_close(packed(rows), net(rows), rtol=1e-5, atol=1e-5)
 
 
-def test_an_optimised_model_can_be_copied_and_saved():
-    optimized, picture = optimize(tiny()), torch.randn(1, 3, 64, 64)
-    expected = answers(optimized, picture)
-    assert_same(answers(copy.deepcopy(optimized), picture), expected, tolerance=0)
+def test_an_optimized_model_can_be_copied_and_saved():
+    optimized, image = optimize(tiny()), torch.randn(1, 3, 64, 64)
+    expected = answers(optimized, image)
+    assert_same(answers(copy.deepcopy(optimized), image), expected, tolerance=0)
     file = io.BytesIO()
     torch.save(optimized, file)
     file.seek(0)
-    assert_same(answers(torch.load(file, weights_only=False), picture), expected, tolerance=0)
-    assert_same(answers(optimize(optimized), picture), expected, tolerance=0)
+    assert_same(answers(torch.load(file, weights_only=False), image), expected, tolerance=0)
+    assert_same(answers(optimize(optimized), image), expected, tolerance=0)
 
 
 @pytest.fixture(scope='module')
@@ -338,7 +338,7 @@ def detector(root):
 
 def detection_data(height, width):
     torch.manual_seed(1)
-    picture = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     size = height, width
     sample = DetDataSample(
         metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0)),
@@ -348,7 +348,7 @@ def detection_data(height, width):
             masks=BitmapMasks(np.ones((1, *size), np.uint8), *size),
         ),
     )
-    return dict(inputs=[picture], data_samples=[sample])
+    return dict(inputs=[image], data_samples=[sample])
 
 
 @torch.no_grad()
@@ -390,8 +390,8 @@ def test_compiled_maps_are_the_same_for_several_sizes():
     compiled = optimize(net, compile=True)
     assert not kinds(compiled, (PackedConv2d, PackedBlock))
     for size in (64, 96):
-        picture = torch.randn(1, 3, size, 64)
-        assert_same(answers(compiled, picture), answers(net, picture))
+        image = torch.randn(1, 3, size, 64)
+        assert_same(answers(compiled, image), answers(net, image))
 
 
 def test_upernet_labels_the_same(root):
@@ -417,8 +417,8 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
     optimized = optimize(detector, torch.bfloat16)
     assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in detector.parameters()} == {torch.float32}
-    picture = torch.randn(1, 3, 64, 96)
-    for found, expected in zip(optimized.extract_feat(picture), detector.extract_feat(picture), strict=True):
+    image = torch.randn(1, 3, 64, 96)
+    for found, expected in zip(optimized.extract_feat(image), detector.extract_feat(image), strict=True):
         assert found.dtype == torch.float32
         assert (found - expected).abs().mean() < 0.02 * expected.abs().mean()
     rois = []
@@ -445,7 +445,7 @@ def test_bfloat16_is_refused_where_the_cpu_has_none(monkeypatch):
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
-def test_a_test_runs_on_the_optimised_model_and_leaves_the_runner_its_own(wrapped):
+def test_a_test_runs_on_the_optimized_model_and_leaves_the_runner_its_own(wrapped):
     net, wrapper = tiny(), nn.Module()
     wrapper.module = net
     runner = SimpleNamespace(model=wrapper if wrapped else net)
@@ -466,10 +466,10 @@ def test_a_test_of_averaged_weights_runs_on_them():
     averaged = averages.ema_model.module
     for parameter in averaged.parameters():
         parameter.data.mul_(1.1)
-    picture = torch.randn(1, 3, 64, 64)
-    expected = answers(averaged, picture)
+    image = torch.randn(1, 3, 64, 64)
+    expected = answers(averaged, image)
     runner.call_hook('before_test_epoch')
-    assert_same(answers(runner.model, picture), expected)
+    assert_same(answers(runner.model, image), expected)
 
 
 def as_instances(prediction):
@@ -477,15 +477,15 @@ def as_instances(prediction):
     return InstanceData(**{name: torch.from_numpy(getattr(prediction, own)) for name, own in columns.items()})
 
 
-def test_the_predictor_runs_an_optimised_model_unless_told_otherwise(detector, root, fixtures, tmp_path):
+def test_the_predictor_runs_an_optimized_model_unless_told_otherwise(detector, root, fixtures, tmp_path):
     torch.save(detector.state_dict(), tmp_path / 'net.pth')
     cfg = load_config(str(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'))
-    picture = str(fixtures / '000000000785.jpg')
+    image = str(fixtures / '000000000785.jpg')
     plain = Predictor(cfg, str(tmp_path / 'net.pth'), optimized=False)
     optimized = Predictor(cfg, str(tmp_path / 'net.pth'))
     assert not kinds(plain.model, PackedBlock)
     assert kinds(optimized.model, PackedBlock)
-    assert_same_detections(*(as_instances(predictor(picture)) for predictor in (optimized, plain)))
+    assert_same_detections(*(as_instances(predictor(image)) for predictor in (optimized, plain)))
 
 
 def test_what_is_inside_a_part_is_no_part_of_its_own():

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.inference import pictures
-from fasternet_mm.inference.pictures import read_picture
+from fasternet_mm.inference import images
+from fasternet_mm.inference.images import read_image
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_files_are_read_as_in_training(photo, tmp_path):
     png = tmp_path / 'a.png'
     cv2.imwrite(str(png), cv2.imread(str(photo))[:50, :40])
     for file in (photo, png):
-        assert np.array_equal(read_picture(file), mmcv.imread(str(file)))
+        assert np.array_equal(read_image(file), mmcv.imread(str(file)))
 
 
 def test_every_kind_of_source_gives_the_same_pixels(photo, tmp_path, serve):
@@ -79,12 +79,12 @@ def test_every_kind_of_source_gives_the_same_pixels(photo, tmp_path, serve):
         serve(content),
         serve(content, **{'Content-Length': str(len(content))}),
     ):
-        assert np.array_equal(read_picture(given), pixels), given
-    assert np.array_equal(read_picture(rgb, 'rgb'), pixels)
+        assert np.array_equal(read_image(given), pixels), given
+    assert np.array_equal(read_image(rgb, 'rgb'), pixels)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_a_picture_is_turned_as_its_camera_says(orientation, tmp_path):
+def test_a_image_is_turned_as_its_camera_says(orientation, tmp_path):
     """Golden values: what a viewer shows, from EXIF's definition of where row 0 and column 0 are."""
     corners = Image.fromarray(np.zeros((32, 48, 3), np.uint8))
     corners.paste((255, 0, 0), (0, 0, 24, 16))  # red where row 0 and column 0 meet
@@ -104,28 +104,28 @@ def test_a_picture_is_turned_as_its_camera_says(orientation, tmp_path):
     vertical, horizontal = sorted((row_0, column_0), key=lambda side: side in ('left', 'right'))
     (tmp_path / 'a.jpg').write_bytes(content)
     for given in (tmp_path / 'a.jpg', content, Image.open(io.BytesIO(content))):
-        found = read_picture(given)
+        found = read_image(given)
         assert found.shape == ((32, 48, 3) if orientation < 5 else (48, 32, 3))
         y, x = 4 if vertical == 'top' else -4, 4 if horizontal == 'left' else -4
         assert found[y, x, 2] > 200
         assert found[-y, -x, 2] < 50
 
 
-COLOUR = (200, 100, 40)
-GREY_OF_COLOUR = 123
+COLOR = (200, 100, 40)
+GRAY_OF_COLOR = 123
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'JPEG', 'WEBP', 'GIF', 'BMP'])
 @pytest.mark.parametrize('mode', ['RGB', 'L', '1', 'P', 'LA', 'RGBA', 'CMYK', 'I;16', 'I'])
-def test_every_mode_of_a_picture_becomes_eight_bits_of_colour(mode, kind):
-    image = Image.new('RGB', (40, 30), COLOUR)
-    wanted = COLOUR
+def test_every_mode_of_a_image_becomes_eight_bits_of_color(mode, kind):
+    image = Image.new('RGB', (40, 30), COLOR)
+    wanted = COLOR
     if mode in ('L', 'LA', 'I;16', 'I'):
-        wanted = (GREY_OF_COLOUR,) * 3
+        wanted = (GRAY_OF_COLOR,) * 3
     if mode == '1':
         image, wanted = Image.new('RGB', (40, 30), 'white'), (255, 255, 255)
     if mode.startswith('I'):
-        values = np.full((30, 40), GREY_OF_COLOUR * 256 + 200)
+        values = np.full((30, 40), GRAY_OF_COLOR * 256 + 200)
         image = Image.fromarray(values.astype(np.uint16 if mode == 'I;16' else np.int32))
     elif mode == 'LA':
         image = image.convert('LA')
@@ -140,85 +140,85 @@ def test_every_mode_of_a_picture_becomes_eight_bits_of_colour(mode, kind):
     if mode.startswith('I') and (kind, mode) not in {('PNG', 'I;16'), ('PNG', 'I'), ('TIFF', 'I;16')}:
         given = given[:1]  # Pillow cuts the others off at 255, or writes 32 bits
     for one in given:
-        found = read_picture(one)
+        found = read_image(one)
         assert (found.shape, found.dtype) == ((30, 40, 3), np.uint8)
         assert np.abs(found[10, 10, ::-1].astype(int) - wanted).max() <= 4, type(one)
 
 
 def test_transparency_is_left_out_as_in_training(tmp_path):
-    image = Image.new('RGBA', (40, 30), (*COLOUR, 20))
+    image = Image.new('RGBA', (40, 30), (*COLOR, 20))
     image.save(tmp_path / 'a.png')
-    assert np.array_equal(mmcv.imread(str(tmp_path / 'a.png')), read_picture(tmp_path / 'a.png'))
+    assert np.array_equal(mmcv.imread(str(tmp_path / 'a.png')), read_image(tmp_path / 'a.png'))
     for given in (tmp_path / 'a.png', image, np.asarray(image)[..., [2, 1, 0, 3]]):
-        assert tuple(read_picture(given)[5, 5, ::-1]) == COLOUR
+        assert tuple(read_image(given)[5, 5, ::-1]) == COLOR
 
 
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        (np.zeros((5, 5, 3)), r'float64 \(5, 5, 3\) is no picture'),
-        (np.zeros((5, 5, 2), np.uint8), 'is no picture'),
-        (np.zeros((2, 5, 5, 3), np.uint8), 'is no picture'),
-        (np.zeros((0, 5, 3), np.uint8), 'is no picture'),
-        (np.zeros((5, 5), bool), 'is no picture'),
+        (np.zeros((5, 5, 3)), r'float64 \(5, 5, 3\) is no image'),
+        (np.zeros((5, 5, 2), np.uint8), 'is no image'),
+        (np.zeros((2, 5, 5, 3), np.uint8), 'is no image'),
+        (np.zeros((0, 5, 3), np.uint8), 'is no image'),
+        (np.zeros((5, 5), bool), 'is no image'),
         (Image.new('F', (5, 5)), 'floating-point numbers has no known range'),
         (Image.fromarray(np.full((5, 5), 70000, np.int32)), 'above 65535 has no known range'),
-        (encoded(Image.new('F', (5, 5)), 'TIFF'), r'^\d+ bytes: a picture of floating-point numbers'),
-        (b'', '0 bytes is not a picture'),
-        (b'GIF89a and no more', '18 bytes is not a picture'),
-        (3, 'a int is no picture'),
+        (encoded(Image.new('F', (5, 5)), 'TIFF'), r'^\d+ bytes: a image of floating-point numbers'),
+        (b'', '0 bytes is not a image'),
+        (b'GIF89a and no more', '18 bytes is not a image'),
+        (3, 'a int is no image'),
         ('nowhere.jpg', 'nowhere.jpg cannot be read'),
         ('file:///etc/hostname', 'cannot be read'),
         ('.', 'cannot be read'),
-        (Path(__file__), 'is not a picture that can be read'),
+        (Path(__file__), 'is not a image that can be read'),
     ],
 )
-def test_what_is_no_picture_is_said_so(given, message):
+def test_what_is_no_image_is_said_so(given, message):
     with pytest.raises(UserError, match=message):
-        read_picture(given)
+        read_image(given)
 
 
 def test_addresses_are_followed_safely(serve, photo, tmp_path, monkeypatch):
     refused = partial(pytest.raises, UserError)
     with refused(match='Redirection to .* is not allowed'):
-        read_picture(serve(status=302, Location=f'file://{photo.resolve()}'))
+        read_image(serve(status=302, Location=f'file://{photo.resolve()}'))
     with refused(match='the server answers 404'):
-        read_picture(serve(status=404))
+        read_image(serve(status=404))
     with refused(match='it ends after 3 of 10 bytes'):
-        read_picture(serve(b'abc', **{'Content-Length': '10'}))
-    with refused(match='is not a picture'):
-        read_picture(serve(b'<html>log in</html>'))
-    monkeypatch.setattr(pictures, 'MAX_BYTES', 1000)
+        read_image(serve(b'abc', **{'Content-Length': '10'}))
+    with refused(match='is not a image'):
+        read_image(serve(b'<html>log in</html>'))
+    monkeypatch.setattr(images, 'MAX_BYTES', 1000)
     with refused(match='has more than 1,000 bytes'):
-        read_picture(serve(photo.read_bytes()))
+        read_image(serve(photo.read_bytes()))
     with refused(match='cannot be reached'):
-        read_picture('http://127.0.0.1:9/a.jpg')
+        read_image('http://127.0.0.1:9/a.jpg')
 
 
 def as_opencv_4(monkeypatch):
-    """OpenCV 4 decodes the beginning of a JPEG, and leaves the rest grey."""
-    monkeypatch.setattr(pictures.cv2, 'imdecode', lambda content, flags: np.full((40, 40, 3), 128, np.uint8))
+    """OpenCV 4 decodes the beginning of a JPEG, and leaves the rest gray."""
+    monkeypatch.setattr(images.cv2, 'imdecode', lambda content, flags: np.full((40, 40, 3), 128, np.uint8))
 
 
 @pytest.mark.parametrize('options', [dict(), dict(progressive=True), dict(exif=True)])
 @pytest.mark.parametrize('missing', [2, 500])
-def test_a_jpeg_that_is_cut_off_is_no_picture(options, missing, photo, tmp_path, monkeypatch):
+def test_a_jpeg_that_is_cut_off_is_no_image(options, missing, photo, tmp_path, monkeypatch):
     with Image.open(photo) as image:
-        if options.pop('exif', False):  # a camera's small picture, with an end of its own
+        if options.pop('exif', False):  # a camera's small image, with an end of its own
             small = encoded(image.resize((32, 32)), 'JPEG')
             options['exif'] = b'Exif\0\0' + small
         content = encoded(image, 'JPEG', **options)
     (tmp_path / 'a.jpg').write_bytes(content)
-    assert read_picture(tmp_path / 'a.jpg').shape == (*image.size[::-1], 3)
+    assert read_image(tmp_path / 'a.jpg').shape == (*image.size[::-1], 3)
     (tmp_path / 'a.jpg').write_bytes(content[:-missing])
     as_opencv_4(monkeypatch)
-    with pytest.raises(UserError, match=r'a\.jpg is cut off: only the beginning of a picture is there'):
-        read_picture(tmp_path / 'a.jpg')
+    with pytest.raises(UserError, match=r'a\.jpg is cut off: only the beginning of a image is there'):
+        read_image(tmp_path / 'a.jpg')
 
 
 def test_what_comes_after_the_end_of_a_jpeg_does_not_matter(photo):
     content = photo.read_bytes()
-    np.testing.assert_array_equal(read_picture(content + content[:900]), read_picture(content))
+    np.testing.assert_array_equal(read_image(content + content[:900]), read_image(content))
 
 
 @pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'TIFF', 'PNG'])
@@ -226,8 +226,8 @@ def test_of_several_frames_the_first_is_taken_and_that_is_said(kind, tmp_path, l
     frames = [Image.new('RGB', (40, 30), (level, level, level)) for level in (50, 200)]
     path = tmp_path / f'a.{kind.lower()}'
     frames[0].save(path, kind)
-    assert abs(read_picture(path).mean() - 50) < 2
+    assert abs(read_image(path).mean() - 50) < 2
     assert logged_warnings() == []
     frames[0].save(path, kind, save_all=True, append_images=frames[1:])
-    assert abs(read_picture(path).mean() - 50) < 2
+    assert abs(read_image(path).mean() - 50) < 2
     assert logged_warnings() == [f'{path} has several frames: the first is taken']

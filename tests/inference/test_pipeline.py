@@ -8,7 +8,7 @@ from fasternet_mm.errors import UserError
 from fasternet_mm.inference import exported
 from fasternet_mm.inference.description import Description
 from fasternet_mm.inference.exported import exported_config
-from fasternet_mm.inference.pipeline import PicturePipeline, resizing
+from fasternet_mm.inference.pipeline import ImagePipeline, resizing
 
 LOAD, LABELS, PACK = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='mmdet.PackDetInputs')
 FLIP = dict(type='RandomFlip', prob=0.5)
@@ -44,15 +44,15 @@ def config(*steps):
 
 
 @pytest.mark.parametrize('first', [FLIP, dict(LOAD, to_float32=True), dict(LOAD, color_type='grayscale')])
-def test_pictures_that_would_be_read_in_another_way_are_refused(first):
+def test_images_that_would_be_read_in_another_way_are_refused(first):
     with pytest.raises(UserError, match='the test pipeline of the config begins with'):
-        PicturePipeline(config(first, PACK))
+        ImagePipeline(config(first, PACK))
 
 
 def test_a_pipeline_without_resizing_keeps_pixels_and_says_the_scale():
-    picture = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    packed = PicturePipeline(config(dict(LOAD, backend_args=None, _scope_='mmdet'), LABELS, PACK))(picture, 'a.jpg')
-    assert np.array_equal(packed['inputs'].permute(1, 2, 0), picture)
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    packed = ImagePipeline(config(dict(LOAD, backend_args=None, _scope_='mmdet'), LABELS, PACK))(image, 'a.jpg')
+    assert np.array_equal(packed['inputs'].permute(1, 2, 0), image)
     meta = packed['data_samples'].metainfo
     assert (meta['ori_shape'], meta['scale_factor'], meta['img_path']) == ((4, 5), (1, 1), 'a.jpg')
 
@@ -61,7 +61,7 @@ def test_an_exported_file_that_does_not_say_how_to_resize_needs_its_config(monke
     given = dict.fromkeys((field.name for field in dataclasses.fields(Description)), None)
     description = Description(**{**given, 'task': 'detection', 'classes': ['cat']})
     monkeypatch.setattr(exported, '_describe', lambda *args: description)
-    with pytest.raises(UserError, match=r'net.onnx does not say how pictures are resized for it: give the config'):
+    with pytest.raises(UserError, match=r'net.onnx does not say how images are resized for it: give the config'):
         exported_config('net.onnx')
 
 
@@ -69,5 +69,5 @@ def test_the_pipeline_is_that_of_the_data_set_in_its_wrappers():
     dataset = dict(type='mmdet.CocoDataset', pipeline=[LOAD, resize(scale=(64, 32)), PACK])
     wrapped = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[dataset]))
     cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=wrapped)))
-    data = PicturePipeline(cfg)(np.zeros((20, 40, 3), np.uint8))
+    data = ImagePipeline(cfg)(np.zeros((20, 40, 3), np.uint8))
     assert data['inputs'].shape == (3, 32, 64)

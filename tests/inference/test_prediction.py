@@ -13,7 +13,7 @@ CLASSES = ('person', 'dog', 'cat')
 def objects(masks=None, boxes=None, **changes):
     boxes = [[2, 3, 8, 9], [10, 4, 16.5, 12], [0, 0, 4, 4]] if boxes is None else boxes
     given = dict(
-        picture=np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8),
+        image=np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8),
         source='a.jpg',
         classes=CLASSES,
         palette=[(255, 0, 0), (0, 255, 0), (0, 0, 255)],
@@ -26,7 +26,7 @@ def objects(masks=None, boxes=None, **changes):
     return Prediction(**{**given, **changes})
 
 
-def labelled(label_map):
+def labeled(label_map):
     return objects(boxes=[], label_map=label_map)
 
 
@@ -43,7 +43,7 @@ def test_it_says_what_was_found():
     assert repr(many) == '4 objects: 4 person 0.90, 0.80, 0.70, …'
     label_map = np.full((10, 20), 2, np.uint8)
     label_map[:3], label_map[9] = 1, 255
-    assert repr(labelled(label_map)) == '20x10 labels: 60% cat, 30% dog'
+    assert repr(labeled(label_map)) == '20x10 labels: 60% cat, 30% dog'
 
 
 def test_names_and_masks(masks):
@@ -71,15 +71,15 @@ def test_objects_are_filtered_by_score_and_class(masks):
 
 def test_labels_are_filtered_by_class():
     label_map = np.array([[0, 1], [2, 255]], np.uint8)
-    assert labelled(label_map).only('cat', 'person').label_map.tolist() == [[0, 255], [2, 255]]
+    assert labeled(label_map).only('cat', 'person').label_map.tolist() == [[0, 255], [2, 255]]
 
 
 def test_crops_are_what_is_in_the_boxes_and_never_empty():
     prediction = objects(boxes=[[2.2, 3.9, 8, 9.1], [-5, -5, 3, 3], [30, 20, 30, 20]])
     crops = prediction.crops()
-    assert np.array_equal(crops[0], prediction.picture[3:10, 2:8])
-    assert np.array_equal(crops[1], prediction.picture[:3, :3])
-    assert np.array_equal(crops[2], prediction.picture[19:, 29:])
+    assert np.array_equal(crops[0], prediction.image[3:10, 2:8])
+    assert np.array_equal(crops[1], prediction.image[:3, :3])
+    assert np.array_equal(crops[2], prediction.image[19:, 29:])
 
 
 def test_cocos_records_are_those_that_pycocotools_reads(masks):
@@ -98,12 +98,12 @@ def test_a_drawing_is_returned_and_written(masks, tmp_path):
     prediction = objects(masks)
     drawing = prediction.draw(tmp_path / 'new' / 'a.png')
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'new' / 'a.png')), drawing)
-    assert drawing.shape == prediction.picture.shape
-    assert np.array_equal(objects(masks).draw(score_thr=0.99), prediction.picture)
-    assert not np.array_equal(drawing, prediction.picture)
+    assert drawing.shape == prediction.image.shape
+    assert np.array_equal(objects(masks).draw(score_thr=0.99), prediction.image)
+    assert not np.array_equal(drawing, prediction.image)
 
 
 def test_a_label_maps_drawing_has_a_legend_unless_told_otherwise():
-    prediction = labelled(np.zeros((20, 30), np.uint8))
+    prediction = labeled(np.zeros((20, 30), np.uint8))
     assert prediction.draw(legend=False).shape == (20, 30, 3)
     assert prediction.draw().shape[0] > 20

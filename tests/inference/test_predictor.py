@@ -1,4 +1,4 @@
-"""Predictions against those of tools/test.py, from every kind of source and picture."""
+"""Predictions against those of tools/test.py, from every kind of source and image."""
 
 import ast
 import copy
@@ -31,7 +31,7 @@ def shapes(root):
 
 
 @pytest.fixture(scope='module')
-def pictures(shapes):
+def images(shapes):
     return [shapes / f'images/val/000{number}.png' for number in range(6)]
 
 
@@ -95,12 +95,12 @@ def same(found, wanted, tolerance=0.0):
 # Against tools/test.py
 
 
-def test_detections_are_those_of_the_test_tool(detector_dir, pictures, run_test, tmp_path, monkeypatch):
+def test_detections_are_those_of_the_test_tool(detector_dir, images, run_test, tmp_path, monkeypatch):
     config = (detector_dir / 'config.py').read_bytes()
     run_test(detector_dir, '--out', tmp_path / 'results.json')
     wanted = json.loads((tmp_path / 'results.json').read_text())
     batch_size = Config.fromfile(detector_dir / 'config.py').test_dataloader.batch_size
-    predictions = Predictor(detector_dir, batch_size=batch_size)(pictures)
+    predictions = Predictor(detector_dir, batch_size=batch_size)(images)
     ids = sorted({record['image_id'] for record in wanted})
     assert len(wanted) > 100
     found = [record for number, one in zip(ids, predictions) for record in one.to_coco(number)]
@@ -111,87 +111,87 @@ def test_detections_are_those_of_the_test_tool(detector_dir, pictures, run_test,
     assert [path.name for path in detector_dir.glob('*.py')] == ['config.py']
 
 
-def test_label_maps_are_those_of_the_test_tool(segmenter_dir, pictures, run_test, tmp_path):
+def test_label_maps_are_those_of_the_test_tool(segmenter_dir, images, run_test, tmp_path):
     run_test(segmenter_dir, '--out', tmp_path / 'maps')
     predictor = Predictor(segmenter_dir)
     assert predictor.is_segmenter
-    for picture, prediction in zip(pictures, predictor.stream(pictures)):
-        wanted = cv2.imread(str(tmp_path / 'maps' / picture.name), cv2.IMREAD_UNCHANGED)
+    for image, prediction in zip(images, predictor.stream(images)):
+        wanted = cv2.imread(str(tmp_path / 'maps' / image.name), cv2.IMREAD_UNCHANGED)
         assert prediction.label_map.dtype == np.uint8
         assert np.array_equal(prediction.label_map, wanted)
         assert len(prediction) == 0
 
 
-# Pictures
+# Images
 
 
-def test_one_picture_gives_one_prediction_and_several_give_a_list(predictor, pictures):
-    one = predictor(pictures[0])
-    pixels = cv2.imread(str(pictures[0]))
+def test_one_image_gives_one_prediction_and_several_give_a_list(predictor, images):
+    one = predictor(images[0])
+    pixels = cv2.imread(str(images[0]))
     assert len(one) > 10
-    assert one.source == str(pictures[0])
+    assert one.source == str(images[0])
     assert one.boxes.shape == (len(one), 4)
     assert one.masks.shape == (len(one), 160, 160)
     assert (one.boxes.dtype, one.scores.dtype, one.labels.dtype) == (np.float32, np.float32, np.int64)
     assert set(one.names) <= set(predictor.classes)
-    assert np.array_equal(one.picture, pixels[..., ::-1])
-    for given in (str(pictures[0]), pixels, Image.open(pictures[0]), pictures[0].read_bytes()):
+    assert np.array_equal(one.image, pixels[..., ::-1])
+    for given in (str(images[0]), pixels, Image.open(images[0]), images[0].read_bytes()):
         assert same([predictor(given)], [one])
-    several = [pixels, pictures[1]]
-    for given in (several, tuple(several), iter(several), (picture for picture in several)):
-        assert same(predictor(given), [one, predictor(pictures[1])])
+    several = [pixels, images[1]]
+    for given in (several, tuple(several), iter(several), (image for image in several)):
+        assert same(predictor(given), [one, predictor(images[1])])
     assert predictor([]) == []
 
 
-def test_arrays_are_in_the_order_that_is_named(detector_dir, predictor, pictures):
-    pixels = cv2.imread(str(pictures[0]))
+def test_arrays_are_in_the_order_that_is_named(detector_dir, predictor, images):
+    pixels = cv2.imread(str(images[0]))
     reads_rgb = Predictor(detector_dir, device='cpu', channel_order='rgb')
     assert same([reads_rgb(pixels[..., ::-1])], [predictor(pixels)])
-    assert same([reads_rgb(pictures[0])], [predictor(pictures[0])])
+    assert same([reads_rgb(images[0])], [predictor(images[0])])
 
 
-def test_pictures_keep_their_pixels_and_their_own_size(predictor, pictures):
-    large = cv2.resize(cv2.imread(str(pictures[0])), (250, 310))
+def test_images_keep_their_pixels_and_their_own_size(predictor, images):
+    large = cv2.resize(cv2.imread(str(images[0])), (250, 310))
     kept = large.copy()
     prediction = predictor(large)
     assert np.array_equal(large, kept)
-    assert prediction.masks.shape[1:] == prediction.picture.shape[:2] == (310, 250)
+    assert prediction.masks.shape[1:] == prediction.image.shape[:2] == (310, 250)
     assert prediction.boxes[:, 3].max() > 160
 
 
 @pytest.mark.parametrize('batch_size', [2, 3])
-def test_batches_of_any_sizes_find_what_single_pictures_have(detector_dir, segmenter_dir, pictures, batch_size):
-    mixed = [cv2.imread(str(picture)) for picture in pictures]
-    mixed[2:4] = (cv2.resize(picture, size) for picture, size in zip(mixed[2:4], [(90, 160), (300, 200)]))
+def test_batches_of_any_sizes_find_what_single_images_have(detector_dir, segmenter_dir, images, batch_size):
+    mixed = [cv2.imread(str(image)) for image in images]
+    mixed[2:4] = (cv2.resize(image, size) for image, size in zip(mixed[2:4], [(90, 160), (300, 200)]))
     mixed[4] = cv2.resize(mixed[4], (320, 320))  # the same size as others once it is scaled
     for folder in (detector_dir, segmenter_dir):
         alone, together = (Predictor(folder, device='cpu', batch_size=size) for size in (1, batch_size))
         assert same(together(mixed), alone(mixed), 1e-3)
 
 
-def test_a_stream_reads_no_further_than_its_batch(detector_dir, pictures):
+def test_a_stream_reads_no_further_than_its_batch(detector_dir, images):
     read = []
-    stream = Predictor(detector_dir, device='cpu', batch_size=2).stream(read.append(one) or one for one in pictures)
+    stream = Predictor(detector_dir, device='cpu', batch_size=2).stream(read.append(one) or one for one in images)
     assert not read
     next(stream)
     assert len(read) == 2
 
 
-def test_what_cannot_be_predicted_is_named_or_left_out(segmenter_dir, pictures, tmp_path):
+def test_what_cannot_be_predicted_is_named_or_left_out(segmenter_dir, images, tmp_path):
     predictor = Predictor(segmenter_dir, device='cpu')
-    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
+    (tmp_path / 'broken.jpg').write_bytes(b'no image')
     for wrong, message in (
-        (tmp_path / 'broken.jpg', 'broken.jpg is not a picture'),
-        (np.zeros((9, 300, 3), np.uint8), 'picture 2: a picture of 160x5 pixels is too small'),
-        (pictures, 'a list is no picture'),
+        (tmp_path / 'broken.jpg', 'broken.jpg is not a image'),
+        (np.zeros((9, 300, 3), np.uint8), 'image 2: a image of 160x5 pixels is too small'),
+        (images, 'a list is no image'),
     ):
         with pytest.raises(UserError, match=message):
-            predictor([pictures[0], wrong, pictures[1]])
+            predictor([images[0], wrong, images[1]])
         broken = []
-        found = list(predictor.stream([pictures[0], wrong, pictures[1]], broken))
-        assert [one.source for one in found] == [str(pictures[0]), str(pictures[1])]
+        found = list(predictor.stream([images[0], wrong, images[1]], broken))
+        assert [one.source for one in found] == [str(images[0]), str(images[1])]
         assert message in str(*broken)
-    with pytest.raises(UserError, match='a int is no picture'):
+    with pytest.raises(UserError, match='a int is no image'):
         predictor(7)
 
 
@@ -201,26 +201,26 @@ def white(shape=(160, 160, 3)):
 
 @pytest.mark.parametrize('error', [ValueError, RuntimeError, cv2.error, MemoryError])
 @pytest.mark.parametrize('batch_size', [1, 2, 5])
-def test_a_picture_that_the_model_fails_on_takes_no_other(error, batch_size, predictor, pictures, monkeypatch):
+def test_a_image_that_the_model_fails_on_takes_no_other(error, batch_size, predictor, images, monkeypatch):
     monkeypatch.setattr(predictor, 'batch_size', batch_size)
     step = type(predictor.model).test_step
 
     def failing(self, data):
-        if any(image.min() == 255 for image in data['inputs']):
+        if any(pixels.min() == 255 for pixels in data['inputs']):
             raise error('too white')
         return step(self, data)
 
     monkeypatch.setattr(type(predictor.model), 'test_step', failing)
     broken = []
-    found = list(predictor.stream([*pictures[:3], white(), *pictures[3:5]], broken))
-    assert [one.source for one in found] == [str(picture) for picture in pictures[:5]]
-    alone = 'picture 4: too white' if error is ValueError else f'picture 4 failed ({error.__name__}: too white)'
+    found = list(predictor.stream([*images[:3], white(), *images[3:5]], broken))
+    assert [one.source for one in found] == [str(image) for image in images[:5]]
+    alone = 'image 4: too white' if error is ValueError else f'image 4 failed ({error.__name__}: too white)'
     assert [str(one).replace('cv2.', '') for one in broken] == [alone]
     with pytest.raises(UserError if error is ValueError else error, match='too white'):
         predictor([white()])
 
 
-def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(predictor, pictures, monkeypatch):
+def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(predictor, images, monkeypatch):
     monkeypatch.setattr(predictor, 'batch_size', 4)
     step = type(predictor.model).test_step
 
@@ -231,22 +231,22 @@ def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(predictor, pi
 
     monkeypatch.setattr(type(predictor.model), 'test_step', small)
     broken = []
-    assert [one.source for one in predictor.stream(pictures, broken)] == [str(picture) for picture in pictures]
+    assert [one.source for one in predictor.stream(images, broken)] == [str(image) for image in images]
     assert broken == []
 
 
 @pytest.mark.parametrize(('shape', 'left_out'), [((1, 1, 3), 0), ((1, 20000, 3), 1), ((20000, 1, 3), 1)])
-def test_pictures_of_odd_sizes_are_predicted_or_named(shape, left_out, predictor, pictures):
+def test_images_of_odd_sizes_are_predicted_or_named(shape, left_out, predictor, images):
     broken = []
-    found = list(predictor.stream([pictures[0], white(shape), pictures[1]], broken))
+    found = list(predictor.stream([images[0], white(shape), images[1]], broken))
     assert (len(found), len(broken)) == (3 - left_out, left_out)
-    assert (found[0].source, found[-1].source) == (str(pictures[0]), str(pictures[1]))
-    size = f'picture 2: a picture of {shape[1]}x{shape[0]} pixels cannot be prepared (cv2.error: '
+    assert (found[0].source, found[-1].source) == (str(images[0]), str(images[1]))
+    size = f'image 2: a image of {shape[1]}x{shape[0]} pixels cannot be prepared (cv2.error: '
     assert all(str(error).startswith(size) for error in broken)
 
 
-def test_objects_that_are_not_finite_are_left_out_and_said(predictor, pictures, monkeypatch, logged_warnings):
-    expected = predictor(pictures[0])
+def test_objects_that_are_not_finite_are_left_out_and_said(predictor, images, monkeypatch, logged_warnings):
+    expected = predictor(images[0])
     assert len(expected) > 3
     step = type(predictor.model).test_step
 
@@ -257,15 +257,15 @@ def test_objects_that_are_not_finite_are_left_out_and_said(predictor, pictures, 
         return samples
 
     monkeypatch.setattr(type(predictor.model), 'test_step', spoiling)
-    found = predictor(pictures[0])
+    found = predictor(images[0])
     np.testing.assert_array_equal(found.boxes, expected.boxes[2:])
     assert len(found.masks) == len(found.scores) == len(expected) - 2
     assert logged_warnings() == [
-        f'{pictures[0]}: 2 of {len(expected)} objects have a box or score that is not finite: left out'
+        f'{images[0]}: 2 of {len(expected)} objects have a box or score that is not finite: left out'
     ]
 
 
-def test_many_predictions_leave_nothing_behind(predictor, pictures):
+def test_many_predictions_leave_nothing_behind(predictor, images):
     """NumPy's memory by tracemalloc; PyTorch's tensors, which it does not see, by their number."""
     import gc
 
@@ -275,7 +275,7 @@ def test_many_predictions_leave_nothing_behind(predictor, pictures):
 
     def predict(times):
         for _ in range(times):
-            predictor(pictures[0])
+            predictor(images[0])
 
     predict(2)
     before = tensors()
@@ -285,23 +285,23 @@ def test_many_predictions_leave_nothing_behind(predictor, pictures):
     predict(20)
     grown = tracemalloc.get_traced_memory()[0] - used
     tracemalloc.stop()
-    assert grown < 160 * 160 * 3  # not even one picture
+    assert grown < 160 * 160 * 3  # not even one image
     assert tensors() == before
 
 
 # Sources
 
 
-def test_a_work_directory_is_its_config_and_checkpoint(detector_dir, predictor, pictures):
+def test_a_work_directory_is_its_config_and_checkpoint(detector_dir, predictor, images):
     config, checkpoint = detector_dir / 'config.py', detector_dir / 'epoch_1.pth'
     cfg = Config.fromfile(config)
     for source, weights in ((str(config), str(checkpoint)), (cfg, checkpoint), (detector_dir, checkpoint)):
-        assert same([Predictor(source, weights, device='cpu')(pictures[0])], [predictor(pictures[0])])
+        assert same([Predictor(source, weights, device='cpu')(images[0])], [predictor(images[0])])
 
 
-def test_options_change_the_config(detector_dir, pictures):
+def test_options_change_the_config(detector_dir, images):
     strict = Predictor(detector_dir, device='cpu', options=['model.test_cfg.rcnn.max_per_img=3'])
-    assert len(strict(pictures[0])) == 3
+    assert len(strict(images[0])) == 3
     with pytest.raises(UserError, match='max_per_imgs'):
         Predictor(detector_dir, options=['model.test_cfg.rcnn.max_per_imgs=3'])
 
@@ -319,31 +319,31 @@ def test_a_config_without_weights_is_refused(detector_dir, detector_cfg):
 
 
 @pytest.mark.parametrize('kind', ['detector', 'segmenter'])
-def test_a_checkpoint_alone_is_enough(kind, request, pictures):
+def test_a_checkpoint_alone_is_enough(kind, request, images):
     folder = request.getfixturevalue(f'{kind}_dir')
     alone, whole = Predictor(folder / 'epoch_1.pth', device='cpu'), Predictor(folder, device='cpu')
-    odd = cv2.resize(cv2.imread(str(pictures[1])), (250, 190))
+    odd = cv2.resize(cv2.imread(str(images[1])), (250, 190))
     assert alone.classes == whole.classes
     assert alone.palette == [(9, 9, 9)] * len(alone.classes)
-    assert same(alone([pictures[0], odd]), whole([pictures[0], odd]))
+    assert same(alone([images[0], odd]), whole([images[0], odd]))
 
 
 @pytest.mark.parametrize('kind', ['detector', 'segmenter'])
-def test_an_exported_file_alone_is_enough(kind, request, pictures, tmp_path):
+def test_an_exported_file_alone_is_enough(kind, request, images, tmp_path):
     folder = request.getfixturevalue(f'{kind}_dir')
     file, config = str(tmp_path / 'net.onnx'), folder / 'config.py'
     export(Config.fromfile(config), str(folder / 'epoch_1.pth'), 'onnx', file)
     alone, whole = Predictor(file, device='cpu'), Predictor(config, file, device='cpu')
-    odd = cv2.resize(cv2.imread(str(pictures[1])), (250, 190))
+    odd = cv2.resize(cv2.imread(str(images[1])), (250, 190))
     assert alone.classes == whole.classes
     assert alone.palette == whole.palette
-    assert same(alone([pictures[0], odd]), whole([pictures[0], odd]))
+    assert same(alone([images[0], odd]), whole([images[0], odd]))
 
 
-def test_an_exported_file_of_one_size_gets_that_size(detector_dir, pictures, tmp_path):
+def test_an_exported_file_of_one_size_gets_that_size(detector_dir, images, tmp_path):
     file = str(tmp_path / 'net.onnx')
     export(Config.fromfile(detector_dir / 'config.py'), str(detector_dir / 'epoch_1.pth'), 'onnx', file, size=(96, 128))
-    prediction = Predictor(file, device='cpu')(cv2.resize(cv2.imread(str(pictures[0])), (300, 200)))
+    prediction = Predictor(file, device='cpu')(cv2.resize(cv2.imread(str(images[0])), (300, 200)))
     assert prediction.masks.shape[1:] == (200, 300)
     assert 128 < prediction.boxes[:, 2].max() <= 300.01
 

@@ -27,8 +27,8 @@ def batch(height, width):
     torch.manual_seed(1)
     sample = SegDataSample(metainfo=dict(ori_shape=(height, width), img_shape=(height, width), img_path='x.png'))
     sample.gt_sem_seg = PixelData(data=torch.zeros(1, height, width, dtype=torch.long))
-    picture = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    return dict(inputs=[picture], data_samples=[sample])
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    return dict(inputs=[image], data_samples=[sample])
 
 
 def logits(model, data):
@@ -42,13 +42,13 @@ def sliding(model, monkeypatch):
 
 
 @pytest.mark.parametrize('size', [(160, 160), (96, 160), (64, 40)])
-def test_sliding_over_a_picture_no_larger_than_the_crop_is_the_whole(segmenter, monkeypatch, size):
+def test_sliding_over_a_image_no_larger_than_the_crop_is_the_whole(segmenter, monkeypatch, size):
     whole = logits(segmenter, batch(*size))
     slid = logits(sliding(segmenter, monkeypatch), batch(*size))
     torch.testing.assert_close(slid, whole)
 
 
-def test_sliding_over_a_larger_picture_covers_all_of_it(segmenter, monkeypatch):
+def test_sliding_over_a_larger_image_covers_all_of_it(segmenter, monkeypatch):
     slid = logits(sliding(segmenter, monkeypatch), batch(200, 330))
     assert slid.shape == (7, 200, 330)
     assert slid.isfinite().all()

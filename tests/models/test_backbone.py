@@ -122,7 +122,7 @@ def test_a_wrong_argument_is_named_with_what_is_accepted(kwargs, named):
 
 
 @pytest.mark.parametrize('size', [(31, 64), (64, 31)])
-def test_a_picture_below_32_pixels_is_refused(size):
+def test_a_image_below_32_pixels_is_refused(size):
     with pytest.raises(ValueError, match='at least 32x32'):
         tiny()(torch.randn(1, 3, *size))
 
@@ -200,13 +200,13 @@ def test_storing_less_for_the_backward_pass_changes_no_gradient_and_no_statistic
     norm_cfg = dict(type=norm, **(dict(num_groups=4) if norm == 'GN' else {}))
     settings = dict(layer_scale_init_value=0.5, drop_path_rate=0.3, act_cfg=dict(type=act), norm_cfg=norm_cfg)
     net = randomise_norms(tiny(**settings)).train()
-    pictures = torch.randn(4, 3, 64, 64)
+    images = torch.randn(4, 3, 64, 64)
     before = {name: kept.clone() for name, kept in net.state_dict().items()}
 
     def step():
         torch.manual_seed(1)
         with torch.autocast('cpu', dtype, enabled=dtype is not None):
-            maps = net(pictures)
+            maps = net(images)
         sum(x.float().square().mean() for x in maps).backward()
 
     def result():

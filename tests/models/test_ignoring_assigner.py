@@ -47,7 +47,7 @@ def test_an_ignored_region_of_any_size_counts_by_the_candidates_own_area():
     assert assigned([[0, 0, 10, 10]], [], [[0, 0, 100, 100]]) == [-1]
 
 
-def test_an_object_inside_an_ignored_region_is_learnt():
+def test_an_object_inside_an_ignored_region_is_learned():
     # The overlaps with the object are 1, 80 / 120 and 60 / 140.
     candidates = [[0, 0, 10, 10], [0, 2, 10, 12], [0, 4, 10, 14]]
     assert assigned(candidates, [[0, 0, 10, 10]], [[-50, -50, 50, 50]]) == [1, 1, -1]
@@ -140,6 +140,6 @@ def test_a_crowd_over_the_whole_image_gives_no_loss_and_no_gradient(detector):
     assert all(buffer.isfinite().all() for buffer in detector.buffers() if buffer.is_floating_point())
 
 
-def test_background_beside_a_crowd_is_learnt(detector):
+def test_background_beside_a_crowd_is_learned(detector):
     losses = detector.loss(torch.rand(1, 3, 96, 96), [crowd_only([0.0, 0.0, 20.0, 20.0])])
     assert sum(losses['loss_rpn_cls']) > 0

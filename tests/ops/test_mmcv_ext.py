@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 BOXES = torch.tensor([[6.0, 3.0, 8.0, 7.0], [3.0, 6.0, 9.0, 11.0], [3.0, 7.0, 10.0, 12.0], [1.0, 4.0, 13.0, 7.0]])
 SCORES = torch.tensor([0.6, 0.9, 0.7, 0.2])
-PICTURE = torch.tensor(
+IMAGE = torch.tensor(
     [[[[1.0, 2.0, 5.0, 6.0], [3.0, 4.0, 7.0, 8.0], [9.0, 10.0, 13.0, 14.0], [11.0, 12.0, 15.0, 16.0]]]]
 )
 
@@ -83,7 +83,7 @@ def test_nms_match_groups_each_kept_box_with_those_it_suppressed():
 def test_roi_align_and_its_gradient(dtype):
     from mmcv.ops import roi_align
 
-    x = PICTURE.to(dtype, copy=True).requires_grad_()
+    x = IMAGE.to(dtype, copy=True).requires_grad_()
     rois = torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0]], dtype=dtype)
     pooled = roi_align(x, rois, (2, 2), 1.0, 2, 'avg', True)
     pooled.backward(torch.ones_like(pooled))
@@ -108,22 +108,22 @@ def test_roi_align_unaligned_shifts_by_half_a_pixel():
     from mmcv.ops import roi_align
 
     rois = torch.tensor([[0.0, 0.0, 0.0, 2.0, 2.0]])
-    unaligned = roi_align(PICTURE, rois + torch.tensor([0, 0, 0, 0, 0.0]), (1, 1), 1.0, 1, 'avg', False)
-    assert unaligned.item() == PICTURE[0, 0, 1, 1]
-    assert roi_align(PICTURE, rois, (1, 1), 1.0, 1, 'avg', True).item() == PICTURE[0, 0, :2, :2].mean()
+    unaligned = roi_align(IMAGE, rois + torch.tensor([0, 0, 0, 0, 0.0]), (1, 1), 1.0, 1, 'avg', False)
+    assert unaligned.item() == IMAGE[0, 0, 1, 1]
+    assert roi_align(IMAGE, rois, (1, 1), 1.0, 1, 'avg', True).item() == IMAGE[0, 0, :2, :2].mean()
 
 
 def test_roi_align_max_is_refused_by_name():
     from mmcv.ops import roi_align
 
     with pytest.raises(NotImplementedError, match='max'):
-        roi_align(PICTURE, torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0]]), (2, 2), 1.0, 2, 'max', True)
+        roi_align(IMAGE, torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0]]), (2, 2), 1.0, 2, 'max', True)
 
 
 def test_roi_pool_and_its_gradient():
     from mmcv.ops import roi_pool
 
-    x = PICTURE.clone().requires_grad_()
+    x = IMAGE.clone().requires_grad_()
     pooled = roi_pool(x, torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0]]), (2, 2), 1.0)
     pooled.backward(torch.ones_like(pooled))
     assert pooled[0, 0].tolist() == [[4, 8], [12, 16]]

@@ -5,7 +5,7 @@ import runpy
 import sys
 
 import pytest
-from own_layouts import made, write_coco, write_pictures
+from own_layouts import made, write_coco, write_images
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_sound_data_are_counted(check, tmp_path):
     assert status == 0
     assert [line.split('|')[1:-1] for line in printed.splitlines() if line.startswith('| ')] == [
         [' COCO                       ', ' train ', ' val '],
-        [' pictures                   ', ' 3     ', ' 2   '],
+        [' images                   ', ' 3     ', ' 2   '],
         [' images without annotations ', ' 1     ', ' 0   '],
         [' objects with outlines      ', ' 4     ', ' 4   '],
         [' class bird                 ', ' 1     ', ' 1   '],
@@ -59,7 +59,7 @@ def test_crowds_and_objects_without_outlines_are_counted_apart(check, tmp_path):
     assert status == 0
     rows = [line.split('|')[1:-1] for line in printed.splitlines() if line.startswith('| ')]
     assert [[cell.strip() for cell in row] for row in rows][1:-3] == [
-        ['pictures', '3'],
+        ['images', '3'],
         ['images without annotations', '1'],
         ['objects with outlines', '2'],
         ['objects with boxes', '1'],
@@ -71,21 +71,21 @@ def test_crowds_and_objects_without_outlines_are_counted_apart(check, tmp_path):
 def test_of_many_problems_20_are_shown_and_all_are_written(check, tmp_path):
     write_coco(tmp_path, made(train=40))
     broken = sorted((tmp_path / 'images/train').iterdir())[:25]
-    for picture in broken:
-        picture.write_bytes(picture.read_bytes()[:-60])
+    for image in broken:
+        image.write_bytes(image.read_bytes()[:-60])
     status, printed = check(tmp_path, '--json', tmp_path / 'found.json')
     assert status == 1
-    assert 'unreadable picture (25, to be mended)' in printed
+    assert 'unreadable image (25, to be mended)' in printed
     assert printed.count('is cut off or broken') == 20
     assert '… and 5 more' in printed
     records = json.loads((tmp_path / 'found.json').read_text())
-    assert [record['file'] for record in records] == [str(picture) for picture in broken]
-    assert {(record['kind'], record['severe']) for record in records} == {('unreadable picture', True)}
+    assert [record['file'] for record in records] == [str(image) for image in broken]
+    assert {(record['kind'], record['severe']) for record in records} == {('unreadable image', True)}
 
 
 def test_label_maps_are_checked_where_there_are_no_objects_or_when_asked_for(check, tmp_path):
     write_coco(tmp_path, {'train': made()['train']})
-    write_pictures(tmp_path / 'masks/train', made()['train'])
+    write_images(tmp_path / 'masks/train', made()['train'])
     (tmp_path / 'classes.txt').write_text('black 0 0 0\nother 100 0 0\n')
     assert '| COCO ' in check(tmp_path)[1]
     status, printed = check(tmp_path, '--kind', 'label-maps')

@@ -15,7 +15,7 @@ from own_layouts import (
     write_coco,
     write_json,
     write_labelme,
-    write_pictures,
+    write_images,
     write_via,
     write_voc,
     write_yolo,
@@ -25,7 +25,7 @@ from fasternet_mm.engine.config import load_config
 from fasternet_mm.own_data.checking import check_own_data
 from fasternet_mm.own_data.configuring import use_data
 from fasternet_mm.own_data.layouts import read_own_data
-from fasternet_mm.own_data.pictures import describe_pictures
+from fasternet_mm.own_data.images import describe_images
 from fasternet_mm.own_data.planning import use_own_data
 from fasternet_mm.own_data.recipe import choose_recipe
 from fasternet_mm.own_data.summary import summary_table
@@ -49,7 +49,7 @@ def loaded(cfg, split):
     """What one epoch over a part yields: numbers of images and objects, by class, and of what is ignored."""
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
-    found = Counter(pictures=len(dataset))
+    found = Counter(images=len(dataset))
     for number in range(len(dataset)):
         sample = dataset[number]['data_samples']
         names = [dataset.metainfo['classes'][label] for label in sample.gt_instances.labels]
@@ -68,7 +68,7 @@ def compare(data, cfg):
         objects = counts.get('objects with outlines', 0) + counts.get('objects with boxes', 0)
         assert objects == yielded['objects']
         assert counts.get('crowds or difficult, neither trained nor scored', 0) == yielded['ignored']
-        assert counts['pictures'] == yielded['pictures']
+        assert counts['images'] == yielded['images']
         assert counts['images without annotations'] == yielded['nothing']
 
 
@@ -137,7 +137,7 @@ def test_crowds_rle_and_tiny_boxes_of_coco(config, tmp_path):
 
 
 def test_brush_masks_are_trained_with_their_masks(tmp_path):
-    write_pictures(tmp_path / 'data', ['p00000.png'])
+    write_images(tmp_path / 'data', ['p00000.png'])
     mask = dict(size=[48, 64], counts=[48 * 10 + 20, 5, 43, 5, 48 * 54 - 73])
     record = dict(id=1, image_id=1, category_id=1, segmentation=mask, bbox=[10, 20, 2, 5], area=10, iscrowd=1)
     images = [dict(id=1, file_name='p00000.png', width=64, height=48)]
@@ -162,8 +162,8 @@ def test_label_maps(tmp_path):
                 if generator.random() < 0.5:
                     labels[10 * (label % 4) : 10 * (label % 4) + 8, 5:40] = label
             cv2.imwrite(str(tmp_path / f'data/labels/{split}/{number}.png'), labels)
-            picture = np.full((48, 64, 3), 20 * number + (split == 'val'), np.uint8)
-            cv2.imwrite(str(tmp_path / f'data/images/{split}/{number}.png'), picture)
+            image = np.full((48, 64, 3), 20 * number + (split == 'val'), np.uint8)
+            cv2.imwrite(str(tmp_path / f'data/images/{split}/{number}.png'), image)
     (tmp_path / 'data/classes.txt').write_text('ground\ncat\nbird\n')
     data, cfg = planned(UPERNET, tmp_path / 'data', tmp_path / 'out')
     init_default_scope('mmseg')
@@ -176,7 +176,7 @@ def test_label_maps(tmp_path):
             values = dataset[number]['data_samples'].gt_sem_seg.data.unique().tolist()
             yielded.update(dataset.metainfo['classes'][value] for value in values if value != 255)
         counts = table_counts(data, split)
-        assert counts['pictures'] == len(dataset)
+        assert counts['images'] == len(dataset)
         assert {name: counts[f'label maps with {name}'] for name in data.classes} == dict(yielded)
 
 
@@ -243,7 +243,7 @@ def generated(generator):
 
 
 def write_generated_coco(folder, annotations):
-    write_pictures(folder, NAMES)
+    write_images(folder, NAMES)
     images = [dict(id=7 + k, file_name=name, width=64, height=48) for k, name in enumerate(NAMES)]
     categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, start=1)]
     write_json(folder / 'a.json', dict(images=images, annotations=annotations, categories=categories))
@@ -251,15 +251,15 @@ def write_generated_coco(folder, annotations):
 
 def write_generated(write, folder, annotations):
     """What of the annotations another layout can hold."""
-    pictures = {name: [] for name in NAMES}
+    images = {name: [] for name in NAMES}
     for record in annotations:
         outline, box = record['segmentation'], record['bbox']
         polygon = outline[0] if isinstance(outline, list) and outline and len(outline[0]) % 2 == 0 else None
         if record['image_id'] < 11 and record['category_id'] < 4 and (box or polygon):
-            pictures[f'p{record["image_id"] - 7:05d}.png'].append(
+            images[f'p{record["image_id"] - 7:05d}.png'].append(
                 (CLASSES[record['category_id'] - 1], box or [1, 2, 3, 4], polygon)
             )
-    write(folder, {'train': pictures})
+    write(folder, {'train': images})
     for file in sorted(folder.glob('Annotations/*.xml'))[::2]:
         file.write_text(file.read_text().replace('<difficult>0', '<difficult>1', 1))
 
@@ -281,7 +281,7 @@ def test_200_generated_data_sets_with_random_faults(tmp_path):
         if any(problem.severe for problem in check_own_data(data).problems):
             continue
         cfg = configs[data.with_masks]
-        recipe = recipe or choose_recipe('detection', describe_pictures(data, 'train'), 1, 1, 0.1, 1)
+        recipe = recipe or choose_recipe('detection', describe_images(data, 'train'), 1, 1, 0.1, 1)
         use_data(cfg, data, recipe, folder)
         dataset = cfg.train_dataloader.dataset
         dataset.pipeline = [*dataset.pipeline[:2], dict(type='PackDetInputs', meta_keys=())]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
-from own_layouts import made, write_coco, write_pictures
+from own_layouts import made, write_coco, write_images
 from PIL import ExifTags, Image
 
 from fasternet_mm.own_data import decoding
@@ -38,7 +38,7 @@ def save_cut(path):
 FILES = {
     'sound.jpg': lambda path: noise().save(path),
     'cmyk.jpg': lambda path: noise('CMYK').save(path),
-    'grey.jpg': lambda path: noise('L').save(path),
+    'gray.jpg': lambda path: noise('L').save(path),
     'turned.jpg': lambda path: noise().save(path, exif=turned()),
     'turned.png': lambda path: noise().save(path, exif=turned()),
     'gif.jpg': lambda path: noise('P').save(path, 'gif'),
@@ -97,7 +97,7 @@ def decoded(monkeypatch):
 @pytest.fixture
 def images(tmp_path):
     names = [f'p{number:05d}.png' for number in range(5)]
-    write_pictures(tmp_path, names)
+    write_images(tmp_path, names)
     return [tmp_path / name for name in names]
 
 
@@ -110,7 +110,7 @@ def test_sound_images_are_decoded_once_and_again_only_where_they_changed(images,
     assert len(decoded) == 5
     assert decode_images(tmp_path, images) == first
     assert len(decoded) == 5
-    write_pictures(tmp_path, ['p00077.png'])
+    write_images(tmp_path, ['p00077.png'])
     content = (tmp_path / 'p00077.png').read_bytes()
     images[2].write_bytes(content)
     again = decode_images(tmp_path, images)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from mmseg.datasets import LoadAnnotations
-from own_layouts import write_pictures
+from own_layouts import write_images
 from PIL import Image
 
 from fasternet_mm.errors import UserError
@@ -16,7 +16,7 @@ from fasternet_mm.own_data.label_maps import write_label_maps
 from fasternet_mm.own_data.layouts import read_own_data
 
 CAMVID = '64 128 64\tAnimal\n192 0 128\tArchway\n0 0 0\tVoid\n'
-COLOURS = [(64, 128, 64), (192, 0, 128)]
+COLORS = [(64, 128, 64), (192, 0, 128)]
 
 
 def labels(*values):
@@ -32,13 +32,13 @@ def save(path, array, palette=None):
     image = Image.fromarray(array)
     if palette:
         image = image.convert('P')
-        image.putpalette([value for colour in palette for value in colour])
+        image.putpalette([value for color in palette for value in color])
         image.putdata(array.ravel().tolist())
     image.save(path)
 
 
-def pair(root, picture='images/p00000.png', label='labels/p00000.png', array=None, palette=None):
-    write_pictures((root / picture).parent, [Path(picture).name])
+def pair(root, image='images/p00000.png', label='labels/p00000.png', array=None, palette=None):
+    write_images((root / image).parent, [Path(image).name])
     save(root / label, labels(0, 1, 2, 255) if array is None else array, palette)
 
 
@@ -59,7 +59,7 @@ def written(data, tmp_path, rows=4):
     return LoadAnnotations()(results)['gt_seg_map'][:rows, 0].tolist()
 
 
-def colour_map(values):
+def color_map(values):
     result = np.zeros((48, 64, 3), np.uint8)
     result[:] = values[0]
     for row, value in enumerate(values):
@@ -68,7 +68,7 @@ def colour_map(values):
 
 
 @pytest.mark.parametrize(
-    ('picture', 'label'),
+    ('image', 'label'),
     [
         ('images/{}/{}.png', 'labels/{}/{}.png'),
         ('{}/images/{}.png', '{}/masks/{}.png'),
@@ -81,14 +81,14 @@ def colour_map(values):
         ('leftImg8bit/{}/{}_leftImg8bit.png', 'gtFine/{}/{}_gtFine_labelIds.png'),
     ],
 )
-def test_pictures_and_label_maps_are_paired(picture, label, tmp_path):
+def test_images_and_label_maps_are_paired(image, label, tmp_path):
     for split, name in (('train', 'p00000'), ('train', 'p00001'), ('val', 'p00002')):
-        (tmp_path / picture.format(split, name)).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / picture.format(split, name)), np.full((48, 64, 3), int(name[1:]), np.uint8))
+        (tmp_path / image.format(split, name)).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / image.format(split, name)), np.full((48, 64, 3), int(name[1:]), np.uint8))
         save(tmp_path / label.format(split, name), labels(1))
     data = read(tmp_path)
     assert {split: [(str(p), str(m)) for p, m in pairs] for split, pairs in data.splits.items()} == {
-        split: [tuple(str(tmp_path / part.format(split, name)) for part in (picture, label)) for name in names]
+        split: [tuple(str(tmp_path / part.format(split, name)) for part in (image, label)) for name in names]
         for split, names in (('train', ['p00000', 'p00001']), ('val', ['p00002']))
     }
     assert data.class_counts == {'train': [2, 2], 'val': [1, 1]}
@@ -112,15 +112,15 @@ def test_of_several_label_maps_cityscapes_labels_are_taken_and_others_are_asked_
     ((_, label),) = read(tmp_path).splits['train']
     assert label.name == 'p00000_gtFine_labelIds.png'
     label.unlink()
-    with pytest.raises(UserError, match=r'several label maps for 1 pictures .*color.*instanceIds.*leave one for each'):
+    with pytest.raises(UserError, match=r'several label maps for 1 images .*color.*instanceIds.*leave one for each'):
         read(tmp_path)
 
 
 def test_same_names_in_many_folders_are_paired_by_their_folders(tmp_path):
     for town in ('a', 'b'):
         pair(tmp_path, f'images/{town}/p00000.png', f'labels/{town}/p00000.png')
-    for picture, label in read(tmp_path).splits['train']:
-        assert picture.parent.name == label.parent.name
+    for image, label in read(tmp_path).splits['train']:
+        assert image.parent.name == label.parent.name
 
 
 def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
@@ -129,13 +129,13 @@ def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
     data = read_own_data(str(tmp_path), False)
     assert [(str(image.parent.name), image.name) for image, _ in data.splits['train']] == [('a', 'p00000.png')]
     (problem,) = data.problems
-    assert (problem.kind, problem.file) == (Kind.MISSING_PICTURE, str(tmp_path / 'labels/a/p00001.png'))
+    assert (problem.kind, problem.file) == (Kind.MISSING_IMAGE, str(tmp_path / 'labels/a/p00001.png'))
 
 
 def test_drawings_are_neither_images_nor_label_maps(tmp_path):
     folders = 'SegmentationObject', 'SegmentationClassVisualization', 'overlays', 'predictions', 'labels/colormaps'
     for folder in folders:
-        pair(tmp_path, 'JPEGImages/p00000.png', f'{folder}/p00000.png', colour_map(COLOURS))
+        pair(tmp_path, 'JPEGImages/p00000.png', f'{folder}/p00000.png', color_map(COLORS))
     pair(tmp_path, 'JPEGImages/p00000.png', 'SegmentationClass/p00000.png', labels(0, 1))
     ((image, label),) = read(tmp_path).splits['train']
     assert (image.parent.name, label.parent.name) == ('JPEGImages', 'SegmentationClass')
@@ -159,7 +159,7 @@ def test_indices_without_names_are_classes_up_to_the_largest_and_gaps_are_told(t
     assert data.layout == 'index PNGs'
     assert data.classes == ['class 0', 'class 1', 'class 2', 'class 3', 'class 4']
     assert len(set(data.palette)) == 5
-    assert all(0 <= part <= 255 for colour in data.palette for part in colour)
+    assert all(0 <= part <= 255 for color in data.palette for part in color)
     missing = [problem.what for problem in check_own_data(data).problems if problem.kind == Kind.NO_SAMPLES]
     assert missing == [f"the class 'class {n}' has no samples in train" for n in (1, 2, 3)]
 
@@ -180,7 +180,7 @@ def test_names_come_from_a_file(text, tmp_path):
     assert written(data, tmp_path) == [0, 1, 2, 255]
 
 
-def test_palettes_give_colours_and_must_agree(tmp_path):
+def test_palettes_give_colors_and_must_agree(tmp_path):
     palette = [(9, 9, 9), (1, 2, 3), (4, 5, 6)]
     pair(tmp_path, array=labels(0, 1, 2), palette=palette)
     data = read(tmp_path)
@@ -188,7 +188,7 @@ def test_palettes_give_colours_and_must_agree(tmp_path):
     assert write_label_maps(data, tmp_path / 'out') is data
     assert not (tmp_path / 'out').exists()
     pair(tmp_path, 'images/p00001.png', 'labels/p00001.png', labels(0, 1), [(9, 9, 9), (7, 7, 7)])
-    with pytest.raises(UserError, match=r'p00001.png has the colour \(7, 7, 7\) for the label 1, other .*classes.txt'):
+    with pytest.raises(UserError, match=r'p00001.png has the color \(7, 7, 7\) for the label 1, other .*classes.txt'):
         read(tmp_path)
 
 
@@ -202,18 +202,18 @@ def test_palettes_give_colours_and_must_agree(tmp_path):
     ],
 )
 @pytest.mark.parametrize('palette', [False, True])
-def test_colours_become_indices(name, text, palette, tmp_path):
-    if palette:  # whatever the order in the file's palette, its colours count
-        pair(tmp_path, array=labels(2, 1), palette=[(0, 0, 0), *COLOURS])
+def test_colors_become_indices(name, text, palette, tmp_path):
+    if palette:  # whatever the order in the file's palette, its colors count
+        pair(tmp_path, array=labels(2, 1), palette=[(0, 0, 0), *COLORS])
     else:
-        pair(tmp_path, array=colour_map([COLOURS[1], COLOURS[0], (0, 0, 0)]))
+        pair(tmp_path, array=color_map([COLORS[1], COLORS[0], (0, 0, 0)]))
     (tmp_path / name).write_text(text)
     data = read(tmp_path)
-    assert (data.layout, data.classes, data.palette) == ('RGB colours', ['Animal', 'Archway'], COLOURS)
+    assert (data.layout, data.classes, data.palette) == ('RGB colors', ['Animal', 'Archway'], COLORS)
     numbered = write_label_maps(data, tmp_path / 'out')
     assert (numbered.layout, numbered.classes) == ('index PNGs', ['Animal', 'Archway'])
-    ((picture, label),) = numbered.splits['train']
-    assert picture == tmp_path / 'images/p00000.png'
+    ((image, label),) = numbered.splits['train']
+    assert image == tmp_path / 'images/p00000.png'
     found = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
     assert found.shape == (48, 64)
     assert found[:3, 0].tolist() == [1, 0, 255]
@@ -221,7 +221,7 @@ def test_colours_become_indices(name, text, palette, tmp_path):
 
 def test_label_maps_are_written_again_only_where_something_changed(tmp_path):
     for name in ('p00000', 'p00001'):
-        pair(tmp_path, f'images/{name}.png', f'labels/{name}.png', colour_map(COLOURS))
+        pair(tmp_path, f'images/{name}.png', f'labels/{name}.png', color_map(COLORS))
     (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
 
     def write():
@@ -233,12 +233,12 @@ def test_label_maps_are_written_again_only_where_something_changed(tmp_path):
     shutil.move(tmp_path / 'classes.txt', tmp_path / 'data/classes.txt')
     first = write()
     assert first == write()
-    save(tmp_path / 'data/labels/p00001.png', colour_map(COLOURS[::-1]))
+    save(tmp_path / 'data/labels/p00001.png', color_map(COLORS[::-1]))
     second = write()
     assert second['p00000.png'] == first['p00000.png']
     assert (first['p00001.png'][1], second['p00001.png'][1]) == ([0, 1], [1, 0])
     changed = (tmp_path / 'data/labels/p00000.png').stat().st_mtime_ns
-    save(tmp_path / 'data/labels/p00000.png', colour_map(COLOURS[::-1]))
+    save(tmp_path / 'data/labels/p00000.png', color_map(COLORS[::-1]))
     os.utime(tmp_path / 'data/labels/p00000.png', ns=(changed, changed))  # as archives with a fixed time do
     assert [values for _, values in write().values()] == [[1, 0], [1, 0]]
     (tmp_path / 'data/classes.txt').write_text('Archway 192 0 128\nAnimal 64 128 64\n')
@@ -250,7 +250,7 @@ def test_label_maps_are_written_again_only_where_something_changed(tmp_path):
     [
         ('road\nsky\nvoid\ntree\n', None, ['road', 'sky', 'tree'], [0, 1, 255, 2, 255]),
         ('void\nroad\nsky\ntree\n', None, ['road', 'sky', 'tree'], [255, 0, 1, 2, 255]),
-        ('road\nsky\ntree\nunlabelled\n', None, ['road', 'sky', 'tree'], [0, 1, 2, 255, 255]),
+        ('road\nsky\ntree\nunlabeled\n', None, ['road', 'sky', 'tree'], [0, 1, 2, 255, 255]),
         ('road\nsky\ntree\n', 3, ['road', 'sky', 'tree'], [0, 1, 2, 255, 255]),
         (None, 3, ['class 0', 'class 1', 'class 2'], [0, 1, 2, 255, 255]),
         (None, 1, ['class 0', 'class 2', 'class 3'], [0, 255, 1, 2, 255]),
@@ -272,7 +272,7 @@ def test_a_label_that_is_no_class_leaves_the_others_numbered_afresh(text, ignore
     assert data.class_counts == {'train': counts} == {'train': [1] * len(classes)}
 
 
-def test_a_colour_of_the_palette_stays_with_its_class_when_labels_are_numbered_afresh(tmp_path):
+def test_a_color_of_the_palette_stays_with_its_class_when_labels_are_numbered_afresh(tmp_path):
     palette = [(9, 9, 9), (1, 2, 3), (4, 5, 6)]
     pair(tmp_path, array=labels(0, 1, 2), palette=palette)
     data = read(tmp_path, 1)
@@ -365,7 +365,7 @@ def blended():
 
 
 @pytest.mark.parametrize('text', [None, 'cell\n', 'background\ncell\n'])
-def test_grey_values_between_0_and_255_are_no_classes_and_their_cause_is_named(text, tmp_path):
+def test_gray_values_between_0_and_255_are_no_classes_and_their_cause_is_named(text, tmp_path):
     for name in ('p00000', 'p00001'):
         pair(tmp_path, f'images/{name}.png', f'labels/{name}.png', blended())
     if text:
@@ -378,9 +378,9 @@ def test_grey_values_between_0_and_255_are_no_classes_and_their_cause_is_named(t
 
 
 @pytest.mark.parametrize('values', [(0, 128), (0, 85, 170, 255), (50, 100, 150)])
-def test_shades_of_grey_far_apart_need_a_file_that_says_what_they_are(values, tmp_path):
+def test_shades_of_gray_far_apart_need_a_file_that_says_what_they_are(values, tmp_path):
     pair(tmp_path, array=labels(*values))
-    with pytest.raises(UserError, match=r'so far apart as shades of grey are .* write a file classes.txt'):
+    with pytest.raises(UserError, match=r'so far apart as shades of gray are .* write a file classes.txt'):
         read(tmp_path)
     shades = sorted({0, *values})
     (tmp_path / 'classes.txt').write_text(''.join(f'{value} c{value}\n' for value in shades))
@@ -399,7 +399,7 @@ def test_many_classes_and_gaps_are_no_shades_of_grey(values, tmp_path):
     assert not any(problem.severe for problem in data.problems)
 
 
-def test_grey_colours_of_the_file_are_colours_whatever_their_order(tmp_path):
+def test_gray_colors_of_the_file_are_colors_whatever_their_order(tmp_path):
     pair(tmp_path, array=labels(0, 255, 128))
     (tmp_path / 'classes.txt').write_text('cell 255 255 255\nrim 128 128 128\nbackground 0 0 0\n')
     data = read(tmp_path)
@@ -426,14 +426,14 @@ def test_black_and_white_beside_labels_are_two_notations(tmp_path):
     assert read(tmp_path).classes == ['class 0', 'class 1']
 
 
-def test_labels_beside_colours_are_two_notations(tmp_path):
+def test_labels_beside_colors_are_two_notations(tmp_path):
     for number in range(3):
-        pair(tmp_path, f'images/p0000{number}.png', f'labels/p0000{number}.png', colour_map(COLOURS))
+        pair(tmp_path, f'images/p0000{number}.png', f'labels/p0000{number}.png', color_map(COLORS))
     save(tmp_path / 'labels/p00001.png', labels(0, 1))
     (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
     first, *_ = read_own_data(str(tmp_path), False).problems
     assert first.severe
-    assert f'1 have labels ({tmp_path}/labels/p00001.png) and 2 have colours ({tmp_path}/labels/p00000.png)' in str(
+    assert f'1 have labels ({tmp_path}/labels/p00001.png) and 2 have colors ({tmp_path}/labels/p00000.png)' in str(
         first
     )
 
@@ -457,17 +457,17 @@ def test_white_in_a_file_of_one_bit_is_foreground(tmp_path):
 
 @pytest.mark.parametrize('mode', ['LA', 'RGBA'])
 def test_what_is_transparent_is_black_and_what_is_half_transparent_is_refused(mode, tmp_path):
-    colours = mode == 'RGBA'
+    colors = mode == 'RGBA'
     pair(tmp_path)
-    (tmp_path / 'classes.txt').write_text('road 0 0 0\nsky 64 128 64\n' if colours else 'road\nsky\n')
+    (tmp_path / 'classes.txt').write_text('road 0 0 0\nsky 64 128 64\n' if colors else 'road\nsky\n')
 
     def save_with(alpha):
-        image = Image.fromarray(colour_map([(0, 0, 0), *COLOURS[:1] * 2]) if colours else labels(0, 1, 1))
+        image = Image.fromarray(color_map([(0, 0, 0), *COLORS[:1] * 2]) if colors else labels(0, 1, 1))
         image.putalpha(Image.fromarray(alpha))
         image.save(tmp_path / 'labels/p00000.png')
 
     alpha = np.full((48, 64), 255, np.uint8)
-    alpha[2] = 0  # an eraser leaves the colour that was there
+    alpha[2] = 0  # an eraser leaves the color that was there
     save_with(alpha)
     data = read(tmp_path)
     assert (data.classes, written(data, tmp_path)) == (['road', 'sky'], [0, 1, 0, 0])
@@ -499,9 +499,9 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
         ),
         (lambda r: save(r / 'labels/p00000.png', labels(2, 7)), Kind.UNKNOWN_LABEL, 'has the labels 7, but 0 to 2 are'),
         (lambda r: (r / 'labels/p00000.png').unlink(), Kind.MISSING_LABELS, 'images/p00000.png: has no label map'),
-        (lambda r: (r / 'images/p00000.png').unlink(), Kind.MISSING_PICTURE, 'is the label map of no picture'),
+        (lambda r: (r / 'images/p00000.png').unlink(), Kind.MISSING_IMAGE, 'is the label map of no image'),
         (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'labels/p00000.png: cannot be read'),
-        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'images/p00000.png: is not a picture'),
+        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'images/p00000.png: is not a image'),
     ],
 )
 def test_what_is_wrong_with_a_pair_is_named_and_it_is_left_out(change, kind, message, tmp_path):
@@ -515,21 +515,21 @@ def test_what_is_wrong_with_a_pair_is_named_and_it_is_left_out(change, kind, mes
     assert problem.kind == kind
     assert problem.severe
     assert message in str(problem)
-    assert [picture.name for picture, _ in data.splits['train']] == ['p00001.png']
+    assert [image.name for image, _ in data.splits['train']] == ['p00001.png']
 
 
-def test_a_label_to_ignore_is_not_for_colours(tmp_path):
-    pair(tmp_path, array=colour_map(COLOURS))
+def test_a_label_to_ignore_is_not_for_colors(tmp_path):
+    pair(tmp_path, array=color_map(COLORS))
     (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
-    with pytest.raises(UserError, match=r'--ignore-label 1 is for labels, .* name the colour void'):
+    with pytest.raises(UserError, match=r'--ignore-label 1 is for labels, .* name the color void'):
         read(tmp_path, 1)
 
 
-def test_a_colour_that_is_no_class_is_named(tmp_path):
-    pair(tmp_path, array=colour_map([*COLOURS, (1, 2, 3)]))
+def test_a_color_that_is_no_class_is_named(tmp_path):
+    pair(tmp_path, array=color_map([*COLORS, (1, 2, 3)]))
     (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
     (problem,) = read_own_data(str(tmp_path), False).problems
-    assert 'has the colours (1, 2, 3), which are no class' in str(problem)
+    assert 'has the colors (1, 2, 3), which are no class' in str(problem)
 
 
 @pytest.mark.parametrize(
@@ -543,8 +543,8 @@ def test_a_colour_that_is_no_class_is_named(tmp_path):
         ('void 1 2 3\n', 'needs a line for each class'),
     ],
 )
-def test_colours_without_a_file_that_names_them_are_refused(text, message, tmp_path):
-    pair(tmp_path, array=colour_map(COLOURS))
+def test_colors_without_a_file_that_names_them_are_refused(text, message, tmp_path):
+    pair(tmp_path, array=color_map(COLORS))
     if text is not None:
         (tmp_path / 'classes.txt').write_text(text)
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""What only one layout has, and how layouts are recognised."""
+"""What only one layout has, and how layouts are recognized."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from own_layouts import (
     write_coco,
     write_json,
     write_labelme,
-    write_pictures,
+    write_images,
     write_via,
     write_voc,
     write_voc_beside,
@@ -52,19 +52,19 @@ def refusal(root, instances=True):
 # COCO
 
 
-@pytest.mark.parametrize('places', [('a.json', 'pictures'), ('a.json', '.'), ('ann/test_coco.json', 'ann')])
-def test_one_json_and_one_folder_of_pictures_are_all_to_train_on(places, tmp_path):
-    write_pictures(tmp_path / places[1], ['p00000.png'])
+@pytest.mark.parametrize('places', [('a.json', 'images'), ('a.json', '.'), ('ann/test_coco.json', 'ann')])
+def test_one_json_and_one_folder_of_images_are_all_to_train_on(places, tmp_path):
+    write_images(tmp_path / places[1], ['p00000.png'])
     write_json(tmp_path / places[0], coco_content(ONE['train']))
     data = read_own_data(str(tmp_path), True)
     assert list(data.splits) == ['train']
     assert (tmp_path / data.splits['train']['images'][0]['file_name']).is_file()
 
 
-def test_pictures_of_the_same_names_are_taken_from_the_folder_of_their_split(tmp_path):
+def test_images_of_the_same_names_are_taken_from_the_folder_of_their_split(tmp_path):
     for split, number in (('train', 0), ('val', 1)):
         write_json(tmp_path / f'annotations/{split}.json', coco_content(ONE['train']))
-        write_pictures(tmp_path / f'{split}2017', [f'p0000{number}.png'])
+        write_images(tmp_path / f'{split}2017', [f'p0000{number}.png'])
         (tmp_path / f'{split}2017/p0000{number}.png').rename(tmp_path / f'{split}2017/p00000.png')
     data = read_own_data(str(tmp_path), True)
     for split in ('train', 'val'):
@@ -92,7 +92,7 @@ def test_captions_and_keypoints_beside_instances_are_left_alone(tmp_path):
 
 
 def test_rle_is_kept_and_gives_box_and_area_where_they_lack(tmp_path):
-    write_pictures(tmp_path, ['p00000.png'])
+    write_images(tmp_path, ['p00000.png'])
     content = coco_content(ONE['train'])
     counts = [48 * 10 + 20, 5, 43, 5, 48 * 54 - 73]  # two columns of five pixels from x=10, y=20
     content['annotations'][0].update(segmentation=dict(size=[48, 64], counts=counts))
@@ -116,7 +116,7 @@ def test_a_size_that_is_not_stated_is_read_as_opencv_reads_it(tmp_path):
 
 
 def test_objects_over_the_edge_are_cut_there(tmp_path):
-    write_pictures(tmp_path, ['p00000.png'])
+    write_images(tmp_path, ['p00000.png'])
     content = coco_content({'p00000.png': [('bird', [50, 30, 20, 20], [50, 30, 70, 30, 70, 50, 50, 50])]})
     write_json(tmp_path / 'a.json', content)
     (found,) = objects(tmp_path)
@@ -126,7 +126,7 @@ def test_objects_over_the_edge_are_cut_there(tmp_path):
 
 
 def test_two_files_for_one_split_and_files_of_no_split_are_refused_by_name(tmp_path):
-    write_pictures(tmp_path, ['p00000.png'])
+    write_images(tmp_path, ['p00000.png'])
     for name in ('a.json', 'b.json'):
         write_json(tmp_path / name, coco_content(ONE['train']))
     assert 'has 2 COCO annotation files (a.json, b.json): leave one, or one each with train' in refusal(tmp_path)
@@ -165,7 +165,7 @@ def test_trainval_and_sizes_of_zero_are_what_the_challenge_has(tmp_path):
     assert boxes(tmp_path) == [[10, 20, 30, 15]]
 
 
-def test_the_picture_is_the_filename_where_none_has_the_xml_files_name(tmp_path):
+def test_the_image_is_the_filename_where_none_has_the_xml_files_name(tmp_path):
     write_voc_beside(tmp_path, ONE)
     (xml,) = tmp_path.rglob('*.xml')
     xml.rename(xml.with_name('other.xml'))
@@ -210,7 +210,7 @@ def test_boxes_and_polygons_in_one_file_are_both_read(tmp_path):
 
 
 def yolo(root, yaml, labels='0 0.5 0.5 0.25 0.25', images='images/train', folder='labels/train'):
-    write_pictures(root / images, ['p00000.png'])
+    write_images(root / images, ['p00000.png'])
     (root / folder).mkdir(parents=True, exist_ok=True)
     (root / folder / 'p00000.txt').write_text(labels)
     if yaml:
@@ -270,15 +270,15 @@ def test_names_without_splits_take_the_images_that_have_labels_and_say_so(tmp_pa
     ((kind, is_severe, what),) = problems_of(tmp_path)
     assert (kind, is_severe) == (Kind.ASSUMED, False)
     assert what.startswith(
-        'has names but no train: the pictures in images/train, images/val, which have labels, are taken'
+        'has names but no train: the images in images/train, images/val, which have labels, are taken'
     )
 
 
 def test_a_data_yaml_without_train_is_named_where_no_image_has_labels(tmp_path):
-    write_pictures(tmp_path / 'images', ['p00000.png'])
+    write_images(tmp_path / 'images', ['p00000.png'])
     (tmp_path / 'a.txt').write_text('0 0.5 0.5 0.25 0.25\n')
     (tmp_path / 'data.yaml').write_text('names: [cat]\n')
-    assert f'{tmp_path}/data.yaml lacks names or train: add "train: FOLDER OF PICTURES"' in refusal(tmp_path)
+    assert f'{tmp_path}/data.yaml lacks names or train: add "train: FOLDER OF IMAGES"' in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_labels_are_found_beside_a_folder_of_images_of_any_name(tmp_path):
 
 def test_a_folder_of_masks_below_the_named_one_is_no_folder_of_images(tmp_path):
     yolo(tmp_path, 'train: .\nnames: [cat]\n')
-    write_pictures(tmp_path / 'masks/train', ['p00000.png'])
+    write_images(tmp_path / 'masks/train', ['p00000.png'])
     (image,) = read_own_data(str(tmp_path), True).splits['train']['images']
     assert image['file_name'] == 'images/train/p00000.png'
 
@@ -450,7 +450,7 @@ def via(root, *attributes):
         ([dict(x={'cat': True, 'dog': False}), dict(x={'dog': True})], ['cat', 'dog']),
         ([dict(kind='cat', note=''), dict(kind='cat', note='blurred')], ['cat']),
         ([dict(label='cat', id=str(n)) for n in range(4)], ['cat']),
-        ([dict(label='cat', colour='red') for n in range(4)], ['cat']),
+        ([dict(label='cat', color='red') for n in range(4)], ['cat']),
     ],
 )
 def test_the_attribute_with_the_class_is_found(attributes, classes, tmp_path):
@@ -459,7 +459,7 @@ def test_the_attribute_with_the_class_is_found(attributes, classes, tmp_path):
     assert read_own_data(str(tmp_path), True).classes == classes
 
 
-def test_a_picture_record_that_is_broken_and_json_of_another_kind_are_named(tmp_path):
+def test_a_image_record_that_is_broken_and_json_of_another_kind_are_named(tmp_path):
     via(tmp_path, dict(kind='cat'))
     file = tmp_path / 'via_train.json'
     content = json.loads(file.read_text())
@@ -474,14 +474,14 @@ def test_a_picture_record_that_is_broken_and_json_of_another_kind_are_named(tmp_
 
 
 def test_several_attributes_that_may_be_the_class_are_named(tmp_path):
-    via(tmp_path, *[dict(colour='red', shape='round')] * 4)
-    assert 'with the attributes colour, shape, several of which may be the class' in refusal(tmp_path)
+    via(tmp_path, *[dict(color='red', shape='round')] * 4)
+    assert 'with the attributes color, shape, several of which may be the class' in refusal(tmp_path)
 
 
 # Recognition
 
 
-def test_links_to_pictures_are_followed_and_hidden_files_are_not_data(tmp_path):
+def test_links_to_images_are_followed_and_hidden_files_are_not_data(tmp_path):
     data, elsewhere = tmp_path / 'data', tmp_path / 'elsewhere'
     write_coco(data, made())
     shutil.move(data / 'images', elsewhere)
@@ -511,14 +511,14 @@ def test_two_layouts_in_one_folder_are_refused(tmp_path):
     ('file', 'content', 'message'),
     [
         ('labels/p00000.txt', '0 0.5 0.5 0.1 0.1', 'look like YOLO labels, so write a data.yaml with "train:'),
-        ('all.json', '{"pictures": []}', 'all.json is JSON of another kind: export the annotations as COCO'),
+        ('all.json', '{"images": []}', 'all.json is JSON of another kind: export the annotations as COCO'),
         ('all.json', '{"images": [', 'all.json: is not JSON'),
         ('all.xml', '<annotations/>', 'all.xml is XML of another kind: export the annotations as Pascal VOC'),
-        ('all.csv', 'a,b', 'export the annotations from your labelling tool as COCO'),
+        ('all.csv', 'a,b', 'export the annotations from your labeling tool as COCO'),
     ],
 )
-def test_a_layout_that_is_not_recognised_is_told_with_the_nearest(file, content, message, tmp_path):
-    write_pictures(tmp_path / 'images', ['p00000.png', 'p00001.png'])
+def test_a_layout_that_is_not_recognized_is_told_with_the_nearest(file, content, message, tmp_path):
+    write_images(tmp_path / 'images', ['p00000.png', 'p00001.png'])
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
     said = refusal(tmp_path)
@@ -533,7 +533,7 @@ def test_objects_for_a_segmenter_and_label_maps_for_a_detector_are_told_apart(tm
     assert 'has COCO annotations of objects, for which there are the R-CNN configs' in refusal(
         tmp_path / 'objects', False
     )
-    write_pictures(tmp_path / 'maps/images', ['p00000.png'])
+    write_images(tmp_path / 'maps/images', ['p00000.png'])
     (tmp_path / 'maps/masks').mkdir()
     cv2.imwrite(str(tmp_path / 'maps/masks/p00000.png'), np.zeros((48, 64), np.uint8))
     assert 'has label maps, for which there are the UPerNet and Semantic FPN configs' in refusal(tmp_path / 'maps')

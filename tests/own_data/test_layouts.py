@@ -16,12 +16,12 @@ def expected(splits):
     """The normal form, written out from the made set itself."""
     content = {}
     categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, start=1)]
-    for split, pictures in splits.items():
+    for split, objects_of in splits.items():
         images, annotations = [], []
-        for name in sorted(pictures):
+        for name in sorted(objects_of):
             image = dict(id=len(images) + 1, file_name=f'images/{split}/{name}', width=64, height=48)
             images.append(image)
-            for kind, (x, y, w, h), polygon in pictures[name]:
+            for kind, (x, y, w, h), polygon in objects_of[name]:
                 ids = dict(id=len(annotations) + 1, image_id=image['id'], category_id=CLASSES.index(kind) + 1)
                 ids |= dict(bbox=[x, y, w, h], area=w * h, iscrowd=0)
                 if polygon:

@@ -7,7 +7,7 @@ from random import Random
 import cv2
 import numpy as np
 import pytest
-from own_layouts import coco_content, voc_xml, write_json, write_pictures
+from own_layouts import coco_content, voc_xml, write_json, write_images
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.content import Kind
@@ -22,7 +22,7 @@ NAME, OTHER = 'p00000.png', 'p00001.png'
 
 def images(root, *folders, names=(NAME,)):
     for folder in folders:
-        write_pictures(root / folder, names)
+        write_images(root / folder, names)
 
 
 def coco(root, *names, file='annotations.json'):
@@ -133,7 +133,7 @@ def test_an_image_that_is_missing_is_not_replaced_by_its_mask(layout, tmp_path):
     files, problems = read(tmp_path)
     assert files == {'train': {f'images/{NAME}': 1}}
     (problem,) = severe(problems)
-    assert (problem.kind, problem.file) == (Kind.MISSING_PICTURE, str(tmp_path / 'images' / OTHER))
+    assert (problem.kind, problem.file) == (Kind.MISSING_IMAGE, str(tmp_path / 'images' / OTHER))
 
 
 @pytest.mark.parametrize(

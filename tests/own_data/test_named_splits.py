@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from own_layouts import coco_content, via_records, voc_xml, write_json, write_pictures
+from own_layouts import coco_content, via_records, voc_xml, write_json, write_images
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.content import Kind
@@ -18,11 +18,11 @@ SPELLINGS = [('train', 'val'), ('Train', 'Validation'), ('TRAINING', 'VALID'), (
 def read(root, instances=True):
     """The stems of images by split, and the problems."""
     data = read_own_data(str(root), instances)
-    return {split: [image.stem for image in images] for split, images in data.pictures.items()}, data.problems
+    return {split: [image.stem for image in images] for split, images in data.image_paths.items()}, data.problems
 
 
 def voc(root, names=NAMES, lists=None, kind='Main'):
-    write_pictures(root / 'JPEGImages', [f'{name}.png' for name in names])
+    write_images(root / 'JPEGImages', [f'{name}.png' for name in names])
     (root / 'Annotations').mkdir()
     for name in names:
         (root / f'Annotations/{name}.xml').write_text(voc_xml(f'{name}.png', OBJECTS))
@@ -37,7 +37,7 @@ def write_lists(root, lists, kind):
 
 
 def label_maps(root, names=NAMES, folder='SegmentationClass'):
-    write_pictures(root / 'JPEGImages', [f'{name}.png' for name in NAMES])
+    write_images(root / 'JPEGImages', [f'{name}.png' for name in NAMES])
     for name in names:
         file = root / folder / f'{name}.png'
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,10 @@ def test_one_list_of_words_says_the_split(path, split):
 def test_splits_are_told_in_any_case_by_annotation_files_folders_and_keys(spelling, tmp_path):
     for part, names in zip(spelling, (NAMES[:3], NAMES[3:])):
         files = [f'{name}.png' for name in names]
-        write_pictures(tmp_path / 'coco/images', files)
+        write_images(tmp_path / 'coco/images', files)
         write_json(tmp_path / f'coco/annotations/{part}.json', coco_content({file: OBJECTS for file in files}))
-        write_pictures(tmp_path / f'labelme/{part}', files)
-        write_pictures(tmp_path / f'yolo/images/{part}', files)
+        write_images(tmp_path / f'labelme/{part}', files)
+        write_images(tmp_path / f'yolo/images/{part}', files)
         for file in files:
             shape = dict(label='bird', points=[[1, 1], [5, 1], [5, 5]], shape_type='polygon')
             write_json(tmp_path / f'labelme/{part}/{file[:-4]}.json', dict(shapes=[shape], imagePath=file))
@@ -90,7 +90,7 @@ def test_splits_are_told_in_any_case_by_annotation_files_folders_and_keys(spelli
 def test_one_file_of_all_images_has_the_splits_of_their_folders(layout, with_folder, tmp_path):
     places = {f'p0000{number}.png': 'Validation' if number > 2 else 'images_Train' for number in range(5)}
     for image, place in places.items():
-        write_pictures(tmp_path / place, [image])
+        write_images(tmp_path / place, [image])
     objects = {f'{place}/{image}' if with_folder else image: OBJECTS for image, place in places.items()}
     content = coco_content(objects) if layout == 'coco' else dict(_via_img_metadata=via_records(objects))
     write_json(tmp_path / 'instances_default.json', content)
@@ -174,7 +174,7 @@ def test_what_a_list_names_and_is_not_there_must_be_mended(tmp_path):
     files, problems = read(tmp_path, False)
     assert files == {'train': NAMES[:3]}
     assert [(problem.kind, problem.severe) for problem in problems] == [
-        (Kind.MISSING_PICTURE, True),
+        (Kind.MISSING_IMAGE, True),
         (Kind.MISSING_LABELS, True),
     ]
     assert 'names p99999, of which there is no image' in problems[0].what
@@ -199,7 +199,7 @@ def test_lists_that_name_nothing_are_refused(tmp_path):
 
 @pytest.mark.parametrize('layout', ['labelme', 'voc', 'maps'])
 def test_the_folder_of_the_annotations_may_say_the_split(layout, tmp_path):
-    write_pictures(tmp_path / 'images', [f'{name}.png' for name in NAMES])
+    write_images(tmp_path / 'images', [f'{name}.png' for name in NAMES])
     for split, names in (('train', NAMES[:3]), ('val', NAMES[3:])):
         write_annotations(tmp_path / f'labels/{split}', names, layout)
     assert read(tmp_path, layout != 'maps') == ({'train': NAMES[:3], 'val': NAMES[3:]}, [])
@@ -207,8 +207,8 @@ def test_the_folder_of_the_annotations_may_say_the_split(layout, tmp_path):
 
 @pytest.mark.parametrize('layout', ['labelme', 'voc', 'maps'])
 def test_folders_that_contradict_each_other_are_named(layout, tmp_path):
-    write_pictures(tmp_path / 'images', [f'{NAMES[0]}.png'])
-    write_pictures(tmp_path / 'images/train', [f'{NAMES[1]}.png'])
+    write_images(tmp_path / 'images', [f'{NAMES[0]}.png'])
+    write_images(tmp_path / 'images/train', [f'{NAMES[1]}.png'])
     write_annotations(tmp_path / 'labels', NAMES[:1], layout)
     write_annotations(tmp_path / 'labels/val', NAMES[1:2], layout)
     files, (problem,) = read(tmp_path, layout != 'maps')
@@ -220,7 +220,7 @@ def test_folders_that_contradict_each_other_are_named(layout, tmp_path):
 
 def test_a_file_of_one_split_that_names_images_of_another_is_named(tmp_path):
     for split, other in (('train', 'val'), ('val', 'train')):
-        write_pictures(tmp_path / f'images/{split}', [f'{split}.png'.replace(split, NAMES[split == 'val'])])
+        write_images(tmp_path / f'images/{split}', [f'{split}.png'.replace(split, NAMES[split == 'val'])])
         name = f'{other}/{NAMES[other == "val"]}.png'
         write_json(tmp_path / f'annotations/{split}.json', coco_content({name: OBJECTS}))
     files, problems = read(tmp_path)
@@ -231,7 +231,7 @@ def test_a_file_of_one_split_that_names_images_of_another_is_named(tmp_path):
 
 def test_a_key_of_data_yaml_that_names_a_folder_of_another_split_is_named(tmp_path):
     for split in ('train', 'val'):
-        write_pictures(tmp_path / f'images/{split}', [f'{NAMES[split == "val"]}.png'])
+        write_images(tmp_path / f'images/{split}', [f'{NAMES[split == "val"]}.png'])
         (tmp_path / f'labels/{split}').mkdir(parents=True)
         (tmp_path / f'labels/{split}/{NAMES[split == "val"]}.txt').write_text('0 0.5 0.5 0.25 0.25\n')
     (tmp_path / 'data.yaml').write_text('train: images/train\nval: images/train\nnames: [cat]\n')

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from own_layouts import coco_content, voc_xml, write_json, write_pictures, yolo_line
+from own_layouts import coco_content, voc_xml, write_json, write_images, yolo_line
 from pycocotools import mask as coco_masks
 
 from fasternet_mm.own_data.checking import check_own_data
@@ -19,7 +19,7 @@ RLE = dict(size=[48, 64], counts=[48 * 10 + 20, 5, 43, 5, 48 * 54 - 73])
 def coco(folder, *records, size=(64, 48)):
     """A COCO file of one image, or of one for each record, with these annotations beside the usual keys."""
     names = [f'p{number:05d}.png' for number in range(max(1, len(records)))]
-    write_pictures(folder, names, size)
+    write_images(folder, names, size)
     content = coco_content({name: [('bird', BOX, None)] for name in names}, size=size)
     for record, changes in zip(content['annotations'], records):
         record.update(changes)
@@ -41,7 +41,7 @@ def only(folder):
 
 
 def test_swapped_corners_of_pascal_voc_are_sorted_and_pixels_counted_from_1_stay_whole(tmp_path):
-    write_pictures(tmp_path, [NAME])
+    write_images(tmp_path, [NAME])
     swapped = voc_xml(NAME, [('bird', [40, 20, -30, 15], None)])  # xmin 40, xmax 10
     for source, box in (('Unknown', [10, 20, 30, 15]), ('PASCAL VOC2007', [9, 19, 31, 16])):
         (tmp_path / 'p00000.xml').write_text(
@@ -53,7 +53,7 @@ def test_swapped_corners_of_pascal_voc_are_sorted_and_pixels_counted_from_1_stay
 
 
 def test_a_negative_width_of_yolo_is_the_same_box(tmp_path):
-    write_pictures(tmp_path / 'images', [NAME])
+    write_images(tmp_path / 'images', [NAME])
     (tmp_path / 'labels').mkdir()
     values = yolo_line('bird', BOX, None).split()
     values[3] = f'-{values[3]}'
@@ -65,7 +65,7 @@ def test_a_negative_width_of_yolo_is_the_same_box(tmp_path):
 
 
 def test_a_negative_height_of_via_is_the_same_box(tmp_path):
-    write_pictures(tmp_path, [NAME])
+    write_images(tmp_path, [NAME])
     shape = dict(name='rect', x=10, y=35, width=30, height=-15)
     regions = [dict(shape_attributes=shape, region_attributes=dict(kind='bird'))]
     write_json(tmp_path / 'via.json', dict(a=dict(filename=NAME, size=1, regions=regions, file_attributes={})))
@@ -209,7 +209,7 @@ def test_crowds_and_what_converters_call_ignored_are_no_objects(flag, tmp_path):
 def test_difficult_objects_of_pascal_voc_and_labelme_are_no_objects(tmp_path):
     objects = [('bird', BOX, None), ('bird', [1, 2, 9, 9], None)]
     for layout in ('voc', 'labelme'):
-        write_pictures(tmp_path / layout, [NAME])
+        write_images(tmp_path / layout, [NAME])
     xml = voc_xml(NAME, objects).replace('<difficult>0', '<difficult>True', 1)
     (tmp_path / 'voc/p00000.xml').write_text(xml)
     shapes = [
@@ -225,7 +225,7 @@ def test_difficult_objects_of_pascal_voc_and_labelme_are_no_objects(tmp_path):
 
 
 def test_an_object_of_labelme_is_difficult_where_a_part_of_it_is(tmp_path):
-    write_pictures(tmp_path, [NAME])
+    write_images(tmp_path, [NAME])
     shapes = [
         dict(label='bird', group_id=1, points=[[x, 5], [x + 9, 5], [x + 9, 20]], difficult=x > 9) for x in (5, 30)
     ]
@@ -250,7 +250,7 @@ BRUSH = dict(segmentation=RLE, iscrowd=1)
         ([BRUSH | ATTRIBUTES, BRUSH | dict(iscrowd=0) | ATTRIBUTES], False),
     ],
 )
-def test_rle_masks_that_are_the_crowds_of_a_labelling_tool_are_objects(records, masks, tmp_path):
+def test_rle_masks_that_are_the_crowds_of_a_labeling_tool_are_objects(records, masks, tmp_path):
     coco(tmp_path, *records)
     data, kinds = read(tmp_path)
     crowds = sum(record.get('iscrowd', 0) for record in records)
@@ -308,7 +308,7 @@ def random_boxes(generator, count, size, longest=0.7):
 def write_boxes(folder, boxes, layout, size=(64, 48)):
     """One box an image; ``boxes`` are the four numbers as the layout has them."""
     names = [f'p{number:05d}.png' for number in range(len(boxes))]
-    write_pictures(folder / 'images', names, size)
+    write_images(folder / 'images', names, size)
     if layout == 'COCO':
         content = coco_content({name: [('bird', box, None)] for name, box in zip(names, boxes)}, size=size)
         write_json(folder / 'a.json', content)
@@ -334,7 +334,7 @@ def corners(boxes):
     return [[x, y, x + w, y + h] for x, y, w, h in boxes]
 
 
-def centres(boxes, size=(64, 48)):
+def centers(boxes, size=(64, 48)):
     return [[(x + w / 2) / size[0], (y + h / 2) / size[1], w / size[0], h / size[1]] for x, y, w, h in boxes]
 
 
@@ -364,7 +364,7 @@ MISREAD = {
     ),
     'YOLO, pixels': ('YOLO', lambda boxes: boxes, 'are their coordinates pixels? Fractions (0 to 1) are needed'),
     'YOLO, outlines in pixels': ('YOLO', lambda boxes: [rim(box) for box in boxes], 'are their coordinates pixels?'),
-    'YOLO, fractions of fractions': ('YOLO', lambda boxes: fractions(centres(boxes)), 'nothing can be learnt'),
+    'YOLO, fractions of fractions': ('YOLO', lambda boxes: fractions(centers(boxes)), 'nothing can be learned'),
 }
 
 
@@ -398,7 +398,7 @@ def test_boxes_over_the_edge_of_which_some_cannot_be_corners_are_no_corners(tmp_
     assert len(asked(tmp_path / 'all')) == 1
 
 
-SOUND = dict(COCO=lambda boxes: boxes, VIA=lambda boxes: boxes, YOLO=centres)
+SOUND = dict(COCO=lambda boxes: boxes, VIA=lambda boxes: boxes, YOLO=centers)
 SOUND['Pascal VOC'] = corners
 
 

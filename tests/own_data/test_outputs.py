@@ -1,7 +1,7 @@
 """What our tools wrote into a folder of data is no data."""
 
 import pytest
-from own_layouts import coco_content, write_json, write_pictures
+from own_layouts import coco_content, write_json, write_images
 
 from fasternet_mm.engine.storage import MARKER, mark_output
 from fasternet_mm.errors import UserError
@@ -86,6 +86,6 @@ def test_where_nothing_else_is_there_it_is_said(tmp_path):
 def test_links_to_what_our_tools_wrote_are_left_out_too(tmp_path):
     mark_output(tmp_path / 'run')
     write(tmp_path / 'run', FILES)
-    write_pictures(tmp_path / 'data/images', ['p00000.png'])
+    write_images(tmp_path / 'data/images', ['p00000.png'])
     (tmp_path / 'data/link').symlink_to(tmp_path / 'run')
     assert DataFolder(tmp_path / 'data').files == ['images/p00000.png']

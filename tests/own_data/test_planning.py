@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, init_default_scope
-from own_layouts import CLASSES, made, write_coco, write_pictures, write_yolo
+from own_layouts import CLASSES, made, write_coco, write_images, write_yolo
 from PIL import Image
 
 from fasternet_mm.data.checks import check_data
@@ -18,7 +18,7 @@ from fasternet_mm.engine.runner import build_model
 from fasternet_mm.engine.storage import MARKER
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data import start_weights
-from fasternet_mm.own_data.pictures import Picture
+from fasternet_mm.own_data.images import ImageDescription
 from fasternet_mm.own_data.planning import begin_draft, plan_text, put_in_place, use_own_data
 from fasternet_mm.own_data.sheet import choose_samples
 
@@ -70,7 +70,7 @@ def test_the_written_config_is_complete_and_the_annotations_are_cocos(coco, tmp_
     assert again.train_dataloader == cfg.train_dataloader
     init_default_scope('mmdet')
     dataset = DATASETS.build(again.train_dataloader.dataset)
-    assert len(dataset) == 8  # pictures without objects, too
+    assert len(dataset) == 8  # images without objects, too
     assert {**dataset[0]['data_samples'].gt_instances}.keys() >= {'bboxes', 'labels', 'masks'}
     assert json.loads((tmp_path / 'out/data/train.json').read_text()).keys() == {'images', 'annotations', 'categories'}
 
@@ -114,11 +114,11 @@ def test_a_draft_is_moved_into_place_with_all_paths_in_it(tmp_path):
     size = (64, 48)
     for kind in ('images', 'labels'):
         (tmp_path / 'data' / kind).mkdir(parents=True)
-    colours = np.zeros((2, *size[::-1], 3), np.uint8)
-    colours[1, 10:] = 200  # grey, so that the order of channels does not matter
+    colors = np.zeros((2, *size[::-1], 3), np.uint8)
+    colors[1, 10:] = 200  # gray, so that the order of channels does not matter
     for number in range(12):
-        write_pictures(tmp_path / 'data/images', [f'p{number:05d}.png'], size)
-        cv2.imwrite(str(tmp_path / f'data/labels/p{number:05d}.png'), colours[number % 2])
+        write_images(tmp_path / 'data/images', [f'p{number:05d}.png'], size)
+        cv2.imwrite(str(tmp_path / f'data/labels/p{number:05d}.png'), colors[number % 2])
     (tmp_path / 'data/classes.txt').write_text('black 0 0 0\ngrey 200 200 200\n')
     work, draft = tmp_path / 'work "{{$HOME:}}"', tmp_path / 'work "{{$HOME:}}"' / '.draft'
     cfg, _ = planned(UPERNET, tmp_path / 'data', draft)
@@ -220,10 +220,10 @@ def test_crowds_are_left_out_of_what_sizes_and_the_split_are_chosen_by(coco, tmp
     path.write_text(json.dumps(content))
     cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out')
     assert cfg.find_unused_parameters  # a process may get images of crowds alone
-    (sides,) = (picture.sides for picture in plan.pictures['train'] if picture.sides)
+    (sides,) = (image.sides for image in plan.descriptions['train'] if image.sides)
     box = content['annotations'][0]['bbox']
     assert sides == ((box[2] * box[3]) ** 0.5,)
-    assert sum(len(picture.labels) for picture in plan.pictures['train']) == 1
+    assert sum(len(image.labels) for image in plan.descriptions['train']) == 1
 
 
 def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
@@ -247,8 +247,8 @@ def label_maps(shapes, tmp_path):
     for split, count in (('train', 12), ('val', 3)):
         for kind in ('images', 'labels'):
             (tmp_path / 'data' / kind / split).mkdir(parents=True)
-            for picture in sorted((shapes / kind / split).iterdir())[:count]:
-                shutil.copy(picture, tmp_path / 'data' / kind / split)
+            for image in sorted((shapes / kind / split).iterdir())[:count]:
+                shutil.copy(image, tmp_path / 'data' / kind / split)
     return tmp_path / 'data'
 
 
@@ -333,10 +333,10 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
 
 
 def test_a_sheet_shows_every_class_that_it_has_room_for():
-    pictures = [Picture((64, 64), (0,))] * 50 + [Picture((64, 64), (label,)) for label in range(1, 12)]
-    shown = choose_samples(pictures)
+    images = [ImageDescription((64, 64), (0,))] * 50 + [ImageDescription((64, 64), (label,)) for label in range(1, 12)]
+    shown = choose_samples(images)
     assert len(shown) == len(set(shown)) == 12
-    assert {label for number in shown for label in pictures[number].labels} == set(range(12))
+    assert {label for number in shown for label in images[number].labels} == set(range(12))
 
 
 def test_a_reader_of_random_weights_is_not_left_with_the_authors_small_ones():

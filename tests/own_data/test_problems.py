@@ -58,9 +58,9 @@ FILES = {
     'text': (
         lambda r: (r / 'images/train/p00001.png').write_text('x'),
         Kind.UNREADABLE,
-        'p00001.png: is not a picture',
+        'p00001.png: is not a image',
     ),
-    'missing': (lambda r: (r / 'images/train/p00002.png').unlink(), Kind.MISSING_PICTURE, 'p00002.png: does not exist'),
+    'missing': (lambda r: (r / 'images/train/p00002.png').unlink(), Kind.MISSING_IMAGE, 'p00002.png: does not exist'),
     'in both': (
         lambda r: shutil.copy(r / 'images/train/p00003.png', next((r / 'images/val').iterdir())),
         Kind.IN_TWO_SPLITS,
@@ -71,7 +71,7 @@ RECORDS = {
     'size': (image(width=65), Kind.WRONG_SIZE, r'p00003.png: has 64x48 pixels, but .*train2017.json says 65x48'),
     'turned': (image(width=48, height=64), Kind.WRONG_SIZE, 'EXIF orientation'),
     'no size': (image(width='x'), Kind.MALFORMED, r'image 0 \(p00003.png\) has the width .x'),
-    'outside': (annotation(bbox=[64, 0, 5, 5]), Kind.OUTSIDE_PICTURE, r'annotation 100 \(images/train/p00003.png\)'),
+    'outside': (annotation(bbox=[64, 0, 5, 5]), Kind.OUTSIDE_IMAGE, r'annotation 100 \(images/train/p00003.png\)'),
     'over the edge': (annotation(bbox=[60, 0, 5.5, 5]), Kind.OVER_EDGE, 'annotation 100 .* over the edge of .*64x48'),
     'empty': (
         annotation(bbox=[3, 3, 0, 5], segmentation=[]),
@@ -119,12 +119,12 @@ RECORDS = {
     'rle': (
         annotation(segmentation=dict(size=[48, 64], counts=[5])),
         Kind.BAD_OUTLINE,
-        'counts end before the picture does: its box alone is kept',
+        'counts end before the image does: its box alone is kept',
     ),
     'rle alone': (
         annotation(segmentation=dict(size=[48, 64], counts=[5]), bbox=None),
         Kind.MALFORMED,
-        'counts end before the picture',
+        'counts end before the image',
     ),
     'rle of nothing': (
         annotation(segmentation=dict(size=[48, 64], counts=[48 * 64])),
@@ -170,7 +170,7 @@ WHOLE = {
         Kind.NO_SAMPLES,
         "the class 'traffic light' has no samples in train",
     ),
-    'unlabelled': (
+    'unlabeled': (
         keep_annotations(lambda record: record['id'] < 102),
         Kind.MOSTLY_EMPTY,
         '3 of the 4 images of train have no objects to train on',
@@ -221,7 +221,7 @@ OTHERS = {
         Kind.UNKNOWN_ID,
         'line 2 .* class 3',
     ),
-    'yolo pixels': (write_yolo, lambda r: (r / LABEL).write_text('0 30 20 5 5'), Kind.OUTSIDE_PICTURE, 'line 1 is out'),
+    'yolo pixels': (write_yolo, lambda r: (r / LABEL).write_text('0 30 20 5 5'), Kind.OUTSIDE_IMAGE, 'line 1 is out'),
     'yolo nan': (
         write_yolo,
         lambda r: (r / LABEL).write_text('0 .5 nan .1 .1'),
@@ -233,17 +233,17 @@ OTHERS = {
         write_yolo,
         lambda r: (r / 'labels/train/q.txt').write_text(''),
         Kind.ORPHAN_LABELS,
-        'q.txt: has the labels of no picture',
+        'q.txt: has the labels of no image',
     ),
     'yolo alone beside': (
         write_yolo,
         lambda r: [
             (r / LABEL).rename(r / LABEL.replace('labels', 'images')),
             (r / 'images/train/q.txt').write_text('1 0.5 0.5 0.2 0.2\n'),
-            (r / 'images/train/readme.txt').write_text('1 picture each\n'),
+            (r / 'images/train/readme.txt').write_text('1 image each\n'),
         ],
         Kind.ORPHAN_LABELS,
-        'q.txt: has the labels of no picture',
+        'q.txt: has the labels of no image',
     ),
     'yolo no test': (
         write_yolo,
@@ -298,7 +298,7 @@ OTHERS = {
     'voc list': (
         write_voc,
         lambda r: edit_text(r / 'ImageSets/Main/train.txt', 'p00000', 'p0'),
-        Kind.MISSING_PICTURE,
+        Kind.MISSING_IMAGE,
         'train.txt: names p0, of which there is no image',
     ),
     'voc size': (
@@ -323,7 +323,7 @@ OTHERS = {
     'labelme path': (
         write_labelme,
         lambda r: edit(
-            (r / SHAPES).rename(r / 'images/train/other.json'), lambda c: c.update(imagePath='C:\\pictures\\a.png')
+            (r / SHAPES).rename(r / 'images/train/other.json'), lambda c: c.update(imagePath='C:\\images\\a.png')
         ),
         Kind.OUTSIDE_FOLDER,
         'which is not in the folder',

@@ -1,19 +1,19 @@
 import pytest
 
-from fasternet_mm.own_data.pictures import Picture
+from fasternet_mm.own_data.images import ImageDescription
 from fasternet_mm.own_data.recipe import choose_recipe, choose_scale
 
 
 def recipe(count, task='detection', **changes):
-    pictures = [Picture((640, 480), (0,), (100.0,))] * count
+    images = [ImageDescription((640, 480), (0,), (100.0,))] * count
     settings = dict(batch=2, processes=1, lr=2e-4, base_batch=16)
-    return choose_recipe(task, pictures, **{**settings, **changes})
+    return choose_recipe(task, images, **{**settings, **changes})
 
 
 @pytest.mark.parametrize(
     ('count', 'epochs', 'steps'), [(20, 120, 1200), (200, 38, 3800), (2000, 12, 12_000), (20_000, 12, 120_000)]
 )
-def test_detection_sees_each_picture_more_often_where_there_are_few(count, epochs, steps):
+def test_detection_sees_each_image_more_often_where_there_are_few(count, epochs, steps):
     found = recipe(count)
     assert (found.epochs, found.steps) == (epochs, steps)
 
@@ -34,7 +34,7 @@ def test_a_run_is_never_too_short_to_learn_anything():
 @pytest.mark.parametrize(('task', 'batch'), [('detection', 1), ('segmentation', 2)])
 def test_one_image_is_cropped_twice_for_a_segmenter_whose_norms_need_two(task, batch):
     assert recipe(1, task, batch=8).batch == batch
-    assert recipe(1, task, batch=8, processes=4).pictures_per_step == 4 * batch
+    assert recipe(1, task, batch=8, processes=4).images_per_step == 4 * batch
     assert recipe(1, task, batch=1).batch == 1
 
 
@@ -70,12 +70,12 @@ def test_what_the_user_says_about_size_and_length_holds():
         ((640, 480), (), (640, 480)),
     ],
 )
-def test_the_size_of_pictures_is_theirs_enlarged_for_small_objects_within_limits(size, sides, scale):
-    assert choose_scale('detection', [Picture(size, (0,) * len(sides), sides)] * 5)[0] == scale
+def test_the_size_of_images_is_theirs_enlarged_for_small_objects_within_limits(size, sides, scale):
+    assert choose_scale('detection', [ImageDescription(size, (0,) * len(sides), sides)] * 5)[0] == scale
 
 
-def test_segmenters_are_trained_on_crops_that_fit_into_the_pictures():
-    small = choose_recipe('segmentation', [Picture((480, 360), ())] * 9, 8, 1, 1e-4, 16)
+def test_segmenters_are_trained_on_crops_that_fit_into_the_images():
+    small = choose_recipe('segmentation', [ImageDescription((480, 360), ())] * 9, 8, 1, 1e-4, 16)
     assert (small.scale, small.crop) == ((480, 360), 384)
     assert recipe(9, 'segmentation').crop == 480
-    assert choose_recipe('segmentation', [Picture((2048, 1024), ())] * 9, 8, 1, 1e-4, 16).crop == 512
+    assert choose_recipe('segmentation', [ImageDescription((2048, 1024), ())] * 9, 8, 1, 1e-4, 16).crop == 512

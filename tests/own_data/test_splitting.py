@@ -1,21 +1,21 @@
 import shutil
 
 import pytest
-from own_layouts import made, write_coco, write_json, write_pictures
+from own_layouts import made, write_coco, write_json, write_images
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.checking import check_own_data
 from fasternet_mm.own_data.layouts import read_own_data
-from fasternet_mm.own_data.pictures import describe_pictures
+from fasternet_mm.own_data.images import describe_images
 from fasternet_mm.own_data.splitting import EarlierSplit, ensure_validation, group_images, read_earlier_split
 
 SEEDS = range(50)
 
 
 def validated(data, **options):
-    pictures = {split: describe_pictures(data, split) for split in data.splits}
-    how = ensure_validation(data, pictures, check_own_data(data).images, **{'seed': 0, **options})
-    return how, pictures
+    descriptions = {split: describe_images(data, split) for split in data.splits}
+    how = ensure_validation(data, descriptions, check_own_data(data).images, **{'seed': 0, **options})
+    return how, descriptions
 
 
 def only_train(tmp_path, count):
@@ -103,7 +103,7 @@ def test_groups_are_for_data_that_are_not_split_yet(tmp_path):
 def test_without_a_validation_part_images_go_there_with_their_objects(tmp_path):
     data = only_train(tmp_path, 30)
     objects = len(data.splits['train']['annotations'])
-    how, pictures = validated(data)
+    how, images = validated(data)
     count = len(data.splits['val']['images'])
     assert f'{count / 30:.0%} ({count} of 30 images) for validation, by a hash of each (seed 0)' in how
     assert len(data.splits['train']['images']) == 30 - count
@@ -112,12 +112,12 @@ def test_without_a_validation_part_images_go_there_with_their_objects(tmp_path):
         ids = {image['id'] for image in content['images']}
         assert {record['image_id'] for record in content['annotations']} <= ids
     assert not names(data, 'train') & names(data, 'val')
-    assert pictures == {split: describe_pictures(data, split) for split in ('train', 'val')}
+    assert images == {split: describe_images(data, split) for split in ('train', 'val')}
 
 
 def test_files_of_equal_bytes_stay_together_and_that_is_said(tmp_path):
     splits = made(train=20, val=0)
-    write_pictures(tmp_path, splits['train'])
+    write_images(tmp_path, splits['train'])
     twins = {f't{name[1:]}': objects for name, objects in splits['train'].items()}
     for name in splits['train']:
         shutil.copy(tmp_path / name, tmp_path / f't{name[1:]}')
@@ -136,7 +136,7 @@ def test_files_of_equal_bytes_stay_together_and_that_is_said(tmp_path):
 
 def with_classes(tmp_path, classes):
     """Images, each with one object of a class, or with none."""
-    write_pictures(tmp_path, [f'p{number:05d}.png' for number in range(len(classes))])
+    write_images(tmp_path, [f'p{number:05d}.png' for number in range(len(classes))])
     ids = {name: number for number, name in enumerate(sorted({*classes} - {None}))}
     categories = [dict(id=number, name=name) for name, number in ids.items()]
     content = dict(images=[], annotations=[], categories=categories)
@@ -183,7 +183,7 @@ def test_images_that_all_hang_together_are_evaluated_on_as_well_and_that_is_said
     data = only_train(tmp_path, 12)
     said = validated(data, pattern='.')[0]
     assert 'says nothing about other images' in said
-    assert f'{len(data.pictures["train"])} images are 1 group: those that are equal or belong together' in said
+    assert f'{len(data.image_paths["train"])} images are 1 group: those that are equal or belong together' in said
     assert data.splits['val'] == data.splits['train']
 
 

@@ -225,7 +225,7 @@ def test_training_starts_from_a_pretrained_backbone(tmp_path):
     frozen = 'model.backbone.frozen_stages=4'
     done = run('train', config, '--work-dir', tmp_path / 'out', '--cfg-options', *FEW, frozen)
     assert done.returncode == 0, done.stderr
-    assert '(classifier, FasterNet-T0): 128 tensors loaded, 20 initialised (norm0, norm2, norm4, norm6)' in done.stdout
+    assert '(classifier, FasterNet-T0): 128 tensors loaded, 20 initialized (norm0, norm2, norm4, norm6)' in done.stdout
     trained = torch.load(tmp_path / 'out' / 'epoch_1.pth', weights_only=True)['state_dict']
     for name, value in net.state_dict().items():
         if 'head' not in name:
@@ -251,7 +251,7 @@ def test_training_starts_from_a_model_of_other_classes_and_fetches_nothing_else(
     assert 'was trained on 3 classes, the model has 6' in done.stderr
     done = run(*command, '--new-heads')
     assert done.returncode == 0, done.stderr
-    assert 'initialised for 6 classes instead of 3: roi_head.bbox_head.fc_cls.weight' in done.stdout
+    assert 'initialized for 6 classes instead of 3: roi_head.bbox_head.fc_cls.weight' in done.stdout
 
 
 def test_a_mismatch_is_accepted_and_listed_when_asked_for_and_nan_is_warned_of(whole, tmp_path):

@@ -56,7 +56,7 @@ def test_boxes_train_in_two_processes(tmp_path):
     command = ['bash', 'tools/dist_train.sh', config, '2', *map(str, own), *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('of 4 pictures') == 1  # two each
+    assert done.stdout.count('of 4 images') == 1  # two each
     assert '| bbox |' in done.stdout
     assert 'segm' not in done.stdout.split('| bbox |')[1]
     content = json.loads((tmp_path / 'out/data/train.json').read_text())
@@ -68,8 +68,8 @@ def test_label_maps_train_a_segmenter(root, tmp_path):
     for kind in ('images', 'labels'):
         for split, count in (('train', 8), ('val', 2)):
             (tmp_path / 'data' / kind / split).mkdir(parents=True)
-            for picture in sorted((shapes / kind / split).iterdir())[:count]:
-                shutil.copy(picture, tmp_path / 'data' / kind / split)
+            for image in sorted((shapes / kind / split).iterdir())[:count]:
+                shutil.copy(image, tmp_path / 'data' / kind / split)
     said = run('train', UPERNET, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *SHORT)
     assert 'index PNGs' in said
     assert 'mIoU' in said
@@ -82,7 +82,7 @@ def test_a_dry_run_shows_what_would_be_done_and_trains_nothing(tmp_path):
     for line in (
         'schedule: ',
         'start:         random weights',
-        'picture size:',
+        'image size:',
         'learning rate:',
     ):
         assert line in said

@@ -1,4 +1,4 @@
-"""The tools as a person runs them, on a few of the embedded pictures."""
+"""The tools as a person runs them, on a few of the embedded images."""
 
 import json
 import os
@@ -143,7 +143,7 @@ def test_two_gloo_processes_train_together(shapes, tmp_path):
     command = ['bash', 'tools/dist_train.sh', CONFIG, '2', '--work-dir', str(tmp_path), '--cfg-options', *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    # Eight pictures, two processes with two each: two steps; the table comes once, from the first process.
+    # Eight images, two processes with two each: two steps; the table comes once, from the first process.
     assert torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']['iter'] == 2
     assert done.stdout.count('| bbox') == 1
 
@@ -187,16 +187,16 @@ def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes
 
 
 def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(trained, fixtures, shapes, tmp_path):
-    folder = tmp_path / 'pictures'
+    folder = tmp_path / 'images'
     folder.mkdir()
     shutil.copy(fixtures / '000000000785.jpg', folder)
-    (folder / 'broken.jpg').write_bytes(b'no picture')
-    picture = shapes / 'images/test/0000.png'
-    done = run('predict', trained[0], folder, picture, '--out-dir', tmp_path / 'found')
+    (folder / 'broken.jpg').write_bytes(b'no image')
+    image = shapes / 'images/test/0000.png'
+    done = run('predict', trained[0], folder, image, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert last.startswith('predict.py: error: 1 of 3 pictures were left out')
-    assert 'broken.jpg is not a picture' in last
+    assert last.startswith('predict.py: error: 1 of 3 images were left out')
+    assert 'broken.jpg is not a image' in last
     found = sorted(path.name for path in (tmp_path / 'found').iterdir())
     assert found == [MARKER, '0000.png', '000000000785.jpg', 'results.json']
     assert cv2.imread(str(tmp_path / 'found' / '000000000785.jpg')).shape == (425, 640, 3)
@@ -234,10 +234,10 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     assert (height > 160, width) == (True, 320)  # with a legend
     cv2.imwrite(str(tmp_path / 'small.png'), np.zeros((20, 40, 3), np.uint8))
     cv2.imwrite(str(tmp_path / '0003.jpg'), np.zeros((64, 64, 3), np.uint8))
-    pictures = shapes / 'images/test/0003.png', tmp_path / '0003.jpg', tmp_path / 'small.png'
-    done = run('predict', config, checkpoint, *pictures, '--out-dir', tmp_path / 'found')
+    images = shapes / 'images/test/0003.png', tmp_path / '0003.jpg', tmp_path / 'small.png'
+    done = run('predict', config, checkpoint, *images, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
-    assert 'small.png: a picture of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
+    assert 'small.png: a image of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
     assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == [MARKER, '0003-2.jpg', '0003.png', 'labels']
     assert cv2.imread(str(tmp_path / 'found' / 'labels' / '0003-2.png'), cv2.IMREAD_UNCHANGED).shape == (64, 64)
     labels = cv2.imread(str(tmp_path / 'found' / 'labels' / '0003.png'), cv2.IMREAD_UNCHANGED)
@@ -314,7 +314,7 @@ WRONG = [
     ('test', [CONFIG], 'alone is not enough: add a checkpoint'),
     ('test', ['docs'], 'docs has no config'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
-    ('predict', [CONFIG, '{file}'], 'after a config come its checkpoint and then pictures'),
+    ('predict', [CONFIG, '{file}'], 'after a config come its checkpoint and then images'),
     ('predict', ['nowhere', '{file}'], 'nowhere does not exist'),
     ('predict', ['{file}', 'tests/fixtures', '--out-dir', '{work}'], 'is broken, or no checkpoint'),
     ('predict', ['tests', 'tests/fixtures', '--out-dir', '{work}'], 'tests has no checkpoint'),
@@ -367,7 +367,7 @@ def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(tool, args, mes
 @pytest.mark.parametrize(
     ('flags', 'added'), [([], [dict(bf16=False)]), (['--bf16'], [dict(bf16=True)]), (['--no-optimize'], [])]
 )
-def test_evaluation_is_of_an_optimised_model_unless_told_otherwise(flags, added, monkeypatch):
+def test_evaluation_is_of_an_optimized_model_unless_told_otherwise(flags, added, monkeypatch):
     class Built(Exception):
         pass
 

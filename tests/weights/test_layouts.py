@@ -10,7 +10,7 @@ from torch import nn
 from fasternet_mm import FasterNet, FasterNetClassifier, load_weights
 from fasternet_mm.errors import UserError
 from fasternet_mm.models.backbone import ARCHITECTURES
-from fasternet_mm.weights.layouts import arch_name, recognise
+from fasternet_mm.weights.layouts import arch_name, recognize
 
 TINY = dict(embed_dim=16, depths=(1, 1, 2, 1))
 ACTS = dict(relu='ReLU', gelu='GELU')
@@ -62,14 +62,14 @@ def test_maps_through_every_wrapper_and_prefix_are_the_authors(fixtures, tmp_pat
     net = FasterNet({**TINY, 'act': ACTS[act]}).eval()
     fit = load_weights(net, source)
     assert_equals_authors(net, net(expected['input']), expected, [f'detector_map{i}' for i in range(1, 5)])
-    assert fit.initialised == []
+    assert fit.initialized == []
     assert fit.left_out == ['rpn_head.rpn_cls.weight']
 
 
 def test_a_classifiers_backbone_gives_the_authors_stages(fixtures, act, expected):
     net = FasterNet({**TINY, 'act': ACTS[act]}).eval()
     fit = load_weights(net, str(fixtures / 'reference_fasternet' / f'classifier_{act}.pth'))
-    assert {name.split('.')[0] for name in fit.initialised} == {'norm0', 'norm2', 'norm4', 'norm6'}
+    assert {name.split('.')[0] for name in fit.initialized} == {'norm0', 'norm2', 'norm4', 'norm6'}
     assert fit.left_out == ['avgpool_pre_head.1.weight', 'head.weight', 'head.bias']
     # A new output norm divides by sqrt(1 + 1e-5).
     outputs = [found * (1 + 1e-5) ** 0.5 for found in net(expected['input'])]
@@ -100,33 +100,33 @@ def peer(arch):
 def test_timms_features_and_logits_are_ours(tmp_path, arch, suffix):
     other, source = peer(arch), str(tmp_path / f'net{suffix}')
     (save_file if suffix == '.safetensors' else torch.save)(other.state_dict(), source)
-    picture = torch.randn(1, 3, 64, 96)
+    image = torch.randn(1, 3, 64, 96)
     net, classifier = FasterNet(arch).eval(), FasterNetClassifier(arch, num_classes=7).eval()
     assert "timm's FasterNet" in load_weights(net, source).layout
     load_weights(classifier, source)
     with torch.no_grad():
-        features = other.forward_intermediates(picture, intermediates_only=True)
-        for found, wanted in zip(net(picture), features, strict=True):
+        features = other.forward_intermediates(image, intermediates_only=True)
+        for found, wanted in zip(net(image), features, strict=True):
             torch.testing.assert_close(found / wanted.abs().max(), wanted / wanted.abs().max(), rtol=0, atol=1e-4)
-        logits = other(picture)
+        logits = other(image)
         torch.testing.assert_close(
-            classifier(picture) / logits.abs().max(), logits / logits.abs().max(), rtol=0, atol=1e-4
+            classifier(image) / logits.abs().max(), logits / logits.abs().max(), rtol=0, atol=1e-4
         )
 
 
 def test_timms_features_only_network_loads(tmp_path):
     other = timm.create_model('fasternet_t0', features_only=True).eval()
     torch.save(other.state_dict(), tmp_path / 'net.pth')
-    net, picture = FasterNet('t0').eval(), torch.randn(1, 3, 64, 64)
+    net, image = FasterNet('t0').eval(), torch.randn(1, 3, 64, 64)
     load_weights(net, str(tmp_path / 'net.pth'))
     with torch.no_grad():
-        for found, wanted in zip(net(picture), other(picture), strict=True):
+        for found, wanted in zip(net(image), other(image), strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_averaged_weights_come_before_the_others_as_in_timm():
     plain, averaged = (dict(weight=torch.full((1,), value)) for value in (1.0, 2.0))
-    found = recognise(dict(state_dict=plain, state_dict_ema=averaged), 'net.pth')
+    found = recognize(dict(state_dict=plain, state_dict_ema=averaged), 'net.pth')
     assert found.tensors['weight'] == 2
     assert "in 'state_dict_ema'" in found.layout
 
@@ -135,7 +135,7 @@ def test_averaged_weights_come_before_the_others_as_in_timm():
 def test_the_variant_is_told_by_the_shapes(arch):
     with torch.device('meta'):
         state = FasterNetClassifier(arch).state_dict()
-    found = recognise({name: torch.zeros(value.shape) for name, value in state.items()}, 'net.pth')
+    found = recognize({name: torch.zeros(value.shape) for name, value in state.items()}, 'net.pth')
     assert arch_name(found.arch) == f'FasterNet-{arch.upper()}'
     assert found.arch['in_channels'] == 3
 
@@ -145,7 +145,7 @@ def test_the_variant_is_told_by_the_shapes(arch):
 )
 def test_the_generation_of_a_detectors_checkpoint_is_told(fixtures, meta, layout):
     state = authors(fixtures, 'detector', 'relu')
-    assert recognise(dict(meta=meta, state_dict=state), 'net.pth').layout.startswith(
+    assert recognize(dict(meta=meta, state_dict=state), 'net.pth').layout.startswith(
         f'detector or segmenter of {layout}'
     )
 
@@ -169,9 +169,9 @@ def test_the_generation_of_a_detectors_checkpoint_is_told(fixtures, meta, layout
 )
 def test_what_is_not_a_mapping_of_stored_tensors_is_refused(content, message):
     with pytest.raises(UserError, match=f'checkpoint net.pth:? {message}'):
-        recognise(content, 'net.pth')
+        recognize(content, 'net.pth')
 
 
 def test_a_prefix_that_nothing_has_is_named(fixtures):
     with pytest.raises(UserError, match=r"no tensors whose names start with 'teacher.'"):
-        recognise(authors(fixtures, 'detector', 'relu'), 'net.pth', prefix='teacher')
+        recognize(authors(fixtures, 'detector', 'relu'), 'net.pth', prefix='teacher')

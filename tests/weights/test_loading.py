@@ -73,13 +73,13 @@ def test_a_whole_detector_comes_back_as_saved(save, log):
     assert_same(loaded, saved.state_dict())
     assert len(log) == 1
     assert "net.pth (detector or segmenter, in 'state_dict', a FasterNet with embed_dim 16" in log[0][1]
-    assert '84 tensors loaded, 0 initialised, 0 left out' in log[0][1]
+    assert '84 tensors loaded, 0 initialized, 0 left out' in log[0][1]
 
 
-def test_the_line_about_a_classifier_counts_what_was_initialised_and_left_out(save, log):
+def test_the_line_about_a_classifier_counts_what_was_initialized_and_left_out(save, log):
     load_weights(FasterNet('t0'), save(FasterNetClassifier('t0').state_dict()))
     assert log[0][1].endswith(
-        '(classifier, FasterNet-T0): 128 tensors loaded, 20 initialised (norm0, norm2, norm4, norm6), '
+        '(classifier, FasterNet-T0): 128 tensors loaded, 20 initialized (norm0, norm2, norm4, norm6), '
         '3 left out (avgpool_pre_head.1, head)'
     )
 
@@ -89,7 +89,7 @@ def test_a_backbone_with_fewer_outputs_leaves_out_what_only_the_others_need(save
     saved, loaded = randomised(FasterNet(TINY)), FasterNet(TINY, out_indices=out_indices)
     fit = load_weights(loaded, save(saved.state_dict()))
     assert_same(loaded, {name: saved.state_dict()[name] for name in loaded.state_dict()})
-    assert fit.initialised == []
+    assert fit.initialized == []
     assert set(fit.left_out) == saved.state_dict().keys() - loaded.state_dict().keys()
 
 
@@ -155,9 +155,9 @@ def test_new_heads_start_afresh_and_are_named(save, before, after):
     own = {name: value.clone() for name, value in loaded.state_dict().items()}
     fit = load_weights(loaded, save(saved.state_dict()), new_heads=True)
     kept = [name for name in own if name.startswith('bbox_head')]
-    assert fit.initialised == kept
+    assert fit.initialized == kept
     assert_same(loaded, {name: own[name] if name in kept else saved.state_dict()[name] for name in own})
-    assert f'initialised for {after} classes instead of {before}: bbox_head.fc_cls.weight' in str(fit)
+    assert f'initialized for {after} classes instead of {before}: bbox_head.fc_cls.weight' in str(fit)
     assert 'bbox_head.mask.bias' in str(fit)
 
 
@@ -173,7 +173,7 @@ def test_new_heads_excuse_nothing_else(save):
 def test_a_classifier_fine_tunes_on_other_classes(save):
     source = save(FasterNetClassifier(TINY).state_dict())
     assert_refused(FasterNetClassifier(TINY, num_classes=3), source, r'was trained on 1000 classes, the model has 3')
-    assert load_weights(FasterNetClassifier(TINY, num_classes=3), source, new_heads=True).initialised == [
+    assert load_weights(FasterNetClassifier(TINY, num_classes=3), source, new_heads=True).initialized == [
         'head.weight',
         'head.bias',
     ]
@@ -224,16 +224,16 @@ def test_large_finite_weights_bring_no_warning(save, log):
 
 def test_another_number_of_channels_needs_to_be_said(save):
     source = save(FasterNet(TINY).state_dict())
-    message = r"is for pictures of 3 channels, the model for 1: .* stem='repeat' or stem='average'"
+    message = r"is for images of 3 channels, the model for 1: .* stem='repeat' or stem='average'"
     assert_refused(FasterNet(TINY, in_channels=1), source, message)
     assert_refused(FasterNet(TINY, in_channels=1), source, r"stem='sum' is unknown: use 'repeat'", stem='sum')
 
 
-def test_an_averaged_stem_sees_a_grey_picture_as_three_equal_channels_were_seen(save):
-    colour, grey = randomised(FasterNet(TINY)).eval(), FasterNet(TINY, in_channels=1).eval()
-    load_weights(grey, save(colour.state_dict()), stem='average')
-    picture = torch.rand(1, 1, 64, 64)
-    for mine, other in zip(grey(picture), colour(picture.expand(-1, 3, -1, -1)), strict=True):
+def test_an_averaged_stem_sees_a_gray_image_as_three_equal_channels_were_seen(save):
+    color, gray = randomised(FasterNet(TINY)).eval(), FasterNet(TINY, in_channels=1).eval()
+    load_weights(gray, save(color.state_dict()), stem='average')
+    image = torch.rand(1, 1, 64, 64)
+    for mine, other in zip(gray(image), color(image.expand(-1, 3, -1, -1)), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 

@@ -61,7 +61,7 @@ def test_init_cfg_of_a_whole_model_wants_a_whole_checkpoint(classifier):
         Whole(dict(type='Pretrained', checkpoint=classifier[1])).init_weights()
 
 
-def test_other_networks_keep_mmengines_lenient_initialisation(tmp_path):
+def test_other_networks_keep_mmengines_lenient_initialization(tmp_path):
     torch.save({'conv.weight': torch.ones(1, 1, 1, 1), 'fc.weight': torch.ones(1)}, tmp_path / 'other.pth')
     net = Other(dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth')))
     net.init_weights()

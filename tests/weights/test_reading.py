@@ -162,11 +162,11 @@ def safetensors_of(length):
     return length.to_bytes(8, 'little') + header.encode().ljust(length) + bytes(8)
 
 
-@pytest.mark.parametrize('spelt', [b'<', b' <', b'\t<', b'\n <'])
-def test_a_safetensors_file_is_no_web_page_whatever_its_length_spells(tmp_path, spelt):
-    content = safetensors_of(int.from_bytes(spelt, 'little') | (1 << 8 if spelt == b'<' else 0))
-    if spelt != b'<':
-        assert content.startswith(spelt)
+@pytest.mark.parametrize('spelled', [b'<', b' <', b'\t<', b'\n <'])
+def test_a_safetensors_file_is_no_web_page_whatever_its_length_spells(tmp_path, spelled):
+    content = safetensors_of(int.from_bytes(spelled, 'little') | (1 << 8 if spelled == b'<' else 0))
+    if spelled != b'<':
+        assert content.startswith(spelled)
     (tmp_path / 'net').write_bytes(content)
     assert torch.equal(read(tmp_path / 'net')['weight'], torch.zeros(2))
     (tmp_path / 'net').write_bytes(content[:-1])

@@ -1,5 +1,5 @@
-# 160,000 steps of 16 pictures in all: AdamW with no decay on norms and biases, linear warm-up, then linearly to 0, as
-# ConvNeXt's and Swin's UPerNets are trained. On another number of pictures per step, train with --auto-scale-lr.
+# 160,000 steps of 16 images in all: AdamW with no decay on norms and biases, linear warm-up, then linearly to 0, as
+# ConvNeXt's and Swin's UPerNets are trained. On another number of images per step, train with --auto-scale-lr.
 _base_ = 'mmseg::_base_/schedules/schedule_160k.py'
 
 optim_wrapper = dict(

@@ -1,5 +1,5 @@
-# 40,000 steps of 32 pictures in all, as PoolFormer's and PVT's Semantic FPNs are trained: AdamW, poly of power 0.9.
-# On another number of pictures per step, train with --auto-scale-lr.
+# 40,000 steps of 32 images in all, as PoolFormer's and PVT's Semantic FPNs are trained: AdamW, poly of power 0.9.
+# On another number of images per step, train with --auto-scale-lr.
 _base_ = 'mmseg::_base_/schedules/schedule_40k.py'
 
 optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-4, weight_decay=1e-4))
