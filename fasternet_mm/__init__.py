@@ -1,31 +1,36 @@
-"""FasterNet as a plugin for MMDetection and MMSegmentation."""
+"""FasterNet as a plugin for MMDetection and MMSegmentation.
 
+Importing it loads no PyTorch: the public names bring what they need when they are first used.
+"""
+
+from importlib import import_module
 from typing import Any
 
-from . import ops
-from .evaluation.coco_metric import CocoMetric
-from .models import FasterNet, FasterNetBlock, FasterNetClassifier, FasterNetStage, PartialConv
+from .ops import provide_mmcv_ext
 from .version import __version__
-from .weights import load_weights
 
-ops.provide_mmcv_ext()
+provide_mmcv_ext()
 
-__all__ = [
-    'CocoMetric',
-    'FasterNet',
-    'FasterNetBlock',
-    'FasterNetClassifier',
-    'FasterNetStage',
-    'PartialConv',
-    'Predictor',
-    '__version__',
-    'load_weights',
-]
+PUBLIC = {
+    'CocoMetric': 'evaluation.coco_metric',
+    'FasterNet': 'models.backbone',
+    'FasterNetClassifier': 'models.classifier',
+    'Predictor': 'inference.predictor',
+    'evaluate': 'evaluation.coco_evaluation',
+    'export': 'deployment.exporter',
+    'load_weights': 'weights.loading',
+    'optimize': 'acceleration.optimization',
+}
+"""The public names, and the modules of this package that define them."""
+
+__all__ = ['__version__', *PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
-    if name == 'Predictor':  # late, since it brings MMDetection's and MMSegmentation's data sets
-        from .inference import Predictor
+    if name not in PUBLIC:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{PUBLIC[name]}'), name)
 
-        return Predictor
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PUBLIC})

@@ -13,7 +13,9 @@ from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', scope='fasternet_mm', parent=MMENGINE_MODELS, locations=['fasternet_mm.models'])
-DATASETS = Registry('dataset', scope='fasternet_mm', parent=MMENGINE_DATASETS, locations=['fasternet_mm.data.datasets'])
+DATASETS = Registry(
+    'dataset', scope='fasternet_mm', parent=MMENGINE_DATASETS, locations=['fasternet_mm.datasets.dataset_classes']
+)
 METRICS = Registry(
     'metric', scope='fasternet_mm', parent=MMENGINE_METRICS, locations=['fasternet_mm.evaluation.coco_metric']
 )
@@ -24,8 +26,10 @@ HOOKS = Registry(
     locations=[
         'fasternet_mm.engine.checkpoint_hook',
         'fasternet_mm.engine.logits_hook',
-        'fasternet_mm.inference',
-        'fasternet_mm.weights',
+        'fasternet_mm.acceleration.optimization',
+        'fasternet_mm.inference.label_map_files',
+        'fasternet_mm.visualization.drawing',
+        'fasternet_mm.weights.training_state',
     ],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

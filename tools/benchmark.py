@@ -135,7 +135,7 @@ def size(text: str) -> tuple[int, int]:
 def main(args: argparse.Namespace) -> None:
     import warnings
 
-    from fasternet_mm.benchmark.plots import draw, write_plot
+    from fasternet_mm.benchmark.benchmark_plots import draw, write_plot
 
     warnings.filterwarnings('ignore', module='mm(cv|det|engine|seg)')
     results = args.do(args)
@@ -186,7 +186,7 @@ def layers(args: argparse.Namespace) -> dict:
 
 
 def training(args: argparse.Namespace) -> dict:
-    from fasternet_mm.benchmark.training import training_candidates
+    from fasternet_mm.benchmark.training_steps import training_candidates
 
     results = start(args)
     arch, side = args.arch or ('t0' if args.quick else 's'), args.size or (128 if args.quick else 512)
@@ -195,7 +195,7 @@ def training(args: argparse.Namespace) -> dict:
 
 
 def read(args: argparse.Namespace) -> dict:
-    from fasternet_mm.benchmark.plots import check_plot
+    from fasternet_mm.benchmark.benchmark_plots import check_plot
     from fasternet_mm.benchmark.results import read_results
 
     results = read_results(args.results)
@@ -210,11 +210,11 @@ def start(args: argparse.Namespace) -> dict:
     import torch
     from mmengine.logging import MMLogger
 
+    from fasternet_mm.benchmark.benchmark_plots import check_plot
     from fasternet_mm.benchmark.machine import describe_machine
-    from fasternet_mm.benchmark.plots import check_plot
     from fasternet_mm.benchmark.results import new_results
-    from fasternet_mm.engine.storage import check_writable
     from fasternet_mm.errors import UserError
+    from fasternet_mm.files import check_writable
 
     MMLogger.get_current_instance().setLevel('WARNING')
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -232,7 +232,7 @@ def start(args: argparse.Namespace) -> dict:
 
 
 def engines(args: argparse.Namespace) -> list[str]:
-    from fasternet_mm.benchmark.engines import ENGINES, check_engines
+    from fasternet_mm.benchmark.network_engines import ENGINES, check_engines
 
     # int8 changes what is computed, and needs an extra of its own: only where it is asked for.
     usual = [name for name, engine in ENGINES.items() if engine.suits(args.device) and engine.precision != 'int8']

@@ -15,7 +15,7 @@ EPILOG = """examples:
   python tools/benchmark_evaluation.py --images 500      a few minutes
   python tools/benchmark_evaluation.py                     COCO val2017's size; about an hour
 
-Linux only. The data are generated, of COCO's kind: 480x640 pixels, 80 classes, seven objects a image, as many of them
+Linux only. The data are generated, of COCO's kind: 480x640 pixels, 80 classes, seven objects an image, as many of them
 small, medium and large as in COCO. Each measurement has a process of its own; ways take turns, and must find the same
 figures. Memory is what the process's peak grows by, annotations included.
 """
@@ -111,7 +111,7 @@ def annotate(count: int) -> dict:
 
 
 def draw(number: int) -> tuple:
-    """Objects of a image: polygons ``(n, points, 2)``, labels, areas, and the random numbers to go on with."""
+    """Objects of an image: polygons ``(n, points, 2)``, labels, areas, and the random numbers to go on with."""
     import numpy as np
 
     rng = np.random.default_rng(number)
@@ -128,7 +128,7 @@ def draw(number: int) -> tuple:
 
 
 def detect(number: int, detections: int, as_rle: bool, canvas: Any = None) -> dict:
-    """What a detector would find in a image: its objects, moved, resized, and three in ten under another name.
+    """What a detector would find in an image: its objects, moved, resized, and three in ten under another name.
 
     With masks as RLE, or drawn on the uint8 ``canvas`` ``(detections, height, width)``.
     """

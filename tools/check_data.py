@@ -36,10 +36,10 @@ def main(args: argparse.Namespace) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from fasternet_mm.engine.storage import check_writable, write_atomically
-    from fasternet_mm.own_data.checking import check_own_data
-    from fasternet_mm.own_data.layouts import read_own_data
-    from fasternet_mm.own_data.summary import problem_list, summary_table
+    from fasternet_mm.files import check_writable, write_atomically
+    from fasternet_mm.own_data.layouts.recognition import read_own_data
+    from fasternet_mm.own_data.plan.checking import check_own_data
+    from fasternet_mm.own_data.plan.summary import problem_list, summary_table
 
     if args.json:
         check_writable(Path(args.json).parent)

@@ -32,11 +32,11 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     import json
 
-    from fasternet_mm.engine.storage import write_atomically
     from fasternet_mm.evaluation.coco_evaluation import evaluate_tasks
     from fasternet_mm.evaluation.coco_results import read_results
     from fasternet_mm.evaluation.coco_truth import read_truth
     from fasternet_mm.evaluation.table import class_table, metric_table
+    from fasternet_mm.files import write_atomically
 
     truth = read_truth(args.annotations)
     results = read_results(args.results, truth)

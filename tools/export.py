@@ -49,9 +49,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from fasternet_mm.deployment.exporter import export
     from fasternet_mm.engine.config import load_config
     from fasternet_mm.engine.work_dir import config_and_checkpoint
-    from fasternet_mm.inference.export import export
 
     config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
     description = export(

@@ -35,9 +35,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from fasternet_mm.engine.storage import write_atomically
     from fasternet_mm.errors import UserError
-    from fasternet_mm.evaluation.training_log import FORMATS, plot_page, read_training_logs, render
+    from fasternet_mm.files import write_atomically
+    from fasternet_mm.report.training_log import FORMATS, plot_page, read_training_logs, render
 
     suffix = Path(args.out).suffix
     if suffix not in FORMATS:

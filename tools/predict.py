@@ -43,8 +43,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     from fasternet_mm.errors import UserError
-    from fasternet_mm.inference.folder import predict_to_folder
     from fasternet_mm.inference.inputs import find_inputs
+    from fasternet_mm.inference.output_folder import predict_to_folder
     from fasternet_mm.inference.predictor import Predictor
 
     checkpoint, images = None, args.images

@@ -21,7 +21,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from fasternet_mm.data.archives import ADE20K, prepare
+    from fasternet_mm.datasets.archives import ADE20K, prepare
 
     unpacked = prepare(ADE20K, [args.archive] if args.archive else [], args.out)
     print(f'{args.out} has all of ADE20K, each image with its label map; {unpacked} files were unpacked now')

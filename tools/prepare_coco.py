@@ -24,7 +24,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from fasternet_mm.data.archives import COCO, prepare
+    from fasternet_mm.datasets.archives import COCO, prepare
 
     unpacked = prepare(COCO, args.archives, args.out)
     print(f'{args.out} has all of COCO 2017, every image that is annotated; {unpacked} files were unpacked now')

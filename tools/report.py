@@ -45,9 +45,9 @@ IMAGES = ['.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp']
 
 
 def main(args: argparse.Namespace) -> None:
-    from fasternet_mm.engine.storage import check_writable
     from fasternet_mm.errors import UserError
-    from fasternet_mm.evaluation.report import training_plots
+    from fasternet_mm.files import check_writable
+    from fasternet_mm.report.page import training_plots
 
     predictions, truth = Path(args.predictions), Path(args.truth)
     for path in (predictions, truth):
@@ -64,15 +64,15 @@ def main(args: argparse.Namespace) -> None:
     if predictions.is_dir():
         report_label_maps(args, options)
     else:
-        from fasternet_mm.evaluation.detection_report import write_detection_report
+        from fasternet_mm.report.detection_report import write_detection_report
 
         write_detection_report(args.out, predictions, truth, images=args.images, **options)
     print(f'report: {args.out}')
 
 
 def report_label_maps(args: argparse.Namespace, options: dict) -> None:
-    from fasternet_mm.evaluation import label_map_errors
-    from fasternet_mm.evaluation.segmentation_report import write_segmentation_report
+    from fasternet_mm.report import label_map_errors
+    from fasternet_mm.report.segmentation_report import write_segmentation_report
 
     names = label_map_errors.find_label_maps(args.predictions)
     maps = label_map_errors.LabelMaps(

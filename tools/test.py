@@ -41,12 +41,12 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    from fasternet_mm.deployment.runtimes import is_exported
     from fasternet_mm.engine.config import default_work_dir, load_config
     from fasternet_mm.engine.runner import build_runner
     from fasternet_mm.engine.work_dir import config_and_checkpoint
     from fasternet_mm.evaluation.table import metric_table
-    from fasternet_mm.evaluation.test_report import check_reportable, write_test_report
-    from fasternet_mm.inference.engines import is_exported
+    from fasternet_mm.report.runner_report import check_reportable, write_test_report
 
     config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
     cfg = load_config(config, args.cfg_options)
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     cfg.load_from, cfg.resume = checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
     if is_exported(checkpoint):
-        from fasternet_mm.inference.exported import use_exported
+        from fasternet_mm.deployment.exported_models import use_exported
 
         use_exported(cfg, checkpoint, 'bfloat16' if args.bf16 else 'float32', args.trust_program)
     elif not args.no_optimize:

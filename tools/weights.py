@@ -36,8 +36,8 @@ def main(args: argparse.Namespace) -> None:
 def list_published(args: argparse.Namespace) -> None:
     from terminaltables import AsciiTable
 
+    from fasternet_mm.download import cache_path
     from fasternet_mm.weights.catalog import CATALOG
-    from fasternet_mm.weights.download import cache_path
 
     rows = [('name', 'published figures, not reproduced here', 'config', 'downloaded')]
     for name, published in CATALOG.items():
@@ -48,7 +48,7 @@ def list_published(args: argparse.Namespace) -> None:
 
 
 def inspect_file(args: argparse.Namespace) -> None:
-    from fasternet_mm.weights.inspection import inspect
+    from fasternet_mm.engine.checkpoint_inspection import inspect
 
     configs = args.config or sorted(map(str, [*CONFIGS.glob('*.py'), *CONFIGS.glob('shapes/*.py')]))
     for heading, text in inspect(args.file, configs):

@@ -1,4 +1,4 @@
-"""Whole detectors, from a image to boxes and masks, against MMDetection as it stands with timm's FasterNet."""
+"""Whole detectors, from an image to boxes and masks, against MMDetection as it stands with timm's FasterNet."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ..errors import UserError
 from ..extras import require
 from ..models import FasterNet
 from ..models.published import CLASSIFIERS
-from ..weights.layouts import recognize
+from ..weights.checkpoint_layouts import recognize
 from ..weights.loading import load_weights
-from .engines import ENGINES
 from .machine import finished
+from .network_engines import ENGINES
 from .timing import Candidate
 
 CANDIDATE_BOXES = 1000
@@ -68,7 +68,7 @@ class DetectorTask:
         else:
             pixels = cv2.imread(self.image)
             if pixels is None:
-                raise UserError(f'{self.image} is not a image that can be read: use JPEG or PNG')
+                raise UserError(f'{self.image} is not an image that can be read: use JPEG or PNG')
             pixels = cv2.resize(pixels, (self.width, self.height))
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
@@ -122,7 +122,7 @@ def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
     if runtime == 'eager':
         find = _finder(detector.to(task.device), pixels, task.device)
         return find if dtype is None else torch.autocast(task.device, dtype)(find)
-    from ..inference import optimize
+    from ..acceleration.optimization import optimize
 
     compiled = runtime == 'compiled'
     return _finder(optimize(detector.to(task.device), dtype=dtype, compile=compiled), pixels, task.device)
@@ -198,9 +198,9 @@ def _fold_before(norm: nn.Module, conv: nn.Module) -> None:
 
 
 def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str, precision: str) -> nn.Module:
-    from ..inference.export import export
-    from ..inference.exported import use_exported
-    from ..inference.pipeline import pipeline_that_resizes
+    from ..datasets.image_pipeline import pipeline_that_resizes
+    from ..deployment.exported_models import use_exported
+    from ..deployment.exporter import export
 
     file_format, suffix = dict(onnxruntime=('onnx', '.onnx'), openvino=('openvino', '.xml'))[runtime]
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..errors import UserError
-from .engines import ENGINES, prepare
+from .network_engines import ENGINES, prepare
 from .networks import OURS, Task, count, own_baseline, published_accuracy, published_size
 from .timing import Candidate
 

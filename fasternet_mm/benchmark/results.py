@@ -11,8 +11,8 @@ from typing import Any
 
 from terminaltables import GithubFlavoredMarkdownTable
 
-from ..engine.storage import write_atomically
 from ..errors import UserError
+from ..files import write_atomically
 
 FORMAT_VERSION = 1
 

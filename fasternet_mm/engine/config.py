@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..errors import UserError, nearest
+from ..files import write_atomically
 from ..weights.loading import fit_weights
-from .storage import write_atomically
 
 OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
 """What ``optim_wrapper`` may hold besides its class's own arguments: MMEngine hands them to the builder."""

@@ -20,8 +20,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..cpus import cpus_per_process
-from ..data.checks import check_data, classes_of
+from ..datasets.checks import check_data, classes_of
 from ..errors import UserError
+from ..files import check_writable, mark_output, register_atomic_backend
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
 from ..weights.pretrained import StrictPretrainedInit, has_fasternet, use_safe_loading
@@ -29,7 +30,6 @@ from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .initialization import initializers, leave_out_pretrained
 from .processes import from_rank_0, start_processes
-from .storage import check_writable, mark_output, register_atomic_backend
 from .training_step import check_training_step
 
 RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'

@@ -13,9 +13,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
-from ..data.coco import whole_number
-from ..engine.storage import write_atomically
+from ..datasets.coco_json import whole_number
 from ..errors import UserError
+from ..files import write_atomically
 from ..registry import METRICS
 from .coco_evaluation import AREAS, evaluate
 from .coco_results import CocoResults, check_results, concatenate, to_coco_results
@@ -107,7 +107,7 @@ class CocoMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the detections of each image, masks as RLE, and without ``ann_file`` its annotations."""
-        for sample in data_samples:  # one entry a image: MMEngine cuts what it collects to the data set's length
+        for sample in data_samples:  # one entry an image: MMEngine cuts what it collects to the data set's length
             instances = sample['pred_instances']
             image_id = whole_number(sample['img_id'])
             if image_id is None:

@@ -13,17 +13,9 @@ import numpy as np
 from hotcoco import mask as rle
 from mmengine.structures import BaseDataElement
 
-from ..data.coco import (
-    is_box,
-    is_finite,
-    mask_problem,
-    read_annotations,
-    read_json,
-    refuse_bad,
-    whole_number,
-)
-from ..engine.storage import write_atomically
+from ..datasets.coco_json import is_box, is_finite, mask_problem, read_annotations, read_json, refuse_bad, whole_number
 from ..errors import UserError
+from ..files import write_atomically
 from .coco_truth import CocoTruth
 
 UNUSED_COCO_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}

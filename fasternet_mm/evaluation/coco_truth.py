@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from hotcoco import COCO
 
-from ..data.coco import is_box, is_finite, mask_problem, read_annotations, refuse_bad, whole_number
+from ..datasets.coco_json import is_box, is_finite, mask_problem, read_annotations, refuse_bad, whole_number
 from ..errors import UserError
 
 ID_RANGES = {'images': ('image', -(2**63), 2**63 - 1), 'categories': ('category', 0, 2**53)}

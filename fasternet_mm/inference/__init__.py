@@ -1,9 +1,6 @@
-"""Predictions of trained models."""
+"""Trained models applied to images and videos."""
 
-from .drawing import DrawPredictionsHook
-from .label_map_files import WriteLabelMapsHook
-from .optimization import OptimizeHook, optimize
 from .prediction import Prediction
 from .predictor import Predictor
 
-__all__ = ['DrawPredictionsHook', 'OptimizeHook', 'Prediction', 'Predictor', 'WriteLabelMapsHook', 'optimize']
+__all__ = ['Prediction', 'Predictor']

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from mmengine.logging import print_log
 
-from ..data.image_files import SUFFIXES
-from ..engine.storage import MARKER
+from ..datasets.image_files import SUFFIXES
+from ..datasets.image_reading import is_url
 from ..errors import UserError
-from .images import is_url
+from ..files import MARKER
 
 IMAGES = SUFFIXES | {'.gif'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm'}

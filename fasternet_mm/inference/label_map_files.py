@@ -10,8 +10,8 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..data.image_files import names_of_images
-from ..engine.storage import mark_output, write_atomically
+from ..datasets.image_files import names_of_images
+from ..files import mark_output, write_atomically
 from ..registry import HOOKS
 
 

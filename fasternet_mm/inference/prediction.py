@@ -13,7 +13,7 @@ from hotcoco import mask as rle
 
 from ..errors import UserError, few, nearest
 from ..evaluation.coco_results import to_coco_results
-from .drawing import draw_labels, draw_objects, object_text, with_legend, write_drawing
+from ..visualization.drawing import draw_labels, draw_objects, object_text, with_legend, write_drawing
 
 
 @dataclass(frozen=True, repr=False, eq=False)

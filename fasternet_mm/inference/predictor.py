@@ -17,21 +17,21 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement, InstanceData
 
-from ..data.checks import meta_of_test_set
+from ..acceleration.optimization import optimize
+from ..datasets.checks import meta_of_test_set
+from ..datasets.image_pipeline import ImagePipeline
+from ..datasets.image_reading import ImageSource, read_image
+from ..deployment.recorded_config import recorded_config
+from ..deployment.runtimes import is_exported
 from ..engine.config import load_config, merge_options
 from ..engine.logits_hook import has_broken_logits
 from ..engine.runner import build_model
 from ..engine.work_dir import config_and_checkpoint
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids, encode_masks
+from ..visualization.drawing import palette_of
 from ..weights.classes import load_trained
-from .drawing import palette_of
-from .engines import is_exported
-from .optimization import optimize
-from .images import ImageSource, read_image
-from .pipeline import ImagePipeline
 from .prediction import Prediction
-from .recorded import recorded_config
 
 
 class Predictor:
@@ -111,7 +111,7 @@ class Predictor:
             images: one of what `read_image` takes, or any iterable of them.
 
         Raises:
-            UserError: one is not a image, or of a size that the model cannot take.
+            UserError: one is not an image, or of a size that the model cannot take.
         """
         if isinstance(images, ImageSource | bytearray | memoryview) or not isinstance(images, Iterable):
             return next(self.stream([images]))
@@ -154,7 +154,7 @@ class Predictor:
         except Exception as error:  # by OpenCV, NumPy, …, mostly of the size
             height, width = pixels.shape[:2]
             raise UserError(
-                f'{name}: a image of {width}x{height} pixels cannot be prepared ({_line(error)})'
+                f'{name}: an image of {width}x{height} pixels cannot be prepared ({_line(error)})'
             ) from error
         sizes = pixels.shape, packed['inputs'].shape
         return dict(image=pixels, source=source, name=name, packed=packed, sizes=sizes)
@@ -202,7 +202,7 @@ class Predictor:
 
 
 def named_error(error: Exception, name: str) -> UserError:
-    """What went wrong with a image, with its name."""
+    """What went wrong with an image, with its name."""
     if isinstance(error, UserError):
         return error
     traceback.clear_frames(error.__traceback__)  # in which batches lie in memory
@@ -247,7 +247,7 @@ def _find(
 ) -> tuple[Config, str | None]:
     """The config that a user means, and the weights for its model, unless that is an exported file."""
     if checkpoint is None and not isinstance(source, Config) and is_exported(str(source)):
-        from .exported import exported_config  # takes seconds: it brings MMDetection's models
+        from ..deployment.exported_models import exported_config  # takes seconds: it brings MMDetection's models
 
         cfg = exported_config(str(source), precision, trusted)
         merge_options(cfg, options)
@@ -265,7 +265,7 @@ def _find(
         raise UserError('a config alone is not enough: add a checkpoint')
     if not is_exported(str(checkpoint)):
         return cfg, str(checkpoint)
-    from .exported import use_exported
+    from ..deployment.exported_models import use_exported
 
     use_exported(cfg, str(checkpoint), precision, trusted)
     return cfg, None

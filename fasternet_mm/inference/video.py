@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..engine.storage import appearing
 from ..errors import UserError
+from ..files import appearing
 from .inputs import is_camera
 
 DEFAULT_FPS = 25.0

@@ -226,7 +226,7 @@ class FasterNet(BaseModule):
         ``s = 4 * 2**i`` for ``i`` in ``out_indices``.
 
     Raises:
-        ValueError: an argument is outside what is accepted, or a image is smaller than 32 pixels.
+        ValueError: an argument is outside what is accepted, or an image is smaller than 32 pixels.
     """
 
     def __init__(
@@ -311,10 +311,10 @@ class FasterNet(BaseModule):
 
 
 def check_input_size(x: Tensor) -> None:
-    """Raise `ValueError` for a image smaller than 32 pixels in height or width."""
+    """Raise `ValueError` for an image smaller than 32 pixels in height or width."""
     if x.shape[-2] < MIN_INPUT_SIZE or x.shape[-1] < MIN_INPUT_SIZE:
         raise ValueError(
-            f'a image of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
+            f'an image of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
             f'resize or pad it to at least {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE}'
         )
 

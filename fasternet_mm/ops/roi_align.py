@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 LARGE_MAP = 2**19
-"""Numbers in a image's map from which on this is faster; smaller ones TorchVision's kernel finds in the cache."""
+"""Numbers in an image's map from which on this is faster; smaller ones TorchVision's kernel finds in the cache."""
 
 
 def is_large_channels_last(x: Tensor) -> bool:

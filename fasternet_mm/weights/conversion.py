@@ -8,9 +8,9 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from ..engine.storage import write_atomically
 from ..errors import UserError
-from .layouts import Weights, recognize
+from ..files import write_atomically
+from .checkpoint_layouts import Weights, recognize
 from .sources import read_checkpoint
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.backbone import FasterNet
-from .layouts import HEAD, STEM, Weights, arch_name, recognize
+from .checkpoint_layouts import HEAD, STEM, Weights, arch_name, recognize
 from .sources import read_checkpoint
 
 

@@ -18,9 +18,9 @@ from mmengine.runner.checkpoint import (
     get_torchvision_models,
 )
 
+from ..download import cache_path, download, file_sha256
 from ..errors import UserError
 from .catalog import CATALOG
-from .download import cache_path, download, file_sha256
 from .reading import check_file, read_file, unreadable
 
 MODEL_ZOOS = {

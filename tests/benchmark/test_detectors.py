@@ -59,7 +59,7 @@ def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task):
     assert not torch.equal(int8.scores, plain.scores)
 
 
-def test_a_image_is_resized_beforehand(task, fixtures):
+def test_an_image_is_resized_beforehand(task, fixtures):
     image = DetectorTask(task.config, 96, 128, image=str(fixtures / '000000000785.jpg')).pixels()
     assert (image.shape, image.dtype) == ((3, 96, 128), torch.uint8)
 
@@ -68,7 +68,7 @@ def test_a_image_is_resized_beforehand(task, fixtures):
     ('settings', 'message'),
     [
         (dict(config='{resnet}'), 'has no two-stage detector with FasterNet'),
-        (dict(image='README.md'), 'README.md is not a image'),
+        (dict(image='README.md'), 'README.md is not an image'),
         (dict(checkpoint='nowhere.pth'), 'nowhere.pth does not exist'),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from torchvision.models import get_model_weights
 
 from fasternet_mm import extras
-from fasternet_mm.benchmark import engines
+from fasternet_mm.benchmark import network_engines as engines
 from fasternet_mm.benchmark.networks import (
     OURS,
     PEERS,

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from fasternet_mm.benchmark import peak
+from fasternet_mm.benchmark.benchmark_plots import check_plot, draw, write_plot
 from fasternet_mm.benchmark.machine import describe_machine
-from fasternet_mm.benchmark.plots import check_plot, draw, write_plot
 from fasternet_mm.benchmark.results import new_results, read_results, table, write_results
 from fasternet_mm.benchmark.timing import Candidate, row
 from fasternet_mm.errors import UserError

@@ -8,8 +8,8 @@ from torch import nn
 
 from fasternet_mm import FasterNet
 from fasternet_mm.engine.runner import StrictRunner, check_compiler, check_writable, latest_checkpoint
-from fasternet_mm.engine.storage import register_atomic_backend, write_atomically
 from fasternet_mm.errors import UserError
+from fasternet_mm.files import register_atomic_backend, write_atomically
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -29,7 +29,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
 def test_checkpoints_go_through_the_atomic_backend(tmp_path, monkeypatch):
     register_atomic_backend()
     written = []
-    monkeypatch.setattr('fasternet_mm.engine.storage.write_atomically', lambda *args: written.append(args))
+    monkeypatch.setattr('fasternet_mm.files.write_atomically', lambda *args: written.append(args))
     get_file_backend(str(tmp_path), backend_args=dict(backend='atomic')).put(b'content', str(tmp_path / 'x.pth'))
     assert written == [(str(tmp_path / 'x.pth'), b'content')]
 

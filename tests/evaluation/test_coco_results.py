@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fasternet_mm import CocoMetric
-from fasternet_mm.data import shapes
+from fasternet_mm.datasets import shapes
 from fasternet_mm.errors import UserError
 from fasternet_mm.evaluation.coco_evaluation import evaluate_tasks
 from fasternet_mm.evaluation.coco_results import category_ids, encode_masks, read_results, to_coco_results

@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from fasternet_mm import CocoMetric, FasterNet, FasterNetClassifier, Predictor, load_weights
-from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.datasets.shapes import ensure_shapes
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_runner
 

@@ -18,11 +18,12 @@ from mmengine.config import Config
 from PIL import Image
 
 import fasternet_mm
-from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.datasets.shapes import ensure_shapes
+from fasternet_mm.deployment import recorded_config as recorded
+from fasternet_mm.deployment.exporter import export
+from fasternet_mm.deployment.recorded_config import recorded_config
 from fasternet_mm.errors import UserError
-from fasternet_mm.inference import Predictor, recorded
-from fasternet_mm.inference.export import export
-from fasternet_mm.inference.recorded import recorded_config
+from fasternet_mm.inference import Predictor
 
 
 @pytest.fixture(scope='module')
@@ -53,12 +54,12 @@ def save(tmp_path_factory):
 def detector_dir(save, detector_cfg, detector):
     cfg = copy.deepcopy(detector_cfg)
     cfg.model.test_cfg.rcnn.score_thr = 0.3
-    return save(cfg, detector, fasternet_mm.data.shapes.CLASSES)
+    return save(cfg, detector, fasternet_mm.datasets.shapes.CLASSES)
 
 
 @pytest.fixture(scope='module')
 def segmenter_dir(save, segmenter_cfg, segmenter):
-    return save(segmenter_cfg, segmenter, ('background', *fasternet_mm.data.shapes.CLASSES))
+    return save(segmenter_cfg, segmenter, ('background', *fasternet_mm.datasets.shapes.CLASSES))
 
 
 @pytest.fixture(scope='module')
@@ -181,8 +182,8 @@ def test_what_cannot_be_predicted_is_named_or_left_out(segmenter_dir, images, tm
     predictor = Predictor(segmenter_dir, device='cpu')
     (tmp_path / 'broken.jpg').write_bytes(b'no image')
     for wrong, message in (
-        (tmp_path / 'broken.jpg', 'broken.jpg is not a image'),
-        (np.zeros((9, 300, 3), np.uint8), 'image 2: a image of 160x5 pixels is too small'),
+        (tmp_path / 'broken.jpg', 'broken.jpg is not an image'),
+        (np.zeros((9, 300, 3), np.uint8), 'image 2: an image of 160x5 pixels is too small'),
         (images, 'a list is no image'),
     ):
         with pytest.raises(UserError, match=message):
@@ -201,7 +202,7 @@ def white(shape=(160, 160, 3)):
 
 @pytest.mark.parametrize('error', [ValueError, RuntimeError, cv2.error, MemoryError])
 @pytest.mark.parametrize('batch_size', [1, 2, 5])
-def test_a_image_that_the_model_fails_on_takes_no_other(error, batch_size, predictor, images, monkeypatch):
+def test_an_image_that_the_model_fails_on_takes_no_other(error, batch_size, predictor, images, monkeypatch):
     monkeypatch.setattr(predictor, 'batch_size', batch_size)
     step = type(predictor.model).test_step
 
@@ -241,7 +242,7 @@ def test_images_of_odd_sizes_are_predicted_or_named(shape, left_out, predictor, 
     found = list(predictor.stream([images[0], white(shape), images[1]], broken))
     assert (len(found), len(broken)) == (3 - left_out, left_out)
     assert (found[0].source, found[-1].source) == (str(images[0]), str(images[1]))
-    size = f'image 2: a image of {shape[1]}x{shape[0]} pixels cannot be prepared (cv2.error: '
+    size = f'image 2: an image of {shape[1]}x{shape[0]} pixels cannot be prepared (cv2.error: '
     assert all(str(error).startswith(size) for error in broken)
 
 

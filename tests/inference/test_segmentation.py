@@ -42,7 +42,7 @@ def sliding(model, monkeypatch):
 
 
 @pytest.mark.parametrize('size', [(160, 160), (96, 160), (64, 40)])
-def test_sliding_over_a_image_no_larger_than_the_crop_is_the_whole(segmenter, monkeypatch, size):
+def test_sliding_over_an_image_no_larger_than_the_crop_is_the_whole(segmenter, monkeypatch, size):
     whole = logits(segmenter, batch(*size))
     slid = logits(sliding(segmenter, monkeypatch), batch(*size))
     torch.testing.assert_close(slid, whole)

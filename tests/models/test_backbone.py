@@ -8,8 +8,8 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fasternet_mm import FasterNet, FasterNetBlock, FasterNetStage, PartialConv
-from fasternet_mm.benchmark.training import peak_bytes
+from fasternet_mm.benchmark.training_steps import peak_bytes
+from fasternet_mm.models import FasterNet, FasterNetBlock, FasterNetStage, PartialConv
 from fasternet_mm.models.backbone import ARCHITECTURES
 
 VARIANTS = list(ARCHITECTURES)
@@ -122,7 +122,7 @@ def test_a_wrong_argument_is_named_with_what_is_accepted(kwargs, named):
 
 
 @pytest.mark.parametrize('size', [(31, 64), (64, 31)])
-def test_a_image_below_32_pixels_is_refused(size):
+def test_an_image_below_32_pixels_is_refused(size):
     with pytest.raises(ValueError, match='at least 32x32'):
         tiny()(torch.randn(1, 3, *size))
 

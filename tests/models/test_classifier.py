@@ -42,6 +42,6 @@ def test_an_impossible_argument_is_named(wrong):
         FasterNetClassifier(**wrong)
 
 
-def test_a_image_that_is_too_small_is_named():
+def test_an_image_that_is_too_small_is_named():
     with pytest.raises(ValueError, match='40x20 pixels is too small'):
         FasterNetClassifier('t0')(torch.zeros(1, 3, 20, 40))

@@ -13,22 +13,22 @@ from own_layouts import (
     POLYGONS,
     made,
     write_coco,
+    write_images,
     write_json,
     write_labelme,
-    write_images,
     write_via,
     write_voc,
     write_yolo,
 )
 
 from fasternet_mm.engine.config import load_config
-from fasternet_mm.own_data.checking import check_own_data
-from fasternet_mm.own_data.configuring import use_data
-from fasternet_mm.own_data.layouts import read_own_data
-from fasternet_mm.own_data.images import describe_images
-from fasternet_mm.own_data.planning import use_own_data
-from fasternet_mm.own_data.recipe import choose_recipe
-from fasternet_mm.own_data.summary import summary_table
+from fasternet_mm.own_data.layouts.recognition import read_own_data
+from fasternet_mm.own_data.plan.checking import check_own_data
+from fasternet_mm.own_data.plan.configuring import use_data
+from fasternet_mm.own_data.plan.image_descriptions import describe_images
+from fasternet_mm.own_data.plan.planning import use_own_data
+from fasternet_mm.own_data.plan.recipe import choose_recipe
+from fasternet_mm.own_data.plan.summary import summary_table
 
 FASTER_RCNN = 'configs/faster_rcnn_fasternet_t0.py'
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'

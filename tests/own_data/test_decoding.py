@@ -11,11 +11,11 @@ from mmcv.transforms import LoadImageFromFile
 from own_layouts import made, write_coco, write_images
 from PIL import ExifTags, Image
 
-from fasternet_mm.own_data import decoding
-from fasternet_mm.own_data.checking import check_own_data
-from fasternet_mm.own_data.content import Kind
-from fasternet_mm.own_data.decoding import decode_images
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.recognition import read_own_data
+from fasternet_mm.own_data.plan import decoding
+from fasternet_mm.own_data.plan.checking import check_own_data
+from fasternet_mm.own_data.plan.decoding import decode_images
 
 
 def noise(mode='RGB', size=(60, 40)):

@@ -10,10 +10,10 @@ from own_layouts import write_images
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.checking import check_own_data
-from fasternet_mm.own_data.content import Kind
-from fasternet_mm.own_data.label_maps import write_label_maps
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.label_maps import write_label_maps
+from fasternet_mm.own_data.layouts.recognition import read_own_data
+from fasternet_mm.own_data.plan.checking import check_own_data
 
 CAMVID = '64 128 64\tAnimal\n192 0 128\tArchway\n0 0 0\tVoid\n'
 COLORS = [(64, 128, 64), (192, 0, 128)]
@@ -501,7 +501,7 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
         (lambda r: (r / 'labels/p00000.png').unlink(), Kind.MISSING_LABELS, 'images/p00000.png: has no label map'),
         (lambda r: (r / 'images/p00000.png').unlink(), Kind.MISSING_IMAGE, 'is the label map of no image'),
         (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'labels/p00000.png: cannot be read'),
-        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'images/p00000.png: is not a image'),
+        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'images/p00000.png: is not an image'),
     ],
 )
 def test_what_is_wrong_with_a_pair_is_named_and_it_is_left_out(change, kind, message, tmp_path):

@@ -15,9 +15,9 @@ from own_layouts import (
     made,
     voc_xml,
     write_coco,
+    write_images,
     write_json,
     write_labelme,
-    write_images,
     write_via,
     write_voc,
     write_voc_beside,
@@ -27,8 +27,8 @@ from PIL import Image
 from pycocotools import mask
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.content import Kind
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 ONE = {'train': {'p00000.png': [('bird', [10, 20, 30, 15], None)]}}
 
@@ -459,7 +459,7 @@ def test_the_attribute_with_the_class_is_found(attributes, classes, tmp_path):
     assert read_own_data(str(tmp_path), True).classes == classes
 
 
-def test_a_image_record_that_is_broken_and_json_of_another_kind_are_named(tmp_path):
+def test_an_image_record_that_is_broken_and_json_of_another_kind_are_named(tmp_path):
     via(tmp_path, dict(kind='cat'))
     file = tmp_path / 'via_train.json'
     content = json.loads(file.read_text())

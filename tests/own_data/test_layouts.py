@@ -1,7 +1,7 @@
 import pytest
 from own_layouts import BOXES, CLASSES, POLYGONS, made, write_coco
 
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 
 def with_train_and_val(data):

@@ -7,13 +7,13 @@ from random import Random
 import cv2
 import numpy as np
 import pytest
-from own_layouts import coco_content, voc_xml, write_json, write_images
+from own_layouts import coco_content, voc_xml, write_images, write_json
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.content import Kind
-from fasternet_mm.own_data.folder import DataFolder
-from fasternet_mm.own_data.label_maps import find_label_maps
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.data_folder import DataFolder
+from fasternet_mm.own_data.layouts.label_maps import find_label_maps
+from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 BOX = [10, 20, 30, 15]
 OBJECTS = [('bird', BOX, None)]

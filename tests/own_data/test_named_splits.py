@@ -3,12 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-from own_layouts import coco_content, via_records, voc_xml, write_json, write_images
+from own_layouts import coco_content, via_records, voc_xml, write_images, write_json
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.content import Kind
-from fasternet_mm.own_data.folder_words import split_of
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.folder_words import split_of
+from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 OBJECTS = [('bird', [10, 20, 30, 15], None)]
 NAMES = [f'p0000{number}' for number in range(5)]

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from own_layouts import coco_content, voc_xml, write_json, write_images, yolo_line
+from own_layouts import coco_content, voc_xml, write_images, write_json, yolo_line
 from pycocotools import mask as coco_masks
 
-from fasternet_mm.own_data.checking import check_own_data
-from fasternet_mm.own_data.content import Kind, truth_value
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.content import Kind, truth_value
+from fasternet_mm.own_data.layouts.recognition import read_own_data
+from fasternet_mm.own_data.plan.checking import check_own_data
 
 NAME = 'p00000.png'
 BOX = [10, 20, 30, 15]

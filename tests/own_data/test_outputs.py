@@ -1,11 +1,11 @@
 """What our tools wrote into a folder of data is no data."""
 
 import pytest
-from own_layouts import coco_content, write_json, write_images
+from own_layouts import coco_content, write_images, write_json
 
-from fasternet_mm.engine.storage import MARKER, mark_output
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.folder import DataFolder
+from fasternet_mm.files import MARKER, mark_output
+from fasternet_mm.own_data.layouts.data_folder import DataFolder
 
 FILES = ['annotations.json', 'images/p00000.png']
 OF_BEFORE = [

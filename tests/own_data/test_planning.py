@@ -11,16 +11,16 @@ from mmengine.registry import DATASETS, METRICS, init_default_scope
 from own_layouts import CLASSES, made, write_coco, write_images, write_yolo
 from PIL import Image
 
-from fasternet_mm.data.checks import check_data
-from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.datasets.checks import check_data
+from fasternet_mm.datasets.shapes import ensure_shapes
 from fasternet_mm.engine.config import load_config, merge_options, write_config
 from fasternet_mm.engine.runner import build_model
-from fasternet_mm.engine.storage import MARKER
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data import start_weights
-from fasternet_mm.own_data.images import ImageDescription
-from fasternet_mm.own_data.planning import begin_draft, plan_text, put_in_place, use_own_data
-from fasternet_mm.own_data.sheet import choose_samples
+from fasternet_mm.files import MARKER
+from fasternet_mm.own_data.plan import start_weights
+from fasternet_mm.own_data.plan.image_descriptions import ImageDescription
+from fasternet_mm.own_data.plan.planning import begin_draft, plan_text, put_in_place, use_own_data
+from fasternet_mm.own_data.plan.samples import choose_samples
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'

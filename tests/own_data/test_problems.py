@@ -7,9 +7,9 @@ import shutil
 import pytest
 from own_layouts import made, write_coco, write_labelme, write_via, write_voc, write_yolo
 
-from fasternet_mm.own_data.checking import check_own_data
-from fasternet_mm.own_data.content import Kind
-from fasternet_mm.own_data.layouts import read_own_data
+from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.recognition import read_own_data
+from fasternet_mm.own_data.plan.checking import check_own_data
 
 NAN = float('nan')
 
@@ -58,7 +58,7 @@ FILES = {
     'text': (
         lambda r: (r / 'images/train/p00001.png').write_text('x'),
         Kind.UNREADABLE,
-        'p00001.png: is not a image',
+        'p00001.png: is not an image',
     ),
     'missing': (lambda r: (r / 'images/train/p00002.png').unlink(), Kind.MISSING_IMAGE, 'p00002.png: does not exist'),
     'in both': (

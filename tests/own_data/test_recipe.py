@@ -1,7 +1,7 @@
 import pytest
 
-from fasternet_mm.own_data.images import ImageDescription
-from fasternet_mm.own_data.recipe import choose_recipe, choose_scale
+from fasternet_mm.own_data.plan.image_descriptions import ImageDescription
+from fasternet_mm.own_data.plan.recipe import choose_recipe, choose_scale
 
 
 def recipe(count, task='detection', **changes):

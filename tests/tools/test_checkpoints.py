@@ -13,7 +13,7 @@ from malicious import evil_pickles
 from mmengine.config import Config
 
 from fasternet_mm import FasterNetClassifier
-from fasternet_mm.data.shapes import ensure_shapes
+from fasternet_mm.datasets.shapes import ensure_shapes
 from fasternet_mm.engine.runner import build_model
 
 CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'

@@ -12,8 +12,8 @@ import cv2
 import pytest
 from own_layouts import CLASSES, made, write_coco, write_yolo
 
-from fasternet_mm.data.shapes import ensure_shapes
-from fasternet_mm.engine.storage import MARKER
+from fasternet_mm.datasets.shapes import ensure_shapes
+from fasternet_mm.files import MARKER
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'

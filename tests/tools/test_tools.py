@@ -14,8 +14,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fasternet_mm.data.shapes import CLASSES, ensure_shapes
-from fasternet_mm.engine.storage import MARKER
+from fasternet_mm.datasets.shapes import CLASSES, ensure_shapes
+from fasternet_mm.files import MARKER
 
 CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 FEW = (
@@ -196,7 +196,7 @@ def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(train
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith('predict.py: error: 1 of 3 images were left out')
-    assert 'broken.jpg is not a image' in last
+    assert 'broken.jpg is not an image' in last
     found = sorted(path.name for path in (tmp_path / 'found').iterdir())
     assert found == [MARKER, '0000.png', '000000000785.jpg', 'results.json']
     assert cv2.imread(str(tmp_path / 'found' / '000000000785.jpg')).shape == (425, 640, 3)
@@ -237,7 +237,7 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     images = shapes / 'images/test/0003.png', tmp_path / '0003.jpg', tmp_path / 'small.png'
     done = run('predict', config, checkpoint, *images, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
-    assert 'small.png: a image of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
+    assert 'small.png: an image of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
     assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == [MARKER, '0003-2.jpg', '0003.png', 'labels']
     assert cv2.imread(str(tmp_path / 'found' / 'labels' / '0003-2.png'), cv2.IMREAD_UNCHANGED).shape == (64, 64)
     labels = cv2.imread(str(tmp_path / 'found' / 'labels' / '0003.png'), cv2.IMREAD_UNCHANGED)

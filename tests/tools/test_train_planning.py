@@ -14,7 +14,7 @@ from own_layouts import made, write_coco
 
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
-from fasternet_mm.engine.storage import MARKER
+from fasternet_mm.files import MARKER
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 

@@ -12,12 +12,12 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.utils.class_names import ade_classes
 from small_models import SMALL
 
-from fasternet_mm.data.checks import classes_of
-from fasternet_mm.data.shapes import CLASSES
+from fasternet_mm.datasets.checks import classes_of
+from fasternet_mm.datasets.shapes import CLASSES
+from fasternet_mm.deployment.exporter import export
 from fasternet_mm.engine.runner import StrictRunner, build_model, check_checkpoints
 from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Predictor
-from fasternet_mm.inference.export import export
 from fasternet_mm.weights.classes import check_classes, class_difference, recorded_classes
 
 COCO_NAMES = CocoDataset.METAINFO['classes']

@@ -1,0 +1,1 @@
+"""Trained models made fast in PyTorch: `optimize`."""

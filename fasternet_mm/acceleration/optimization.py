@@ -1,0 +1,153 @@
+"""A trained model made fast, for inference alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..models import FasterNet, FasterNetClassifier
+from ..registry import HOOKS
+from .folding import fold_batch_norms
+from .packing import pack
+
+# By name, since importing MMDetection takes seconds, and a segmenter does without.
+HEADS = {'AnchorHead', 'BBoxHead', 'FCNMaskHead', 'BaseDecodeHead'}
+
+
+def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
+    """A copy of a model that answers as it does, faster, and learns nothing. The model itself stays as it is.
+
+    Batch norms are folded into convolutions, maps are channels_last, FasterNet's blocks work in the memory of their
+    input, and on the CPU convolutions and fully connected layers run on oneDNN's fused kernels, which keep the weights
+    once more in an order of their own: see `fold_batch_norms` and `pack`.
+
+    Args:
+        model: a backbone, classifier, detector or segmenter; what is FasterNet's own gains most.
+        dtype: what backbone, neck and heads compute in, as ``torch.bfloat16`` where the device has it. All between and
+            after them, as boxes and their suppression, stays in float32. Default: None, all in the model's own.
+        compile: let ``torch.compile`` make the kernels of these parts instead; needs a C++ compiler on the CPU, Triton
+            on a GPU. Compiles at the first image, and again at the first of another size. Default: False.
+
+    Returns:
+        The copy, in evaluation mode, on the model's device, its parameters frozen.
+
+    Raises:
+        ValueError: the device does not compute in ``dtype``.
+        RuntimeError: later, when gradients are asked for through the copy.
+    """
+    check_dtype(dtype, next(model.parameters()).device)
+    optimized = copy.deepcopy(model).eval()
+    fold_batch_norms(optimized)
+    optimized.requires_grad_(False).to(memory_format=torch.channels_last)
+    if not compile:
+        pack(optimized)
+    for part in _parts(optimized):
+        part.forward = _Inference(part, dtype, compile)
+    return optimized
+
+
+def check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
+    """Raise `ValueError` unless the device computes in ``dtype``."""
+    if device.type == 'cuda':
+        possible = {torch.float16, *([torch.bfloat16] if torch.cuda.is_bf16_supported() else [])}
+    else:
+        has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        possible = {torch.bfloat16} if has_bfloat16 else set()
+    if dtype not in {None, torch.float32, *possible}:
+        names = ', '.join(sorted(str(other) for other in {torch.float32, *possible}))
+        raise ValueError(f'{dtype} is nothing that this {device.type} computes in: use {names}')
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    """The parts that are convolutions, from tensors to tensors; the model itself where none is known in it."""
+    parts = [module for name, module in model.named_modules() if _is_part(name.rpartition('.')[2], module)]
+    inner = {id(child) for part in parts for child in part.modules() if child is not part}
+    return [part for part in parts if id(part) not in inner] or [model]
+
+
+def _is_part(name: str, module: nn.Module) -> bool:
+    if name in ('backbone', 'neck') or isinstance(module, (FasterNet, FasterNetClassifier)):
+        return True
+    return not HEADS.isdisjoint(kind.__name__ for kind in type(module).__mro__)
+
+
+class _Inference:
+    """The forward pass of a part without gradients, in a precision of its own, compiled or not."""
+
+    def __init__(self, part: nn.Module, dtype: torch.dtype | None, compile: bool) -> None:
+        self.part = part if dtype is None else part.to(dtype)
+        self.dtype, self.compile = dtype, compile
+        self.run = torch.compile(type(part).forward) if compile else type(part).forward
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        # Compilation happens in a call; freezing takes the weights for constants, which it reorders once.
+        freezing = torch._inductor.config.patch(freezing=True) if self.compile else nullcontext()
+        with torch.no_grad(), freezing:
+            if self.dtype is None:
+                outputs = self.run(self.part, *inputs, **options)
+            else:
+                inputs = _each_tensor(lambda x: x.to(self.dtype) if x.is_floating_point() else x, inputs)
+                # Coordinates are computed from the outputs, and MMDetection rounds RoIs to the type of their maps.
+                outputs = _each_tensor(Tensor.float, self.run(self.part, *inputs, **options))
+        if not torch.is_grad_enabled():
+            return outputs
+        anchor = torch.empty(0, requires_grad=True)
+        return _each_tensor(lambda x: _NoGradient.apply(anchor, x), outputs)
+
+
+def _each_tensor(change: Callable[[Tensor], Tensor], values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return change(values)
+    if isinstance(values, (tuple, list)):
+        return type(values)(_each_tensor(change, value) for value in values)
+    return values
+
+
+class _NoGradient(torch.autograd.Function):
+    """Passes a value on, and no gradient back. ``anchor`` requires one, so that it is asked."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        raise RuntimeError(
+            'there are no gradients through a model that fasternet_mm.optimize returned: '
+            'take them through the model that it was given'
+        )
+
+
+@HOOKS.register_module()
+class OptimizeHook(Hook):
+    """Tests on an `optimize`-d copy of the runner's model.
+
+    Args:
+        bf16: compute in bfloat16. Default: False.
+
+    Raises:
+        ValueError: the device does not compute in bfloat16.
+    """
+
+    priority = 'LOWEST'  # after those that change weights before a test, as the hook of averaged weights does
+
+    def __init__(self, bf16: bool = False) -> None:
+        self.dtype = torch.bfloat16 if bf16 else None
+        check_dtype(self.dtype, torch.device(get_device()))
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        # Wrapped for several processes or for test-time augmentation, the model itself is .module.
+        self.place = (runner.model, 'module') if hasattr(runner.model, 'module') else (runner, 'model')
+        self.trained = getattr(*self.place)
+        setattr(*self.place, optimize(self.trained, self.dtype))
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        setattr(*self.place, self.trained)

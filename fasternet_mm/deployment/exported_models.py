@@ -1,0 +1,184 @@
+"""Exported files as models of MMEngine, so that they are tested and applied as any other model is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.utils import samplelist_boxtype2tensor
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from mmseg.models import EncoderDecoder
+from mmseg.models.segmentors import BaseSegmentor
+from torch import Tensor
+
+from ..datasets.checks import meta_of_test_set
+from ..datasets.image_pipeline import config_of_model
+from ..errors import UserError
+from ..registry import MODELS
+from ..weights.classes import class_difference
+from .description import Description
+from .graphs import preparation_settings
+from .mask_pasting import paste_masks
+from .runtimes import open_engine
+
+MODEL_TYPES = {'detection': 'fasternet_mm.ExportedDetector', 'segmentation': 'fasternet_mm.ExportedSegmenter'}
+
+
+def use_exported(cfg: Config, path: str, precision: str = 'float32', trusted: bool = False) -> None:
+    """Put an exported file in the place of a config's model, after checking that it does what the config says.
+
+    Args:
+        cfg: an MMDetection or MMSegmentation config; its ``model`` changes, and ``load_from`` is none any more.
+        path, precision, trusted: see `open_engine`.
+
+    Raises:
+        UserError: the file cannot be used, or was exported for other classes or with other settings.
+    """
+    description = _describe(path, precision, trusted)
+    _check_config(cfg, description, path)
+    # The rest of the model's config stays, since the checks of data read its heads.
+    model = dict(type=MODEL_TYPES[description.task], file=path, precision=precision, trusted=trusted)
+    cfg.model = {**cfg.model, **model}
+    cfg.load_from = None
+
+
+def exported_config(path: str, precision: str = 'float32', trusted: bool = False) -> Config:
+    """A config that is enough for predictions of an exported file, from what the file says of itself.
+
+    Images are resized as the config of the export did; to its one size, whatever their shape, where the file takes
+    images of one size alone. A segmenter looks at whole images.
+
+    Args:
+        path, precision, trusted: see `open_engine`.
+
+    Raises:
+        UserError: the file cannot be used, or does not say enough.
+    """
+    description = _describe(path, precision, trusted)
+    scope = {'detection': 'mmdet', 'segmentation': 'mmseg'}[description.task]
+    resize = dict(scale=description.size[::-1], keep_ratio=False) if description.size else description.resize
+    if resize is None:
+        raise UserError(f'{path} does not say how images are resized for it: give the config of the export before it')
+    model = dict(type=MODEL_TYPES[description.task], file=path, precision=precision, trusted=trusted)
+    if scope == 'mmseg':
+        model['test_cfg'] = dict(mode='whole')
+    return config_of_model(model, scope, description.classes, description.palette, resize)
+
+
+def _describe(path: str, precision: str, trusted: bool) -> Description:
+    description = open_engine(path, precision, trusted).description
+    if description.task not in MODEL_TYPES:
+        raise UserError(f'{path} is a {description.task} alone, which finds nothing: export without --backbone')
+    return description
+
+
+def _check_config(cfg: Config, description: Description, path: str) -> None:
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    task = 'segmentation' if cfg.model.type.endswith('EncoderDecoder') else 'detection'
+    difference = class_difference(description.classes, meta_of_test_set(cfg)['classes'])
+    if difference:
+        raise UserError(
+            f'{path} was exported with other classes than those of the config: {difference}; give the config of the '
+            'export, or export again'
+        )
+    preparation = preparation_settings(MMENGINE_MODELS.build(cfg.model.data_preprocessor))
+    for what, given, wanted in (
+        ('the task', description.task, task),
+        ('model.data_preprocessor', description.preparation, preparation),
+        ('model.test_cfg', description.test_cfg, fixed_settings(cfg) if task == 'detection' else {}),
+    ):
+        if given != wanted:
+            raise UserError(f'{path} was exported with {what} {given}, but the config has {wanted}: export it again')
+
+
+def fixed_settings(cfg: Config) -> dict[str, Any]:
+    """``model.test_cfg`` in JSON's types: what an exported detector cannot change any more."""
+    return json.loads(json.dumps(cfg.model.test_cfg))
+
+
+@MODELS.register_module()
+class ExportedDetector(BaseModel):
+    """A detector in an exported file: predictions as MMDetection's own detectors make them.
+
+    Args:
+        file, precision, trusted: see `open_engine`.
+        network: the rest of the config of the model that was exported; unused.
+    """
+
+    def __init__(self, file: str, precision: str = 'float32', trusted: bool = False, **network: Any) -> None:
+        engine = open_engine(file, precision, trusted)
+        preparation = engine.description.preparation
+        super().__init__(dict(type='mmdet.DetDataPreprocessor', **preparation) if engine.description.prepared else None)
+        self.engine = engine
+        self.mask_threshold = engine.description.test_cfg['rcnn'].get('mask_thr_binary', 0.5)
+
+    def forward(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[DetDataSample], mode: str = 'predict'
+    ) -> Sequence[DetDataSample]:
+        """Give each sample its ``pred_instances``, in pixels of the image as it was before resizing.
+
+        Raises:
+            ValueError: the file cannot take images of this size.
+        """
+        for image, sample in zip(inputs, data_samples):
+            sample.pred_instances = self._predict(image, sample)
+        samplelist_boxtype2tensor(data_samples)
+        return data_samples
+
+    def _predict(self, image: Tensor, sample: DetDataSample) -> InstanceData:
+        found = self.engine(image)
+        (height, width), (across, down) = sample.img_shape[:2], sample.get('scale_factor', (1.0, 1.0))
+        # A prepared image is padded, and boxes reach into the padding.
+        boxes = found['boxes'].min(torch.tensor((width, height, width, height)).float())
+        boxes = boxes / torch.tensor((across, down, across, down))
+        result = InstanceData(bboxes=boxes, scores=found['scores'], labels=found['labels'].long())
+        if 'masks' in found:
+            result.masks = paste_masks(found['masks'], boxes, *sample.ori_shape[:2], self.mask_threshold)
+        return result
+
+
+@MODELS.register_module()
+class ExportedSegmenter(EncoderDecoder):
+    """A segmenter in an exported file: MMSegmentation's `EncoderDecoder`, whole or sliding, with the network replaced.
+
+    Args:
+        file, precision, trusted: see `open_engine`.
+        test_cfg: as in MMSegmentation: ``mode`` 'whole' or 'slide', the latter with ``crop_size`` and ``stride``.
+        network: the rest of the config of the model that was exported; unused.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        precision: str = 'float32',
+        trusted: bool = False,
+        test_cfg: Mapping[str, Any] | None = None,
+        **network: Any,
+    ) -> None:
+        engine = open_engine(file, precision, trusted)
+        description = engine.description
+        preparation = dict(description.preparation) if description.prepared else {}
+        settings = {key: preparation[key] for key in ('mean', 'std', 'bgr_to_rgb') if key in preparation}
+        # Past EncoderDecoder's own constructor, which would build the network.
+        BaseSegmentor.__init__(self, dict(type='mmseg.SegDataPreProcessor', **settings))
+        self.engine = engine
+        self.test_cfg = test_cfg
+        self.align_corners = description.align_corners
+        self.out_channels = len(description.classes)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Logits ``(N, classes, H, W)`` of images ``(N, 3, H, W)``.
+
+        Raises:
+            ValueError: the file cannot take images of this size.
+        """
+        logits = torch.cat([self.engine(image)['logits'] for image in inputs])
+        return F.interpolate(logits, inputs.shape[-2:], mode='bilinear', align_corners=self.align_corners)

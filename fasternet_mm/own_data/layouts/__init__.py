@@ -1,0 +1,1 @@
+"""Layouts of annotations, each read into one normal form."""

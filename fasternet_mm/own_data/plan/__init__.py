@@ -1,0 +1,1 @@
+"""What is decided for data: split, recipe, start weights, config."""

@@ -1,0 +1,52 @@
+"""A sheet of sample images with their annotations, for a look before training."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+from ...visualization.drawing import draw_truth, write_drawing, write_sheet
+from .image_descriptions import ImageDescription
+
+SAMPLES = 12
+
+
+def draw_samples(cfg: Config, images: Sequence[ImageDescription], out_file: Path) -> None:
+    """Draw some of the training images with their annotations, as training reads them.
+
+    Args:
+        cfg: as `use_own_data` made it.
+        images: those that it trains on, in the order of its data set.
+        out_file: the sheet; the suffix chooses the format.
+    """
+    init_default_scope(cfg.default_scope)
+    pack = dict(type='PackSegInputs' if 'decode_head' in cfg.model else 'PackDetInputs')
+    config = {**cfg.train_dataloader.dataset, 'pipeline': [*cfg.train_dataloader.dataset.pipeline[:2], pack]}
+    with redirect_stdout(io.StringIO()):  # pycocotools tells of each step
+        dataset = DATASETS.build(config)
+    with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
+        drawings = []
+        for number in choose_samples(images):
+            drawings.append(Path(folder, f'{number}.png'))
+            write_drawing(drawings[-1], draw_truth(dataset[number]['data_samples'], dataset.metainfo))
+        write_sheet(drawings, out_file)
+
+
+def choose_samples(images: Sequence[ImageDescription]) -> list[int]:
+    """Numbers of up to `SAMPLES` images: each next one has most of the classes that were not shown yet."""
+    order = np.random.default_rng(0).permutation(len(images)).tolist()
+    chosen: list[int] = []
+    shown: set[int] = set()
+    while order and len(chosen) < SAMPLES:
+        number = max(order[:1000], key=lambda number: len({*images[number].labels} - shown))
+        order.remove(number)
+        chosen.append(number)
+        shown |= {*images[number].labels}
+    return chosen

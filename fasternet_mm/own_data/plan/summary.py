@@ -1,0 +1,53 @@
+"""What was read, and what is wrong with it, for the terminal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from terminaltables import AsciiTable
+
+from ..layouts.content import Instances, Kind, LabelMaps, Problem
+
+
+def summary_table(data: Instances | LabelMaps) -> str:
+    """Images, objects and classes of each split: of objects those that are trained, of label maps those with the class.
+
+    What is neither trained nor scored, and images that teach only what background is, have rows of their own.
+    """
+    rows: dict[str, dict[str, int]] = {'images': {split: len(paths) for split, paths in data.image_paths.items()}}
+    counted = 'label maps with'
+    if isinstance(data, Instances):
+        counted = 'class'
+        rows['images without annotations'] = data.without_annotations
+        objects = data.objects
+        outlined = {split: sum('segmentation' in obj for obj in part) for split, part in objects.items()}
+        boxed = {split: len(part) - outlined[split] for split, part in objects.items()}
+        if any(outlined.values()):
+            rows['objects with outlines'] = outlined
+        if any(boxed.values()) or not any(outlined.values()):
+            rows['objects with boxes'] = boxed
+        ignored = {split: len(part) for split, part in data.ignored_regions.items()}
+        if any(ignored.values()):
+            rows['crowds or difficult, neither trained nor scored'] = ignored
+    class_counts = data.class_counts
+    for number, name in enumerate(data.classes):
+        rows[f'{counted} {name}'] = {split: counts[number] for split, counts in class_counts.items()}
+    cells = [[title, *(str(counts[split]) for split in data.splits)] for title, counts in rows.items()]
+    return AsciiTable([[data.layout, *data.splits], *cells]).table
+
+
+def problem_list(problems: Iterable[Problem], shown: int) -> str:
+    """Problems by kind, those that must be mended first; of each kind the first ones and how many there are."""
+    by_kind: dict[Kind, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        by_kind[problem.kind].append(problem)
+    if not by_kind:
+        return 'no problems'
+    lines = []
+    for kind in sorted(by_kind, key=lambda kind: not kind.severe):
+        found = by_kind[kind]
+        lines.append(f'{kind.title} ({len(found)}, {"to be mended" if kind.severe else "a warning"})')
+        lines += [f'  {problem}' for problem in found[:shown]]
+        lines += [f'  … and {len(found) - shown} more'] if len(found) > shown else []
+    return '\n'.join(lines)

@@ -1,0 +1,1 @@
+"""HTML reports, their plots and analyses of errors."""

@@ -1,0 +1,310 @@
+"""The report of a detector's results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.coco_evaluation import AREAS, Evaluation, evaluate_tasks
+from ..evaluation.coco_results import CocoResults, read_results
+from ..evaluation.coco_truth import CocoTruth, read_truth
+from ..evaluation.table import COCO_COLUMNS, format_figure
+from . import plots
+from .error_analysis import Matches, ThresholdCurve, confusion, image_losses, match, threshold_curve
+from .page import ImagePair, Plot, Section, Table, write_report
+from .worst_images import draw_objects, find_images, open_image
+
+TASK_NAMES = {'bbox': 'boxes', 'segm': 'masks'}
+
+ERRORS = {
+    'Cls': ('classification', 'an object found in its place, under the name of another class'),
+    'Loc': ('localization', 'the right class, but IoU with its object only between 0.1 and 0.5'),
+    'Both': ('both', 'another class, and IoU between 0.1 and 0.5'),
+    'Dupe': ('duplicate', 'an object that a detection with a higher score had found'),
+    'Bkg': ('background', 'no object there: IoU below 0.1 with all'),
+    'Miss': ('missed', 'objects that no detection is near enough to, whatever its mistake'),
+}
+"""TIDE's types of errors (Bolya et al., arXiv 2008.08115), with our words for them."""
+
+SHOWN = 12
+"""How many images are drawn."""
+
+
+@dataclass
+class Analysis:
+    """All that the report says of one task."""
+
+    evaluation: Evaluation
+    summary: dict[str, float]
+    matches: Matches
+    curve: ThresholdCurve
+    tide: dict[str, Any]
+    calibration: dict[str, Any]
+
+
+def analyze(evaluation: Evaluation, results: CocoResults) -> Analysis:
+    matches = match(evaluation, results)
+    return Analysis(
+        evaluation=evaluation,
+        summary=evaluation.summary(),
+        matches=matches,
+        curve=threshold_curve(results.scores[matches.counted], matches.right[matches.counted], len(matches.found)),
+        tide=evaluation.coco.tide_errors(pos_thr=0.5, bg_thr=0.1),
+        calibration=evaluation.coco.calibration(n_bins=10, iou_threshold=0.5),
+    )
+
+
+def write_detection_report(
+    out: str | PathLike,
+    results_file: str | PathLike,
+    annotations: str | PathLike,
+    images: str | PathLike | None = None,
+    training: Sequence[Plot] = (),
+    title: str | None = None,
+) -> None:
+    """Write a report of a COCO results file as one HTML page.
+
+    Args:
+        out: the page.
+        results_file: detections.
+        annotations: COCO annotations.
+        images: the folder that the file names in the annotations start from. Default: no image is drawn.
+        training: training curves. Default: none.
+        title: of the page. Default: the results file's name.
+
+    Raises:
+        UserError: results, annotations or images cannot be used.
+    """
+    truth = read_truth(annotations)
+    results = read_results(results_file, truth)
+    names = {image['id']: image.get('file_name', '') for image in truth.content['images']}
+    paths = find_images(images, names) if images else {}
+    tasks = {task: analyze(one, results) for task, one in evaluate_tasks(truth, results).items()}
+    sections = [
+        _summary(tasks),
+        _classes(truth, results, tasks),
+        _precision_recall(tasks),
+        _sizes(tasks),
+        _confusion(truth, results, tasks),
+        _errors(tasks),
+        _calibration(tasks),
+        _threshold(truth, results, tasks),
+        _images(truth, results, tasks, names, paths),
+    ]
+    if training:
+        sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
+    some = next(iter(tasks.values()))
+    subtitle = (
+        f'{len(results):,} detections in {len(truth.sizes):,} images with {len(some.matches.found):,} objects of '
+        f'{len(truth.category_names)} classes, against {Path(annotations).name}.'
+    )
+    write_report(out, title or f'Detections: {Path(results_file).name}', subtitle, sections)
+
+
+def _summary(tasks: Mapping[str, Analysis]) -> Section:
+    text = (
+        'Average precision (AP) is the mean over classes and over IoU from 0.5 to 0.95; AP50 and AP75 are at one IoU. '
+        'AR is the recall with 1, 10 and 100 detections per image. Small objects are below 32², large ones above 96² '
+        'pixels.'
+    )
+    rows = [[TASK_NAMES[task], *map(format_figure, one.summary.values())] for task, one in tasks.items()]
+    return Section(
+        'summary', 'COCO figures', text, tables=[Table('Means over classes', ['', *COCO_COLUMNS.values()], rows)]
+    )
+
+
+def _classes(truth: CocoTruth, results: CocoResults, tasks: Mapping[str, Analysis]) -> Section:
+    objects = _objects_per_class(truth, next(iter(tasks.values())).matches)
+    detections = Counter(results.category_ids.tolist())
+    ids = {name: number for number, name in truth.category_names.items()}
+    figures, tables = [], []
+    for task, one in tasks.items():
+        ordered = sorted(one.evaluation.classes(truth).items(), key=lambda item: -item[1][0])
+        figure = plots.class_bars({name: values[0] for name, values in ordered}, f'AP of {TASK_NAMES[task]}')
+        figures.append(Plot(figure, f'AP of {TASK_NAMES[task]} per class, the best on top'))
+        rows = [
+            [name, *map(format_figure, values), f'{objects[ids[name]]:,}', f'{detections[ids[name]]:,}']
+            for name, values in ordered
+        ]
+        header = ['class', *list(COCO_COLUMNS.values())[:6], 'objects', 'detections']
+        tables.append(Table(f'Figures of {TASK_NAMES[task]} per class', header, rows, folded=True))
+    text = 'Classes without objects have no AP and count nowhere.'
+    return Section('classes', 'Classes', text, figures, tables)
+
+
+def _precision_recall(tasks: Mapping[str, Analysis]) -> Section:
+    figures = []
+    for task, one in tasks.items():
+        precision = one.evaluation.precision[:, :, :, 0, -1]
+        counted = (precision > -1).any(axis=(0, 1))
+        curves = dict(zip(one.evaluation.iou_thrs, precision[:, :, counted].mean(axis=2)))
+        recalls = np.linspace(0, 1, precision.shape[1])
+        figure = plots.precision_recall(curves, recalls)
+        figures.append(Plot(figure, f'Precision and recall of {TASK_NAMES[task]} at each IoU, mean over the classes'))
+    text = 'The area under a line is the AP at its IoU. Lines that fall apart show boxes or masks that sit loosely.'
+    return Section('precision-recall', 'Precision and recall', text, figures)
+
+
+def _sizes(tasks: Mapping[str, Analysis]) -> Section:
+    figures = []
+    for what, key in (('AP', 'mAP_{}'), ('AR with 100 detections', 'AR_{}@100')):
+        groups = {TASK_NAMES[task]: [one.summary[key.format(a[0])] for a in AREAS[1:]] for task, one in tasks.items()}
+        figures.append(Plot(plots.bars(groups, AREAS[1:], what), f'{what} by size of the object'))
+    return Section('sizes', 'Object sizes', 'Small is below 32², medium below 96² pixels.', figures)
+
+
+def _confusion(truth: CocoTruth, results: CocoResults, tasks: Mapping[str, Analysis]) -> Section:
+    figures, tables = [], []
+    for task, one in tasks.items():
+        names = [truth.category_names[number] for number in one.evaluation.category_ids] + ['background']
+        matrix = confusion(truth, results, one.matches, task, _best_score(one))
+        figures.append(
+            Plot(plots.confusion_heatmap(matrix, names), f'{TASK_NAMES[task].capitalize()}: each row adds up to one')
+        )
+        pairs = [(matrix[i, j], i, j) for i, j in zip(*np.nonzero(matrix)) if i != j]
+        rows = [[f'{names[i]} → {names[j]}', f'{count:,}'] for count, i, j in sorted(pairs, reverse=True)[:15]]
+        tables.append(Table(f'What {TASK_NAMES[task]} are confused most', ['truth → predicted', 'times'], rows))
+    text = (
+        'Which class (row) is taken for which (column), at IoU 0.5, among detections from the best score threshold on. '
+        'The last column has missed objects, the last row detections that found none.'
+    )
+    return Section('confusion', 'Confusion', text, figures, tables)
+
+
+def _errors(tasks: Mapping[str, Analysis]) -> Section:
+    groups = {TASK_NAMES[task]: [one.tide['delta_ap'][key] for key in ERRORS] for task, one in tasks.items()}
+    figure = plots.bars(groups, [name for name, _ in ERRORS.values()], 'AP50 lost')
+    tables = []
+    for task, one in tasks.items():
+        lost, times = one.tide['delta_ap'], one.tide['counts']
+        rows = [[name, f'{lost[key]:.4f}', f'{times[key]:,}', meaning] for key, (name, meaning) in ERRORS.items()]
+        rows += [
+            ['all wrong detections', f'{lost["FP"]:.4f}', '', 'together, recall as it is'],
+            ['all missed objects', f'{lost["FN"]:.4f}', '', 'together, precision as it is'],
+        ]
+        caption = f'Types of errors of {TASK_NAMES[task]}'
+        tables.append(Table(caption, ['error', 'AP50 lost', 'times', 'what it is'], rows))
+    text = 'TIDE (arXiv 2008.08115): the AP50 that would be gained if all errors of one type were mended, others left.'
+    return Section('errors', 'Errors', text, [Plot(figure, 'AP50 that each type of error costs')], tables)
+
+
+def _calibration(tasks: Mapping[str, Analysis]) -> Section:
+    figures = []
+    for task, one in tasks.items():
+        caption = (
+            f'{TASK_NAMES[task].capitalize()}: score and share that is right; expected calibration error '
+            f'{one.calibration["ece"]:.3f}, largest {one.calibration["mce"]:.3f}'
+        )
+        figures.append(Plot(plots.reliability(one.calibration['bins']), caption))
+    text = (
+        'Of detections with score 0.8, eight in ten should be right (IoU at least 0.5). Bars above the line: the model '
+        'is too modest; below: too sure of itself.'
+    )
+    return Section('calibration', 'Calibration', text, figures)
+
+
+def _threshold(truth: CocoTruth, results: CocoResults, tasks: Mapping[str, Analysis]) -> Section:
+    figures, tables, best = [], [], []
+    for task, one in tasks.items():
+        place = one.curve.best
+        at = one.curve.precision[place], one.curve.recall[place], one.curve.f1[place]
+        best.append(f'{TASK_NAMES[task]} {_best_score(one):.2f}')
+        caption = '{}: best from score {:.2f} on, precision {:.3f}, recall {:.3f}, F1 {:.3f}'
+        caption = caption.format(TASK_NAMES[task].capitalize(), _best_score(one), *at)
+        figures.append(Plot(plots.threshold(one.curve), caption))
+        tables.append(
+            Table(
+                f'Best score threshold for {TASK_NAMES[task]} per class',
+                ['class', 'from score', 'precision', 'recall', 'F1'],
+                _class_thresholds(truth, results, one),
+                folded=True,
+            )
+        )
+    text = (
+        'What is kept when only detections from a score on are: precision (how many are right), recall (how many '
+        f'objects are found) and F1, their harmonic mean, at IoU 0.5. Best F1 for {", ".join(best)}.'
+    )
+    return Section('threshold', 'Score threshold', text, figures, tables)
+
+
+def _class_thresholds(truth: CocoTruth, results: CocoResults, one: Analysis) -> list[list[str]]:
+    objects = _objects_per_class(truth, one.matches)
+    rows = []
+    for number, name in truth.category_names.items():
+        members = one.matches.counted & (results.category_ids == number)
+        if members.any() and objects[number]:
+            curve = threshold_curve(results.scores[members], one.matches.right[members], objects[number])
+            values = curve.scores, curve.precision, curve.recall, curve.f1
+            rows.append([name, *(f'{value[curve.best]:.3f}' for value in values)])
+    return rows
+
+
+def _images(
+    truth: CocoTruth,
+    results: CocoResults,
+    tasks: Mapping[str, Analysis],
+    names: Mapping[int, str],
+    paths: Mapping[int, Path],
+) -> Section:
+    task, one = list(tasks.items())[-1]  # masks, where there are
+    losses = image_losses(truth, results, one.matches)
+    worst = sorted(losses, key=lambda number: -losses[number])[:SHOWN]
+    score = _best_score(one)
+    found, wrong = _verdicts(truth, results, one, set(worst), score)
+    rows, pairs = [], []
+    for number in worst:
+        missed = sum(not item['right'] for item in found[number])
+        mistakes = sum(not item['right'] for item in wrong[number])
+        rows.append([names[number] or str(number), f'{losses[number]:.4f}', f'{missed}', f'{mistakes}'])
+        if paths:
+            image, size = open_image(paths[number]), truth.sizes[number]
+            pairs.append(
+                ImagePair(
+                    name=names[number],
+                    caption=f'{names[number]}: {losses[number]:.4f} AP50, {missed} missed, {mistakes} wrong',
+                    truth=draw_objects(image, found[number], size),
+                    prediction=draw_objects(image, wrong[number], size),
+                )
+            )
+    text = (
+        f'The images whose mistakes cost most AP50 of {TASK_NAMES[task]} (to first order: what mending each mistake '
+        'alone would give, added up). First the truth, missed objects orange; then the detections, wrong '
+        f'ones orange; both from score {score:.2f} on.'
+    )
+    header = ['image', 'AP50 lost', 'missed', f'wrong from {score:.2f} on']
+    table = Table('Images that cost most', header, rows, folded=bool(pairs))
+    return Section('images', 'Worst images', text, tables=[table], images=pairs)
+
+
+def _verdicts(
+    truth: CocoTruth, results: CocoResults, one: Analysis, images: set[int], score: float
+) -> tuple[dict[int, list[dict]], dict[int, list[dict]]]:
+    """Objects and detections of some images, each with what to write beside it and whether it is right."""
+    objects: dict[int, list[dict]] = {number: [] for number in images}
+    detections: dict[int, list[dict]] = {number: [] for number in images}
+    for annotation in truth.content['annotations']:
+        if annotation['image_id'] in images and annotation['id'] in one.matches.found:
+            found = one.matches.found[annotation['id']]
+            verdict = dict(right=found is not None and found >= score)
+            objects[annotation['image_id']].append(
+                annotation | verdict | dict(text=truth.category_names[annotation['category_id']])
+            )
+    shown = one.matches.counted & (results.scores >= score) & np.isin(results.image_ids, list(images))
+    for record, right in zip(results.subset(shown).records(), one.matches.right[shown]):
+        text = f'{truth.category_names[record["category_id"]]} {record["score"]:.2f}'
+        detections[record['image_id']].append(record | dict(text=text, right=bool(right)))
+    return objects, detections
+
+
+def _objects_per_class(truth: CocoTruth, matches: Matches) -> Counter[int]:
+    return Counter(one['category_id'] for one in truth.content['annotations'] if one['id'] in matches.found)
+
+
+def _best_score(one: Analysis) -> float:
+    return float(one.curve.scores[one.curve.best])

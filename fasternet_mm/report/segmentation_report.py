@@ -1,0 +1,116 @@
+"""The report of a segmenter's label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+
+import numpy as np
+
+from . import plots
+from .label_map_errors import LabelErrors, LabelMaps, compare
+from .page import ImagePair, Plot, Section, Table, write_report
+from .worst_images import draw_labels, open_image
+
+SHOWN = 12
+"""How many images are drawn."""
+
+
+def write_segmentation_report(
+    out: str | PathLike,
+    maps: LabelMaps,
+    palette: Sequence[Sequence[int]] | None = None,
+    training: Sequence[Plot] = (),
+    title: str = 'Segmentation',
+) -> None:
+    """Write a report of predicted label maps as one HTML page.
+
+    Args:
+        out: the page.
+        maps: predicted and true label maps, and images, if they are to be drawn.
+        palette: RGB of each class. Default: random colors, those of MMSegmentation.
+        training: training curves. Default: none.
+        title: of the page.
+
+    Raises:
+        UserError: label maps or images cannot be used.
+    """
+    errors = compare(maps)
+    if palette is None:
+        palette = np.random.RandomState(42).randint(0, 255, (len(maps.classes), 3))
+    sections = [
+        _summary(errors),
+        _classes(maps, errors),
+        _confusion(maps, errors),
+        _images(maps, errors, np.asarray(palette, np.uint8)),
+    ]
+    if training:
+        sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
+    subtitle = f'{len(maps.truths):,} images, {errors.matrix.sum():,} pixels of {len(maps.classes)} classes.'
+    write_report(out, title, subtitle, sections)
+
+
+def _summary(errors: LabelErrors) -> Section:
+    figures = {
+        'mIoU': np.nanmean(errors.iou),
+        'mAcc': np.nanmean(errors.accuracy),
+        'aAcc': errors.pixel_accuracy,
+    }
+    text = (
+        'mIoU is the mean over classes of intersection over union; mAcc the mean share of a class that is found; aAcc '
+        'the share of all pixels that is right.'
+    )
+    rows = [[name, _format(value)] for name, value in figures.items()]
+    return Section('summary', 'Figures', text, tables=[Table('Figures', ['', 'all images'], rows)])
+
+
+def _classes(maps: LabelMaps, errors: LabelErrors) -> Section:
+    iou, accuracy = errors.iou, errors.accuracy
+    order = np.argsort(-np.nan_to_num(iou, nan=-1), kind='stable')
+    values = {maps.classes[label]: float(np.nan_to_num(iou[label], nan=-1)) for label in order}
+    share = errors.matrix.sum(1) / max(errors.matrix.sum(), 1)
+    rows = [[maps.classes[i], _format(iou[i]), _format(accuracy[i]), f'{share[i]:.2%}'] for i in order]
+    table = Table('Figures per class', ['class', 'IoU', 'found (Acc)', 'share of pixels'], rows, folded=True)
+    plot = Plot(plots.class_bars(values, 'IoU'), 'IoU per class, the best on top')
+    return Section('classes', 'Classes', 'Classes that occur nowhere count nowhere.', [plot], [table])
+
+
+def _confusion(maps: LabelMaps, errors: LabelErrors) -> Section:
+    figure = plots.confusion_heatmap(errors.matrix, maps.classes)
+    total = max(errors.matrix.sum(), 1)
+    pairs = [(errors.matrix[i, j], i, j) for i, j in zip(*np.nonzero(errors.matrix)) if i != j]
+    rows = [
+        [f'{maps.classes[i]} → {maps.classes[j]}', f'{count / total:.3%}', f'{count / errors.matrix[i].sum():.1%}']
+        for count, i, j in sorted(pairs, reverse=True)[:15]
+    ]
+    table = Table('What is confused most', ['truth → predicted', 'of all pixels', 'of the class'], rows)
+    text = 'Which class (row) is taken for which (column), in shares of the row.'
+    return Section('confusion', 'Confusion', text, [Plot(figure, 'Each row adds up to one')], [table])
+
+
+def _images(maps: LabelMaps, errors: LabelErrors, palette: np.ndarray) -> Section:
+    losses = errors.losses
+    worst = [number for number in np.argsort(-losses, kind='stable')[:SHOWN] if losses[number] > 0]
+    names = maps.names
+    rows = [[names[i], f'{losses[i]:.4f}', f'{errors.missed[i].sum():,}'] for i in worst]
+    pairs = []
+    for number in worst if maps.images else ():
+        image = open_image(maps.images[number])
+        true, predicted = maps.read_truth(maps.truths[number]), maps.read_prediction(maps.predictions[number])
+        shown = [label for label in np.unique([*np.unique(true), *np.unique(predicted)]) if label >= 0]
+        pairs.append(
+            ImagePair(
+                name=names[number],
+                caption=f'{names[number]}: {losses[number]:.4f} mIoU.',
+                truth=draw_labels(image, true, palette),
+                prediction=draw_labels(image, predicted, palette),
+                legend=[(maps.classes[i], 'rgb({}, {}, {})'.format(*palette[i])) for i in shown],
+            )
+        )
+    text = 'The images that, predicted without error, would raise mIoU most. First the truth, then the prediction.'
+    table = Table('Images that cost most', ['image', 'mIoU lost', 'wrong pixels'], rows, folded=bool(pairs))
+    return Section('images', 'Worst images', text, tables=[table], images=pairs)
+
+
+def _format(value: float) -> str:
+    return '–' if np.isnan(value) else f'{value:.3f}'

@@ -1,0 +1,31 @@
+import pytest
+import torch
+from held_memory import MIB, hold_and_double
+
+from fasternet_mm.benchmark.memory import peak_memory
+from fasternet_mm.benchmark.training_steps import peak_bytes, training_candidates
+from fasternet_mm.errors import UserError
+
+
+def test_the_peak_counts_what_is_alive_at_a_time():
+    assert peak_bytes(lambda: [torch.ones(1000) for _ in range(3)]) == 3 * 4000
+    assert peak_bytes(lambda: [torch.ones(1000).sum() for _ in range(3)]) == pytest.approx(4000, abs=64)
+
+
+def test_steps_are_those_of_both_backbones_and_checkpointing_keeps_less():
+    found = {one.key: one for one in training_candidates('t0', ['checkpointed'], batch=2, side=64)}
+    names = ['timm/fasternet_t0', 'fasternet_t0']
+    assert list(found) == [(name, mode) for name in names for mode in ('plain', 'checkpointed')]
+    assert {one.baseline for one in found.values()} == {('timm/fasternet_t0', 'plain')}
+    for name in names:
+        assert found[name, 'checkpointed'].facts['peak'] < found[name, 'plain'].facts['peak']
+
+
+@pytest.mark.parametrize(('batch', 'side'), [(2, 16), (1, 32)])  # 32: norms have one value for each channel
+def test_images_that_are_too_small_to_train_on_are_named(batch, side):
+    with pytest.raises(UserError, match=f'does not train with --size {side} --batch {batch}, give others: '):
+        training_candidates('t0', ['plain'], batch, side)
+
+
+def test_memory_is_what_is_held_and_what_a_call_takes():
+    assert peak_memory(hold_and_double, ('held_memory',)) == pytest.approx(512 * MIB, rel=0.15)

@@ -1,0 +1,202 @@
+"""Reports as a person sees them, in headless Chromium."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fasternet_mm.datasets import shapes
+from fasternet_mm.errors import UserError
+from fasternet_mm.report.detection_report import write_detection_report
+from fasternet_mm.report.label_map_errors import LabelMaps
+from fasternet_mm.report.segmentation_report import write_segmentation_report
+from fasternet_mm.report.worst_images import find_images
+
+DETECTION_SECTIONS = {
+    'summary': 'COCO figures',
+    'classes': 'Classes',
+    'precision-recall': 'Precision and recall',
+    'sizes': 'Object sizes',
+    'confusion': 'Confusion',
+    'errors': 'Errors',
+    'calibration': 'Calibration',
+    'threshold': 'Score threshold',
+    'images': 'Worst images',
+}
+SEGMENTATION_SECTIONS = {
+    'summary': 'Figures',
+    'classes': 'Classes',
+    'confusion': 'Confusion',
+    'images': 'Worst images',
+}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Eight of the embedded images, and detections with every kind of mistake."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, 'SPLITS', {'val': 8})
+        root = shapes.ensure_shapes(tmp_path_factory.mktemp('data') / 'shapes')
+    rng = np.random.default_rng(0)
+    records = []
+    for one in json.loads((root / 'annotations/val.json').read_text())['annotations']:
+        record = {key: one[key] for key in ('image_id', 'category_id', 'bbox', 'segmentation')}
+        record['score'] = float(rng.random())
+        kind = rng.choice(['right', 'right', 'class', 'loose', 'missed', 'twice'])
+        if kind == 'class':
+            record['category_id'] = record['category_id'] % 6 + 1
+        if kind == 'loose':
+            record['bbox'] = [one['bbox'][0] + 0.5 * one['bbox'][2], *one['bbox'][1:]]
+        records += [record] * {'missed': 0, 'twice': 2}.get(kind, 1)
+    (root / 'results.json').write_text(json.dumps(records))
+    return root
+
+
+@pytest.fixture(scope='module')
+def detection_page(data):
+    page = data / 'detection.html'
+    write_detection_report(page, data / 'results.json', data / 'annotations/val.json', data / 'images/val')
+    return page
+
+
+def test_a_report_does_not_depend_on_the_size_of_image_ids(data, detection_page, tmp_path):
+    """Time stamps in nanoseconds have 19 digits, more than a float64."""
+    (tmp_path / 'annotations').mkdir()
+    for name in ('annotations/val.json', 'results.json'):
+        content = json.loads((data / name).read_text())
+        records = content if isinstance(content, list) else [*content['images'], *content['annotations']]
+        for record in records:
+            record['image_id' if 'image_id' in record else 'id'] += 2**63 - 9
+        (tmp_path / name).write_text(json.dumps(content))
+    page = tmp_path / 'detection.html'
+    write_detection_report(page, tmp_path / 'results.json', tmp_path / 'annotations/val.json', data / 'images/val')
+    assert page.read_text() == detection_page.read_text()
+
+
+@pytest.fixture(scope='module')
+def segmentation_page(data):
+    truths = sorted((data / 'labels/val').glob('*.png'))
+    (data / 'found').mkdir()
+    for path in truths:
+        Image.fromarray(np.roll(np.array(Image.open(path)), 3)).save(data / 'found' / path.name)
+    maps = LabelMaps(
+        predictions=[data / 'found' / path.name for path in truths],
+        truths=truths,
+        images=[data / 'images/val' / path.name for path in truths],
+        classes=['background', *shapes.CLASSES],
+    )
+    page = data / 'segmentation.html'
+    write_segmentation_report(page, maps)
+    return page
+
+
+@pytest.fixture(scope='module')
+def browser():
+    program = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if program is None:
+        pytest.skip('there is no Chromium (apt-get install chromium)')
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update']
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()
+
+
+def open_page(browser, file, **options):
+    """The page in a new window, and everything that it asked for or complained of."""
+    page = browser.new_context(**options).new_page()
+    complaints, requests = [], []
+    page.on('console', lambda message: complaints.append(message.text))
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.on('request', lambda request: requests.append(request.url))
+    page.goto(file.as_uri())
+    assert complaints == []
+    assert [url for url in requests if not url.startswith('data:')] == [file.as_uri()]
+    return page
+
+
+@pytest.mark.parametrize(
+    ('kind', 'sections', 'plots'), [('detection', DETECTION_SECTIONS, 13), ('segmentation', SEGMENTATION_SECTIONS, 2)]
+)
+def test_every_section_is_there_and_nothing_is_asked_for_or_wrong(kind, sections, plots, browser, request):
+    page = open_page(browser, request.getfixturevalue(f'{kind}_page'))
+    titles = {
+        section.get_attribute('id'): section.locator('h2').inner_text() for section in page.locator('section').all()
+    }
+    assert titles == sections
+    assert [link.get_attribute('href') for link in page.locator('nav a').all()] == [f'#{name}' for name in sections]
+    assert page.locator('section svg').count() == plots
+    assert all(svg.get_attribute('aria-label') for svg in page.locator('section svg').all())
+    images = page.locator('#images img')
+    assert images.count() >= 8
+    assert page.evaluate('[...document.images].every(image => image.complete && image.naturalWidth > 0 && image.alt)')
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation'])
+def test_a_phone_shows_it_without_scrolling_sideways(kind, browser, request):
+    page = open_page(
+        browser, request.getfixturevalue(f'{kind}_page'), viewport={'width': 360, 'height': 740}, is_mobile=True
+    )
+    assert page.evaluate('document.documentElement.scrollWidth') <= 360
+
+
+def test_dark_mode_has_light_text_in_the_page_and_in_its_plots(browser, detection_page):
+    page = open_page(browser, detection_page, color_scheme='dark')
+    colors = page.evaluate(
+        """() => ['body', 'section svg text'].map(
+            name => getComputedStyle(document.querySelector(name))[name === 'body' ? 'backgroundColor' : 'fill'])"""
+    )
+    background, text = ([int(value) for value in color[4:-1].split(',')] for color in colors)
+    assert max(background) < 60
+    assert min(text) > 180
+
+
+def test_the_keyboard_alone_reaches_everything(browser, detection_page):
+    page = open_page(browser, detection_page)
+    page.keyboard.press('Tab')
+    assert page.evaluate('document.activeElement.className') == 'skip'
+    page.keyboard.press('Tab')
+    assert page.evaluate('document.activeElement.hash') == '#summary'
+    page.locator('#classes summary').first.focus()
+    assert page.locator('#classes table').first.is_hidden()
+    page.keyboard.press('Enter')
+    assert page.locator('#classes table').first.is_visible()
+
+
+def test_printing_leaves_out_what_only_a_screen_needs(browser, detection_page):
+    page = open_page(browser, detection_page)
+    page.emulate_media(media='print')
+    assert page.locator('nav').is_hidden()
+    assert page.pdf().startswith(b'%PDF')
+
+
+def test_what_strangers_named_is_shown_as_text(browser, data, tmp_path):
+    content = json.loads((data / 'annotations/val.json').read_text())
+    names = ['<script>alert(1)</script>', '$\\frac{', '"><img src=http://example.org/a.png>', "'", '&amp;', 'ring']
+    for category, name in zip(content['categories'], names):
+        category['name'] = name
+    for image in content['images']:
+        image['file_name'] = f'<b>{image["id"]}</b>'
+    (tmp_path / 'val.json').write_text(json.dumps(content))
+    write_detection_report(tmp_path / 'page.html', data / 'results.json', tmp_path / 'val.json', title='<i>x</i>')
+    page = open_page(browser, tmp_path / 'page.html')
+    assert page.locator('script, img, b, i').count() == 0
+    rows = page.locator('#classes tbody th').all_text_contents()
+    assert set(rows) == set(names)
+    assert set(names) <= set(page.locator('#classes svg text').all_text_contents())
+
+
+def test_no_image_outside_the_folder_is_read(tmp_path):
+    for name in ('../secret.png', '/etc/passwd', 'a/../../b.png', ''):
+        with pytest.raises(UserError, match='only names inside'):
+            find_images(tmp_path, {1: name})
+
+
+def test_missing_images_are_named_before_the_long_work(data, tmp_path):
+    with pytest.raises(UserError, match=r'0000.png does not exist \(8 of 8 images are missing\)'):
+        write_detection_report(tmp_path / 'a.html', data / 'results.json', data / 'annotations/val.json', tmp_path)
+    assert not (tmp_path / 'a.html').exists()
