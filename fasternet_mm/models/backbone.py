@@ -34,6 +34,14 @@ MIN_INPUT_SIZE = 32
 """Below it the last stage, at stride 32, has no pixel left."""
 
 
+class InvalidArgument(ValueError):
+    """An argument is outside what a class or function of this package accepts; the message names both."""
+
+
+class ImageTooSmall(InvalidArgument):
+    """An image has fewer than `MIN_INPUT_SIZE` pixels in height or width."""
+
+
 class PartialConv(nn.Module):
     """PConv: a 3x3 convolution over the first ``dim // n_div`` channels; the others pass through (section 3.2).
 
@@ -47,13 +55,13 @@ class PartialConv(nn.Module):
         ``(N, dim, H, W)`` to ``(N, dim, H, W)``, in the input's dtype and memory format.
 
     Raises:
-        ValueError: ``n_div`` leaves no channel to convolve.
+        InvalidArgument: ``n_div`` leaves no channel to convolve.
     """
 
     def __init__(self, dim: int, n_div: int = 4) -> None:
         super().__init__()
         if not 1 <= n_div <= dim:
-            raise ValueError(f'n_div={n_div} does not divide {dim} channels: use 1 to {dim}; the paper uses 4')
+            raise InvalidArgument(f'n_div={n_div} does not divide {dim} channels: use 1 to {dim}; the paper uses 4')
         self.dim_conv = dim // n_div
         self.partial_conv3 = nn.Conv2d(self.dim_conv, self.dim_conv, 3, padding=1, bias=False)
 
@@ -168,7 +176,7 @@ class FasterNetStage(nn.Module):
         super().__init__()
         rates = [drop_path] * depth if isinstance(drop_path, (int, float)) else drop_path
         if len(rates) != depth:
-            raise ValueError(f'{len(rates)} drop_path rates for {depth} blocks: give one per block, or one number')
+            raise InvalidArgument(f'{len(rates)} drop_path rates for {depth} blocks: give one per block, or one number')
         self.blocks = nn.Sequential(*(FasterNetBlock(dim, drop_path=rate, **block_args) for rate in rates))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,7 +234,8 @@ class FasterNet(BaseModule):
         ``s = 4 * 2**i`` for ``i`` in ``out_indices``.
 
     Raises:
-        ValueError: an argument is outside what is accepted, or an image is smaller than 32 pixels.
+        InvalidArgument: an argument is outside what is accepted.
+        ImageTooSmall: in ``forward``, an image has fewer than 32 pixels in height or width.
     """
 
     def __init__(
@@ -248,9 +257,9 @@ class FasterNet(BaseModule):
         depths = self.arch['depths']
         self.out_indices = _checked_out_indices(out_indices, len(depths))
         if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate={drop_path_rate!r}: use a number from 0 up to, not including, 1')
+            raise InvalidArgument(f'drop_path_rate={drop_path_rate!r}: use a number from 0 up to, not including, 1')
         if frozen_stages not in range(-1, len(depths) + 1):
-            raise ValueError(
+            raise InvalidArgument(
                 f'frozen_stages={frozen_stages!r}: use -1 (nothing), 0 (embedding) or 1 to {len(depths)} (also stages)'
             )
         self.frozen_stages = frozen_stages
@@ -311,11 +320,11 @@ class FasterNet(BaseModule):
 
 
 def check_input_size(x: Tensor) -> None:
-    """Raise `ValueError` for an image smaller than 32 pixels in height or width."""
+    """Raise `ImageTooSmall` for an image smaller than 32 pixels in height or width."""
     if x.shape[-2] < MIN_INPUT_SIZE or x.shape[-1] < MIN_INPUT_SIZE:
-        raise ValueError(
-            f'an image of {x.shape[-1]}x{x.shape[-2]} pixels is too small for FasterNet: '
-            f'resize or pad it to at least {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE}'
+        raise ImageTooSmall(
+            f'an image of {x.shape[-2]}×{x.shape[-1]} pixels (H×W) is too small for FasterNet: '
+            f'resize or pad it to at least {MIN_INPUT_SIZE}×{MIN_INPUT_SIZE}'
         )
 
 
@@ -323,21 +332,23 @@ def resolve_arch(arch: str | dict[str, Any]) -> dict[str, Any]:
     """The complete description of a variant: ``embed_dim``, ``depths``, ``mlp_ratio``, ``n_div``, ``act``.
 
     Raises:
-        ValueError: the name is unknown, or the dict has unknown keys, missing keys or impossible values.
+        InvalidArgument: the name is unknown, or the dict has unknown keys, missing keys or impossible values.
     """
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
-            raise ValueError(f'arch={arch!r} is unknown: use one of {", ".join(ARCHITECTURES)}, or a dict')
+            raise InvalidArgument(f'arch={arch!r} is unknown: use one of {", ".join(ARCHITECTURES)}, or a dict')
         return {**ARCH_DEFAULTS, **ARCHITECTURES[arch]}
     accepted = {'embed_dim', 'depths', *ARCH_DEFAULTS}
     wrong = sorted(set(arch) - accepted) + sorted({'embed_dim', 'depths'} - set(arch))
     if wrong:
-        raise ValueError(
+        raise InvalidArgument(
             f'arch has unknown or missing keys {wrong}: needs embed_dim, depths; may have mlp_ratio, n_div, act'
         )
     arch = {**ARCH_DEFAULTS, **arch, 'depths': tuple(arch['depths'])}
     if not arch['depths'] or min(arch['depths']) < 1 or arch['embed_dim'] < 1:
-        raise ValueError(f'arch with embed_dim={arch["embed_dim"]}, depths={arch["depths"]}: all must be at least 1')
+        raise InvalidArgument(
+            f'arch with embed_dim={arch["embed_dim"]}, depths={arch["depths"]}: all must be at least 1'
+        )
     return arch
 
 
@@ -367,7 +378,7 @@ def _layer_class(kind: str | type, known: dict[str, type]) -> type:
     """PyTorch's own layers first, so that the file works where no MMCV has filled MMEngine's registry."""
     found = kind if isinstance(kind, type) else known.get(kind) or MODELS.get(kind)
     if found is None:
-        raise ValueError(f'layer type {kind!r} is unknown: use {", ".join(known)}, or one registered in MMEngine')
+        raise InvalidArgument(f'layer type {kind!r} is unknown: use {", ".join(known)}, or one registered in MMEngine')
     return found
 
 
@@ -375,7 +386,7 @@ def _checked_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[i
     out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     possible = range(num_stages)
     if not out_indices or list(out_indices) != [i for i in possible if i in out_indices]:
-        raise ValueError(
+        raise InvalidArgument(
             f'out_indices={out_indices}: use ascending stage numbers out of {tuple(possible)}, at least one'
         )
     return out_indices

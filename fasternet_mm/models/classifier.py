@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .backbone import FasterNet, build_activation, check_input_size
+from .backbone import FasterNet, InvalidArgument, build_activation, check_input_size
 
 
 class FasterNetClassifier(BaseModule):
@@ -27,7 +27,7 @@ class FasterNetClassifier(BaseModule):
         ``(N, in_channels, H, W)``, H and W >= 32, to logits ``(N, num_classes)``.
 
     Raises:
-        ValueError: an argument is outside what is accepted.
+        InvalidArgument: an argument is outside what is accepted.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FasterNetClassifier(BaseModule):
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
         if num_classes < 1 or feature_dim < 1:
-            raise ValueError(f'num_classes={num_classes}, feature_dim={feature_dim}: both must be at least 1')
+            raise InvalidArgument(f'num_classes={num_classes}, feature_dim={feature_dim}: both must be at least 1')
         backbone = FasterNet(arch, act_cfg=act_cfg, **backbone_args)
         self.num_classes = num_classes
         self.patch_embed = backbone.patch_embed
