@@ -323,8 +323,8 @@ def check_input_size(x: Tensor) -> None:
     """Raise `ImageTooSmall` for an image smaller than 32 pixels in height or width."""
     if x.shape[-2] < MIN_INPUT_SIZE or x.shape[-1] < MIN_INPUT_SIZE:
         raise ImageTooSmall(
-            f'an image of {x.shape[-2]}×{x.shape[-1]} pixels (H×W) is too small for FasterNet: '
-            f'resize or pad it to at least {MIN_INPUT_SIZE}×{MIN_INPUT_SIZE}'
+            f'an image of {x.shape[-2]}x{x.shape[-1]} pixels (H x W) is too small for FasterNet: '
+            f'resize or pad it to at least {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE}'
         )
 
 
