@@ -237,7 +237,7 @@ def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
     images = shapes / 'images/test/0003.png', tmp_path / '0003.jpg', tmp_path / 'small.png'
     done = run('predict', config, checkpoint, *images, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
-    assert 'small.png: an image of 40x20 pixels is too small for FasterNet' in done.stderr.splitlines()[-1]
+    assert 'small.png: an image of 20x40 pixels (H x W) is too small for FasterNet' in done.stderr.splitlines()[-1]
     assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == [MARKER, '0003-2.jpg', '0003.png', 'labels']
     assert cv2.imread(str(tmp_path / 'found' / 'labels' / '0003-2.png'), cv2.IMREAD_UNCHANGED).shape == (64, 64)
     labels = cv2.imread(str(tmp_path / 'found' / 'labels' / '0003.png'), cv2.IMREAD_UNCHANGED)
