@@ -41,7 +41,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from fasternet_mm.deployment.runtimes import is_exported
+    from fasternet_mm.deployment.formats import format_of
     from fasternet_mm.engine.config import default_work_dir, load_config
     from fasternet_mm.engine.runner import build_runner
     from fasternet_mm.engine.work_dir import config_and_checkpoint
@@ -55,10 +55,10 @@ def main(args: argparse.Namespace) -> None:
     cfg.work_dir = args.work_dir or own
     cfg.load_from, cfg.resume = checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
-    if is_exported(checkpoint):
+    if format_of(checkpoint):
         from fasternet_mm.deployment.exported_models import use_exported
 
-        use_exported(cfg, checkpoint, 'bfloat16' if args.bf16 else 'float32', args.trust_program)
+        use_exported(cfg, checkpoint, bf16=args.bf16, trust_program=args.trust_program)
     elif not args.no_optimize:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', bf16=args.bf16)]
     if args.show_dir:

@@ -211,6 +211,6 @@ def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str
         cfg.test_dataloader.dataset.pipeline = pipeline_that_resizes({}, 'mmdet')
         calibration = [image] if precision == 'int8' else []
         size = None if task.any_size else (task.height, task.width)
-        export(cfg, weights, file_format, file, size=size, calibration=calibration)
-        use_exported(cfg, file, 'bfloat16' if precision == 'bfloat16' else 'float32')
+        export(cfg, weights, out=file, format=file_format, size=size, calibration=calibration)
+        use_exported(cfg, file, bf16=precision == 'bfloat16')
         return build_model(cfg).eval()

@@ -115,7 +115,7 @@ def _compiled(network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]
 
 
 def _exported(task: Task, runtime: str, precision: str) -> Callable[[], Any]:
-    from ..deployment.exporter import BY_TRACING, OPSET
+    from ..deployment.writers import BY_TRACING, OPSET
 
     images = task.images()
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
@@ -141,7 +141,7 @@ def _onnxruntime(file: str) -> Callable[[np.ndarray], Any]:
 def _openvino(file: str, precision: str, images: np.ndarray) -> Callable[[np.ndarray], Any]:
     import openvino
 
-    from ..deployment.exporter import quantized
+    from ..deployment.writers import quantized
 
     model = openvino.Core().read_model(file)
     if precision == 'int8':

@@ -14,7 +14,7 @@ from ..errors import UserError
 from .checks import dataset_of_test
 
 READING = {'type', '_scope_', 'backend_args', 'file_client_args'}
-"""Arguments of ``LoadImageFromFile`` that do not change its pixels."""
+"""Arguments of ``LoadImageFromFile`` that do not change the pixels that it reads."""
 
 
 class ImagePipeline:
@@ -40,17 +40,18 @@ class ImagePipeline:
     def __call__(self, image: np.ndarray, source: str = '') -> dict[str, Any]:
         """``inputs`` and ``data_samples`` of one image, uint8 ``(H, W, 3)``, BGR, for ``pseudo_collate``."""
         size = image.shape[:2]
-        # The steps may write into it, and without a step that resizes nobody else would say the scale.
+        # A copy, since the steps may write into it. The scale is for pipelines without a step that resizes.
         return self.steps(
             dict(img=image.copy(), img_path=source, img_id=0, img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
         )
 
 
 def resizing(pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What a test pipeline does to the size of images: arguments of ``Resize``, in JSON's types; none: nothing.
+    """How a test pipeline resizes images.
 
     Returns:
-        None where it does anything else as well.
+        Arguments of ``Resize`` in JSON's types; {} where it leaves sizes alone; None where it does anything else as
+        well.
     """
     steps = _steps(pipeline)
     kinds = [_kind(step) for step in steps]
@@ -62,7 +63,8 @@ def resizing(pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     step = {key: value for key, value in steps[0].items() if key != '_scope_'}
     if len(steps) > 1 or kinds[1] != 'Resize' or step.keys() - {'type', 'keep_ratio'} != {'scale'}:
         return None
-    scale = [step['scale']] * 2 if isinstance(step['scale'], int) else list(step['scale'])
+    scale = step['scale']
+    scale = [scale, scale] if isinstance(scale, int) else list(scale)
     if len(scale) != 2:
         return None
     return dict(scale=scale, keep_ratio=bool(step.get('keep_ratio', False)))
@@ -89,9 +91,12 @@ def config_of_model(
         classes, palette: as in ``metainfo`` of a data set.
         resize: see `resizing`.
     """
+    metainfo = dict(classes=tuple(classes))
+    if palette:
+        metainfo['palette'] = palette
     dataset = dict(
         type='CocoDataset' if scope == 'mmdet' else 'BaseSegDataset',
-        metainfo=dict(classes=tuple(classes), **(dict(palette=palette) if palette else {})),
+        metainfo=metainfo,
         pipeline=pipeline_that_resizes(resize, scope),
     )
     return Config(dict(default_scope=scope, model=model, test_dataloader=dict(dataset=dataset)))

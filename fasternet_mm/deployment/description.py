@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..models.backbone import ImageTooSmall, InvalidArgument
 
 KEY = 'fasternet_mm'
 """Under this name every format holds a `Description`, as JSON."""
 
 FORMAT_VERSION = 1
+"""Of `Description`'s fields. The names of a file's inputs are not among them: runtimes read these from the file."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class Description:
         classes: their names, by label.
         palette: a color for each, RGB; empty where the data set has none.
         preparation: arguments of `Preparation`: what happens to images before the network.
-        prepared: whether that is left to the caller: the file takes float32 images then, else uint8.
-        size: (H, W) where it takes images of this size alone.
-        min_size: images must be as high and as wide, in pixels.
+        prepared: whether preparation is left to the caller: then the file takes float32 images, else uint8.
+        size: (H, W) where it takes images of this size alone, else None.
+        min_size: the least height and width of images, in pixels.
         weights: 'float32', 'float16' or 'int8'.
         test_cfg: of a detector, the settings that are fixed in the file.
         align_corners: of a segmenter, how logits are scaled.
-        resize: how the config of the export resizes images, which the file leaves to the caller: arguments of
-            ``Resize``, {} where it does not; None where it does more than that.
+        resize: how images are resized before the file takes them: arguments of ``Resize``; {} where they are not;
+            None where the config of the export does more than resize them.
     """
 
     task: str
@@ -59,48 +61,53 @@ class Description:
             UserError: there is nothing, or not a description of this version.
         """
         if text is None:
-            raise UserError(f'{name} was not written by tools/export.py: export the model with it')
+            raise UserError(f'{name} was not written by fasternet-mm export: export the model with it')
+        damaged = f'{name} has a damaged description: export the model again'
         try:
             content = json.loads(text)
-            version = content.pop('format_version')
-            if version == FORMAT_VERSION:
-                return cls(**_checked(content))
-        except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(f'{name} has a damaged description: export the model again') from error
-        raise UserError(
-            f'{name} has a description of version {version!r}, but this release reads version {FORMAT_VERSION}: '
-            'export the model again, with this release'
+        except (ValueError, RecursionError) as error:
+            raise UserError(damaged) from error
+        if not isinstance(content, dict) or 'format_version' not in content:
+            raise UserError(damaged)
+        version = content.pop('format_version')
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f'{name} has a description of version {version!r}, but this release reads version {FORMAT_VERSION}: '
+                'export the model again, with this release'
+            )
+        try:
+            description = cls(**content)
+            if not description._has_right_types():
+                raise UserError(damaged)
+        except (LookupError, TypeError) as error:  # a field is missing, unknown, or a number where a list should be
+            raise UserError(damaged) from error
+        return description
+
+    def _has_right_types(self) -> bool:
+        """Whether values are of the types that they should be: the description may be a stranger's."""
+        preparation, resize = self.preparation, self.resize or dict(scale=[1, 1], keep_ratio=True)
+        lists = dict(mean=preparation['mean'], std=preparation['std'], scale=resize['scale'], size=self.size or [1, 1])
+        lengths = {name: len(values) for name, values in lists.items()}
+        numbers = [number for values in lists.values() for number in values]
+        numbers += [preparation['pad_size_divisor'], preparation['pad_value'], self.min_size]
+        return (
+            lengths == dict(mean=3, std=3, scale=2, size=2)
+            and all(type(number) in (int, float) for number in numbers)
+            and all(type(text) is str for text in [self.task, self.weights, *self.outputs, *self.classes])
+            and all(type(channel) is int for color in self.palette for channel in color)
+            and type(resize['keep_ratio']) is bool
         )
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise `ValueError`, as networks do, for an image that the file cannot take."""
+        """Raise `InvalidArgument` for an image that the file cannot take, `ImageTooSmall` if that is why."""
+        image = f'an image of {height}x{width} pixels (H x W)'
         if self.size and [height, width] != list(self.size):
-            raise ValueError(
-                f'an image of {width}x{height} pixels: the exported file takes {self.size[1]}x{self.size[0]} alone; '
-                'resize it, or export without --size'
+            raise InvalidArgument(
+                f'{image}: the exported file takes images of {self.size[0]}x{self.size[1]} alone; resize it, or export '
+                'without --size'
             )
         if min(height, width) < self.min_size:
-            raise ValueError(
-                f'an image of {width}x{height} pixels is too small for the exported file: resize or pad it to at '
-                f'least {self.min_size}x{self.min_size}'
+            raise ImageTooSmall(
+                f'{image} is too small for the exported file: resize or pad it to at least '
+                f'{self.min_size}x{self.min_size}'
             )
-
-
-def _checked(content: dict[str, Any]) -> dict[str, Any]:
-    """Raise `ValueError` or the like unless values are of the types that `Description` has: it may be a stranger's."""
-    preparation = content['preparation']
-    numbers = [*preparation['mean'], *preparation['std'], preparation['pad_size_divisor'], preparation['pad_value']]
-    numbers += [content['min_size'], *(content['size'] or [0, 0])]
-    resize = content.get('resize')
-    if resize:
-        numbers += resize['scale']
-    names = [content['task'], content['weights'], *content['outputs'], *content['classes']]
-    if not (
-        all(type(number) in (int, float) for number in numbers)
-        and all(type(name) is str for name in names)
-        and all(type(channel) is int for color in content['palette'] for channel in color)
-        and (len(preparation['mean']), len(preparation['std'])) == (3, 3)
-        and (not resize or (len(resize['scale']), type(resize['keep_ratio'])) == (2, bool))
-    ):
-        raise ValueError('a value of another type')
-    return content

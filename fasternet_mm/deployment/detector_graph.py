@@ -2,7 +2,7 @@
 
 MMDetection's ``predict`` works image by image on Python objects. Here is the same arithmetic, in the same order so
 that the numbers are the same, on whole batches and without a branch on any number: one recording is right for every
-batch and every size. Only among regions of equal score each engine has an order of its own.
+batch and every size. Only the order of regions of equal score is each runtime's own.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class DetectorGraph(Graph):
         size = images.shape[-2:]
         maps = self.detector.extract_feat(self.prepare(images))
         rois = _proposals(self.detector.rpn_head, maps, size)
-        boxes, scores, labels, owners = _detections(self.detector.roi_head, maps, rois, size)
+        boxes, scores, labels, batch_indices = _detections(self.detector.roi_head, maps, rois, size)
         if self.masks is None:
-            return boxes, scores, labels, owners
-        rois = torch.cat((owners[:, None].float(), boxes), 1)
+            return boxes, scores, labels, batch_indices
+        rois = torch.cat((batch_indices[:, None].float(), boxes), 1)
         features, places = _roi_features(self.detector.roi_head.mask_roi_extractor, maps, rois)
         of_class = torch.zeros_like(places) if self.detector.roi_head.mask_head.class_agnostic else labels[places]
         masks = _put_back(self.masks(features, of_class).sigmoid(), places, rois)
-        return boxes, scores, labels, owners, masks
+        return boxes, scores, labels, batch_indices, masks
 
 
 def _proposals(head: nn.Module, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -77,18 +77,18 @@ def _proposals(head: nn.Module, maps: Sequence[Tensor], size: Sequence[int]) -> 
         scores.append(score)
         levels.append(torch.full_like(best, level))
     boxes, scores, levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
-    owners = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand_as(levels).flatten()
+    batch_indices = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand_as(levels).flatten()
     # Boxes that are too small are marked by a score below all others, at which they suppress nothing.
     small = ~((boxes[..., 2:] - boxes[..., :2]) > cfg.get('min_bbox_size', -1)).all(-1)
     scores = scores.masked_fill(small, -1).flatten()
     boxes = boxes.masked_fill(small[..., None], 0).flatten(0, 1)
-    kept = _nms(boxes, scores, levels.flatten(), owners, cfg.nms.iou_threshold)
-    kept = kept[_first_of_each(owners[kept], cfg.max_per_img, maps[0].shape[0])]
-    return torch.cat((owners[kept, None].float(), boxes[kept]), 1)
+    selected = _nms(boxes, scores, levels.flatten(), batch_indices, cfg.nms.iou_threshold)
+    selected = selected[_first_of_each(batch_indices[selected], cfg.max_per_img, maps[0].shape[0])]
+    return torch.cat((batch_indices[selected, None].float(), boxes[selected]), 1)
 
 
 def _detections(head: nn.Module, maps: Sequence[Tensor], rois: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Boxes, scores, labels and images of what is found in regions. `BBoxHead.predict_by_feat` for a batch."""
+    """Boxes, scores, labels and images of the objects in regions. `BBoxHead.predict_by_feat` for a batch."""
     cfg = head.test_cfg
     features, places = _roi_features(head.bbox_roi_extractor, maps, rois)
     logits, deltas = (_put_back(output, places, rois) for output in head.bbox_head(features))
@@ -99,10 +99,10 @@ def _detections(head: nn.Module, maps: Sequence[Tensor], rois: Tensor, size: Seq
     of_class = torch.zeros_like(label) if head.bbox_head.reg_class_agnostic else label
     deltas = deltas.reshape(deltas.shape[0], -1, 4)[row, of_class]
     boxes = _decode(head.bbox_head.bbox_coder, rois[:, 1:], deltas, size)
-    owners = rois[:, 0].long()
-    kept = _nms(boxes, scores, label, owners, cfg.nms.iou_threshold)
-    kept = kept[_first_of_each(owners[kept], cfg.max_per_img, maps[0].shape[0])]
-    return boxes[kept], scores[kept], label[kept], owners[kept]
+    batch_indices = rois[:, 0].long()
+    selected = _nms(boxes, scores, label, batch_indices, cfg.nms.iou_threshold)
+    selected = selected[_first_of_each(batch_indices[selected], cfg.max_per_img, maps[0].shape[0])]
+    return boxes[selected], scores[selected], label[selected], batch_indices[selected]
 
 
 def _roi_features(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,31 +134,32 @@ def _decode(coder: Any, anchors: Tensor, deltas: Tensor, size: Sequence[int]) ->
     return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), -1)
 
 
-def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, owners: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that are kept, by falling score, within each group of each image; of negative scores none.
+def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, batch_indices: Tensor, iou_threshold: float) -> Tensor:
+    """Indices of the boxes that NMS within each group of each image leaves, by falling score.
 
-    As in MMCV's ``batched_nms``, groups are moved apart, to the right and down, here images as well, down: for one
-    image the coordinates are MMCV's to the bit.
+    Boxes with a negative score are never among them. As in MMCV's ``batched_nms``, groups are moved apart, to the right
+    and down; images are moved down as well. For a single image the coordinates are MMCV's to the bit.
     """
-    # Two boxes more, away from all others: TorchVision tells torch.export that at least two are kept, and a step is
-    # the largest of all coordinates, which no boxes do not have.
+    # Two more boxes, away from all others: TorchVision tells torch.export that NMS leaves at least two, and without any
+    # box there would be no largest coordinate.
     boxes = torch.cat((boxes, boxes.new_tensor([[-2, -2, -1, -1], [-4, -4, -3, -3]])))
-    scores, groups, owners = (F.pad(values, (0, 2), value=v) for values, v in ((scores, -1), (groups, 0), (owners, 0)))
+    scores = F.pad(scores, (0, 2), value=-1)
+    groups, batch_indices = F.pad(groups, (0, 2)), F.pad(batch_indices, (0, 2))
     step = boxes.max() + 1  # amax() without axes becomes no ONNX in PyTorch 2.1
-    right, down = groups * step, (groups + owners) * step
+    right, down = groups * step, (groups + batch_indices) * step
     # MMCV compares in float32: 0.6 there is slightly more than here.
-    kept = nms(boxes + torch.stack((right, down, right, down), 1), scores, float(np.float32(iou_threshold)))
-    return kept[scores[kept] >= 0]
+    selected = nms(boxes + torch.stack((right, down, right, down), 1), scores, float(np.float32(iou_threshold)))
+    return selected[scores[selected] >= 0]
 
 
-def _first_of_each(owners: Tensor, limit: int, images: int) -> Tensor:
+def _first_of_each(batch_indices: Tensor, limit: int, images: int) -> Tensor:
     """Which detections are among the first ``limit`` of their image: bool ``(K,)``."""
-    own = (owners[:, None] == torch.arange(images, device=owners.device)).long()
+    own = (batch_indices[:, None] == torch.arange(images, device=batch_indices.device)).long()
     return (own.cumsum(0) * own).sum(1) <= limit
 
 
 def _smaller(limit: int, size: Any) -> Any:
-    """The smaller of a number and a size, in whichever way the exporter at work follows."""
+    """The smaller of a number and a size, written in the way that the exporter at work can follow."""
     if torch.jit.is_tracing():
         return torch.minimum(torch.tensor(limit), torch.as_tensor(size))
     return torch.sym_min(limit, size)
@@ -167,8 +168,9 @@ def _smaller(limit: int, size: Any) -> Any:
 class ClassMasks(nn.Module):
     """`FCNMaskHead` for one class of each region, with less work.
 
-    The head gives every pixel four, by a transposed convolution, and then every one of these all classes. Its stride is
-    its kernel, so it is a 1x1 convolution whose outputs are moved to their places; here the class is told before that.
+    The head makes four pixels of each by a transposed convolution, and then computes all classes of every pixel. The
+    stride of that convolution is its kernel's size, so it is a 1x1 convolution whose outputs are moved to their places.
+    Here only one class is computed, before they are moved.
 
     Shape:
         ``(K, C, h, w)`` and labels ``(K,)`` to logits ``(K, 2 h, 2 w)``.
@@ -190,7 +192,7 @@ class ClassMasks(nn.Module):
         for conv in self.convs:
             x = conv(x)
         x = F.conv2d(x, self.spread, self.spread_bias).relu() * self.weight[labels][..., None, None]
-        # The sum over the channels of each cell, as a convolution: engines then keep the layout of the others.
+        # The sum over the channels of each cell, written as a convolution, so that runtimes keep the memory layout.
         return F.pixel_shuffle(F.conv2d(x, self.total), self.scale)[:, 0] + self.bias[labels][:, None, None]
 
 
@@ -210,25 +212,28 @@ def check_detector(detector: nn.Module) -> None:
     for name, extractor in extractors.items():
         check_types(f'model.roi_head.{name}', extractor, SingleRoIExtractor)
         check_types(f'model.roi_head.{name}.roi_layer', extractor.roi_layers[0], RoIAlign)
+    coders = rpn.bbox_coder, roi.bbox_head.bbox_coder
+    tests = rpn.test_cfg, roi.test_cfg
+    limits = rpn.test_cfg.get('nms_pre', -1), rpn.test_cfg.max_per_img, roi.test_cfg.max_per_img
     settings = {
         'model.rpn_head.loss_cls.use_sigmoid must be True': rpn.use_sigmoid_cls,
         'model.roi_head.shared_head must be None': not roi.with_shared_head,
         'model.roi_head.bbox_head needs with_cls and with_reg': roi.bbox_head.with_cls and roi.bbox_head.with_reg,
         'model.roi_head.bbox_head.loss_cls must be a softmax': not roi.bbox_head.custom_cls_channels,
         'the bbox_coders need clip_border=True, add_ctr_clamp=False': all(
-            coder.clip_border and not coder.add_ctr_clamp for coder in (rpn.bbox_coder, roi.bbox_head.bbox_coder)
+            coder.clip_border and not coder.add_ctr_clamp for coder in coders
         ),
-        'model.roi_head.mask_head.upsample_cfg needs type="deconv"': not roi.with_mask
-        or roi.mask_head.upsample_method == 'deconv',
-        'the roi_layers need pool_mode="avg"': all(e.roi_layers[0].pool_mode == 'avg' for e in extractors.values()),
+        'model.roi_head.mask_head.upsample_cfg needs type="deconv"': (
+            not roi.with_mask or roi.mask_head.upsample_method == 'deconv'
+        ),
+        'the roi_layers need pool_mode="avg"': all(
+            extractor.roi_layers[0].pool_mode == 'avg' for extractor in extractors.values()
+        ),
         'model.test_cfg needs nms of type "nms", with iou_threshold alone': all(
             cfg.nms.get('type', 'nms') == 'nms' and cfg.nms.keys() <= {'type', 'iou_threshold', 'split_thr'}
-            for cfg in (rpn.test_cfg, roi.test_cfg)
+            for cfg in tests
         ),
-        'model.test_cfg needs rpn.nms_pre, rpn.max_per_img and rcnn.max_per_img above 0': min(
-            rpn.test_cfg.get('nms_pre', -1), rpn.test_cfg.max_per_img, roi.test_cfg.max_per_img
-        )
-        > 0,
+        'model.test_cfg needs rpn.nms_pre, rpn.max_per_img and rcnn.max_per_img above 0': min(limits) > 0,
     }
     for condition, met in settings.items():
         if not met:

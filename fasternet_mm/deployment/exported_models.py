@@ -27,56 +27,59 @@ from ..weights.classes import class_difference
 from .description import Description
 from .graphs import preparation_settings
 from .mask_pasting import paste_masks
-from .runtimes import open_engine
+from .runtimes import open_runtime
 
 MODEL_TYPES = {'detection': 'fasternet_mm.ExportedDetector', 'segmentation': 'fasternet_mm.ExportedSegmenter'}
 
 
-def use_exported(cfg: Config, path: str, precision: str = 'float32', trusted: bool = False) -> None:
+def use_exported(cfg: Config, path: str, *, bf16: bool = False, trust_program: bool = False) -> None:
     """Put an exported file in the place of a config's model, after checking that it does what the config says.
 
     Args:
         cfg: an MMDetection or MMSegmentation config; its ``model`` changes, and ``load_from`` is none any more.
-        path, precision, trusted: see `open_engine`.
+        path, bf16, trust_program: see `open_runtime`.
 
     Raises:
         UserError: the file cannot be used, or was exported for other classes or with other settings.
     """
-    description = _describe(path, precision, trusted)
+    description = _describe(path, bf16, trust_program)
     _check_config(cfg, description, path)
     # The rest of the model's config stays, since the checks of data read its heads.
-    model = dict(type=MODEL_TYPES[description.task], file=path, precision=precision, trusted=trusted)
+    model = dict(type=MODEL_TYPES[description.task], file=path, bf16=bf16, trust_program=trust_program)
     cfg.model = {**cfg.model, **model}
     cfg.load_from = None
 
 
-def exported_config(path: str, precision: str = 'float32', trusted: bool = False) -> Config:
+def exported_config(path: str, *, bf16: bool = False, trust_program: bool = False) -> Config:
     """A config that is enough for predictions of an exported file, from what the file says of itself.
 
     Images are resized as the config of the export did; to its one size, whatever their shape, where the file takes
     images of one size alone. A segmenter looks at whole images.
 
     Args:
-        path, precision, trusted: see `open_engine`.
+        path, bf16, trust_program: see `open_runtime`.
 
     Raises:
         UserError: the file cannot be used, or does not say enough.
     """
-    description = _describe(path, precision, trusted)
-    scope = {'detection': 'mmdet', 'segmentation': 'mmseg'}[description.task]
-    resize = dict(scale=description.size[::-1], keep_ratio=False) if description.size else description.resize
+    description = _describe(path, bf16, trust_program)
+    scope = 'mmdet' if description.task == 'detection' else 'mmseg'
+    resize = description.resize
+    if description.size:
+        height, width = description.size
+        resize = dict(scale=(width, height), keep_ratio=False)
     if resize is None:
         raise UserError(f'{path} does not say how images are resized for it: give the config of the export before it')
-    model = dict(type=MODEL_TYPES[description.task], file=path, precision=precision, trusted=trusted)
+    model = dict(type=MODEL_TYPES[description.task], file=path, bf16=bf16, trust_program=trust_program)
     if scope == 'mmseg':
         model['test_cfg'] = dict(mode='whole')
     return config_of_model(model, scope, description.classes, description.palette, resize)
 
 
-def _describe(path: str, precision: str, trusted: bool) -> Description:
-    description = open_engine(path, precision, trusted).description
+def _describe(path: str, bf16: bool, trust_program: bool) -> Description:
+    description = open_runtime(path, bf16=bf16, trust_program=trust_program).description
     if description.task not in MODEL_TYPES:
-        raise UserError(f'{path} is a {description.task} alone, which finds nothing: export without --backbone')
+        raise UserError(f'{path} is a backbone alone, which predicts nothing: export without --backbone')
     return description
 
 
@@ -90,13 +93,15 @@ def _check_config(cfg: Config, description: Description, path: str) -> None:
             'export, or export again'
         )
     preparation = preparation_settings(MMENGINE_MODELS.build(cfg.model.data_preprocessor))
-    for what, given, wanted in (
+    for setting, in_file, in_config in (
         ('the task', description.task, task),
         ('model.data_preprocessor', description.preparation, preparation),
         ('model.test_cfg', description.test_cfg, fixed_settings(cfg) if task == 'detection' else {}),
     ):
-        if given != wanted:
-            raise UserError(f'{path} was exported with {what} {given}, but the config has {wanted}: export it again')
+        if in_file != in_config:
+            raise UserError(
+                f'{path} was exported with {setting} {in_file}, but the config has {in_config}: export it again'
+            )
 
 
 def fixed_settings(cfg: Config) -> dict[str, Any]:
@@ -109,16 +114,17 @@ class ExportedDetector(BaseModel):
     """A detector in an exported file: predictions as MMDetection's own detectors make them.
 
     Args:
-        file, precision, trusted: see `open_engine`.
+        file, bf16, trust_program: see `open_runtime`.
         network: the rest of the config of the model that was exported; unused.
     """
 
-    def __init__(self, file: str, precision: str = 'float32', trusted: bool = False, **network: Any) -> None:
-        engine = open_engine(file, precision, trusted)
-        preparation = engine.description.preparation
-        super().__init__(dict(type='mmdet.DetDataPreprocessor', **preparation) if engine.description.prepared else None)
-        self.engine = engine
-        self.mask_threshold = engine.description.test_cfg['rcnn'].get('mask_thr_binary', 0.5)
+    def __init__(self, file: str, bf16: bool = False, trust_program: bool = False, **network: Any) -> None:
+        runtime = open_runtime(file, bf16=bf16, trust_program=trust_program)
+        description = runtime.description
+        preprocessor = dict(type='mmdet.DetDataPreprocessor', **description.preparation)
+        super().__init__(preprocessor if description.prepared else None)
+        self.runtime = runtime
+        self.mask_threshold = description.test_cfg['rcnn'].get('mask_thr_binary', 0.5)
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[DetDataSample], mode: str = 'predict'
@@ -126,7 +132,7 @@ class ExportedDetector(BaseModel):
         """Give each sample its ``pred_instances``, in pixels of the image as it was before resizing.
 
         Raises:
-            ValueError: the file cannot take images of this size.
+            InvalidArgument: the file cannot take images of this size.
         """
         for image, sample in zip(inputs, data_samples):
             sample.pred_instances = self._predict(image, sample)
@@ -134,15 +140,16 @@ class ExportedDetector(BaseModel):
         return data_samples
 
     def _predict(self, image: Tensor, sample: DetDataSample) -> InstanceData:
-        found = self.engine(image)
-        (height, width), (across, down) = sample.img_shape[:2], sample.get('scale_factor', (1.0, 1.0))
+        outputs = self.runtime(image)
+        height, width = sample.img_shape[:2]
+        scale_x, scale_y = sample.get('scale_factor', (1.0, 1.0))
         # A prepared image is padded, and boxes reach into the padding.
-        boxes = found['boxes'].min(torch.tensor((width, height, width, height)).float())
-        boxes = boxes / torch.tensor((across, down, across, down))
-        result = InstanceData(bboxes=boxes, scores=found['scores'], labels=found['labels'].long())
-        if 'masks' in found:
-            result.masks = paste_masks(found['masks'], boxes, *sample.ori_shape[:2], self.mask_threshold)
-        return result
+        boxes = outputs['boxes'].min(torch.tensor((width, height, width, height)).float())
+        boxes = boxes / torch.tensor((scale_x, scale_y, scale_x, scale_y))
+        objects = InstanceData(bboxes=boxes, scores=outputs['scores'], labels=outputs['labels'].long())
+        if 'masks' in outputs:
+            objects.masks = paste_masks(outputs['masks'], boxes, *sample.ori_shape[:2], self.mask_threshold)
+        return objects
 
 
 @MODELS.register_module()
@@ -150,7 +157,7 @@ class ExportedSegmenter(EncoderDecoder):
     """A segmenter in an exported file: MMSegmentation's `EncoderDecoder`, whole or sliding, with the network replaced.
 
     Args:
-        file, precision, trusted: see `open_engine`.
+        file, bf16, trust_program: see `open_runtime`.
         test_cfg: as in MMSegmentation: ``mode`` 'whole' or 'slide', the latter with ``crop_size`` and ``stride``.
         network: the rest of the config of the model that was exported; unused.
     """
@@ -158,18 +165,19 @@ class ExportedSegmenter(EncoderDecoder):
     def __init__(
         self,
         file: str,
-        precision: str = 'float32',
-        trusted: bool = False,
+        bf16: bool = False,
+        trust_program: bool = False,
         test_cfg: Mapping[str, Any] | None = None,
         **network: Any,
     ) -> None:
-        engine = open_engine(file, precision, trusted)
-        description = engine.description
-        preparation = dict(description.preparation) if description.prepared else {}
-        settings = {key: preparation[key] for key in ('mean', 'std', 'bgr_to_rgb') if key in preparation}
-        # Past EncoderDecoder's own constructor, which would build the network.
-        BaseSegmentor.__init__(self, dict(type='mmseg.SegDataPreProcessor', **settings))
-        self.engine = engine
+        runtime = open_runtime(file, bf16=bf16, trust_program=trust_program)
+        description = runtime.description
+        preprocessor = dict(type='mmseg.SegDataPreProcessor')
+        if description.prepared:
+            preprocessor |= {key: description.preparation[key] for key in ('mean', 'std', 'bgr_to_rgb')}
+        # Not EncoderDecoder's own constructor, which would build the network.
+        BaseSegmentor.__init__(self, preprocessor)
+        self.runtime = runtime
         self.test_cfg = test_cfg
         self.align_corners = description.align_corners
         self.out_channels = len(description.classes)
@@ -178,7 +186,7 @@ class ExportedSegmenter(EncoderDecoder):
         """Logits ``(N, classes, H, W)`` of images ``(N, 3, H, W)``.
 
         Raises:
-            ValueError: the file cannot take images of this size.
+            InvalidArgument: the file cannot take images of this size.
         """
-        logits = torch.cat([self.engine(image)['logits'] for image in inputs])
+        logits = torch.cat([self.runtime(image)['logits'] for image in inputs])
         return F.interpolate(logits, inputs.shape[-2:], mode='bilinear', align_corners=self.align_corners)

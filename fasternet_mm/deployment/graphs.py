@@ -44,33 +44,31 @@ class Preparation(nn.Module):
         if self.bgr_to_rgb:
             x = x[:, [2, 1, 0]]
         x = (x - self.mean) / self.std
-        # With no negative number, which ONNX would divide otherwise, and so that torch.export sees the least result.
+        # Written without a negative number, which ONNX divides in another way than PyTorch, and so that torch.export
+        # knows that the result is not below the size.
         divisor = self.pad_size_divisor
         bottom, right = ((size + divisor - 1) // divisor * divisor - size for size in x.shape[-2:])
         return F.pad(x, (0, right, 0, bottom), value=self.pad_value)
 
 
-def preparation_settings(given: nn.Module) -> dict[str, Any]:
+def preparation_settings(preprocessor: nn.Module) -> dict[str, Any]:
     """Arguments of `Preparation` that do what a model's own data preprocessor does in testing.
 
     Raises:
         UserError: it is of another kind.
     """
-    if type(given) is DetDataPreprocessor:
-        turned, divisor, pad_value = given._channel_conversion, given.pad_size_divisor, given.pad_value
-    elif type(given) is SegDataPreProcessor and not given.test_cfg:
-        turned, divisor, pad_value = given.channel_conversion, 1, 0
+    if type(preprocessor) is DetDataPreprocessor:
+        bgr_to_rgb = preprocessor._channel_conversion
+        padding = dict(pad_size_divisor=preprocessor.pad_size_divisor, pad_value=preprocessor.pad_value)
+    elif type(preprocessor) is SegDataPreProcessor and not preprocessor.test_cfg:
+        bgr_to_rgb = preprocessor.channel_conversion
+        padding = dict(pad_size_divisor=1, pad_value=0)
     else:
-        refuse('model.data_preprocessor', given, 'DetDataPreprocessor, or SegDataPreProcessor without test_cfg')
-    if not given._enable_normalize or given.mean.numel() != 3:
+        refuse('model.data_preprocessor', preprocessor, 'DetDataPreprocessor, or SegDataPreProcessor without test_cfg')
+    if not preprocessor._enable_normalize or preprocessor.mean.numel() != 3:
         raise UserError('model.data_preprocessor does not normalize three channels: set its mean and std to three each')
-    return dict(
-        mean=given.mean.flatten().tolist(),
-        std=given.std.flatten().tolist(),
-        bgr_to_rgb=turned,
-        pad_size_divisor=divisor,
-        pad_value=pad_value,
-    )
+    mean, std = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
+    return dict(mean=mean, std=std, bgr_to_rgb=bgr_to_rgb, **padding)
 
 
 class Graph(nn.Module):
@@ -81,7 +79,7 @@ class Graph(nn.Module):
 
     Attributes:
         task: 'backbone', 'detection' or 'segmentation'.
-        outputs: of each output, by name, the axes whose length is not fixed, by number, and what they are.
+        outputs: the name of each output, and the axes whose lengths vary: their numbers, and names for the lengths.
     """
 
     task: str
@@ -108,8 +106,10 @@ class BackboneGraph(Graph):
 
 
 class SegmenterGraph(Graph):
-    """``(N, 3, H, W)`` to ``labels`` ``(N, H, W)``, the class of each pixel, and ``logits`` ``(N, classes, h, w)`` of
-    the decode head at its own resolution, for who scales or averages before deciding.
+    """``(N, 3, H, W)`` to the class of each pixel, and the decode head's logits.
+
+    ``labels`` are ``(N, H, W)``. ``logits`` are ``(N, classes, h, w)``, at the head's own resolution: callers that
+    scale them or average over several images decide on classes afterwards.
     """
 
     task = 'segmentation'
@@ -151,7 +151,7 @@ class AdaptiveMean(nn.Module):
 
 
 def _make_traceable(module: nn.Module) -> None:
-    """Replace layers that exporters refuse, or in which they take a size for a constant, by equal ones."""
+    """Replace layers that exporters refuse, or whose sizes they take for constants, by equal ones."""
     for name, child in module.named_children():
         if isinstance(child, nn.AdaptiveAvgPool2d):
             setattr(module, name, AdaptiveMean(child.output_size))
@@ -171,11 +171,11 @@ def check_segmenter(segmenter: nn.Module) -> None:
         refuse('model.decode_head', head, 'a head that predicts as UPerHead and FPNHead do')
 
 
-def check_types(place: str, found: Any, *accepted: type) -> None:
-    """Raise `UserError` unless what is at ``place`` of the config is of an accepted class, and not of one derived."""
-    if type(found) not in accepted:
-        refuse(place, found, ', '.join(kind.__name__ for kind in accepted))
+def check_types(place: str, module: Any, *accepted: type) -> None:
+    """Raise `UserError` unless the module at ``place`` of the config is of an accepted class itself."""
+    if type(module) not in accepted:
+        refuse(place, module, ', '.join(kind.__name__ for kind in accepted))
 
 
-def refuse(place: str, found: Any, accepted: str) -> NoReturn:
-    raise UserError(f'{place} is a {type(found).__name__}, which cannot be exported: it can be {accepted}')
+def refuse(place: str, module: Any, accepted: str) -> NoReturn:
+    raise UserError(f'{place} is a {type(module).__name__}, which cannot be exported: it can be {accepted}')

@@ -10,14 +10,14 @@ from torch import Tensor
 def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
     """Where in the image each object is, as MMDetection's ``FCNMaskHead`` says it.
 
-    Bilinear interpolation is a product with one matrix for the rows and one for the columns, and both have to reach
-    over the box alone.
+    Bilinear interpolation is a product with one matrix for the rows and one for the columns. They only have to cover
+    the pixels of the box.
 
     Args:
         masks: ``(K, h, w)``, probabilities over each box.
         boxes: ``(K, 4)``, xyxy in pixels of the image.
         height, width: the image's.
-        threshold: a pixel from this probability on belongs to the object.
+        threshold: pixels with at least this probability belong to the object.
 
     Returns:
         bool ``(K, height, width)``.
@@ -28,10 +28,9 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
     last = np.maximum(np.minimum(np.ceil(boxes[:, 2:]).astype(int) + 1, (width, height)), first)
     all_columns = _weights(first[:, 0], last[:, 0], boxes[:, 0], boxes[:, 2], masks.shape[2])
     all_rows = _weights(first[:, 1], last[:, 1], boxes[:, 1], boxes[:, 3], masks.shape[1])
-    for place, mask, rows, columns, (left, top), (right, bottom) in zip(
-        pasted, masks, all_rows, all_columns, first, last
-    ):
-        place[top:bottom, left:right] = rows @ mask @ columns.T >= threshold
+    for number, (rows, columns) in enumerate(zip(all_rows, all_columns)):
+        (left, top), (right, bottom) = first[number], last[number]
+        pasted[number, top:bottom, left:right] = rows @ masks[number] @ columns.T >= threshold
     return torch.from_numpy(pasted)
 
 
@@ -40,7 +39,7 @@ def _weights(first: np.ndarray, last: np.ndarray, start: np.ndarray, end: np.nda
     count = last - first
     ends = count.cumsum()
     pixel = np.arange(count.sum()) + (first - ends + count).repeat(count)
-    extent = np.maximum(end - start, np.float32(1e-6))  # a box without extent holds nothing
+    extent = np.maximum(end - start, np.float32(1e-6))  # no division by 0 for a box without extent
     position = (pixel.astype(np.float32) + np.float32(0.5) - start.repeat(count)) / extent.repeat(count)
     position = position * np.float32(cells) - np.float32(0.5)
     weights = np.maximum(1 - np.abs(position[:, None] - np.arange(cells, dtype=np.float32)), 0)

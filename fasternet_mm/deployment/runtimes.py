@@ -1,8 +1,7 @@
-"""Exported files, run by whichever engine their format is for, behind one interface.
+"""Exported files, run by whatever their format is for, behind one interface.
 
 ONNX and OpenVINO files are descriptions of a network: running a stranger's does arithmetic, and nothing else. The two
-formats of PyTorch are programs: ``torch.export.load`` unpickles objects and evaluates expressions out of the file, and
-TorchScript can read and write any file. So these run only where the user says that the file is to be trusted.
+formats of PyTorch are programs, see `ExportFormat.is_program`.
 """
 
 from __future__ import annotations
@@ -19,15 +18,11 @@ from torch import Tensor
 from ..errors import UserError
 from ..extras import require
 from .description import KEY, Description
-
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2', 'torchscript': '.torchscript'}
-"""What files of each format are called; by their names they are told from checkpoints."""
-
-PRECISIONS = ('float32', 'bfloat16')
+from .formats import format_of, formats_with
 
 
 @dataclass(frozen=True)
-class Engine:
+class Runtime:
     """An exported file, ready to run on one image at a time: a CPU is no faster with several.
 
     Attributes:
@@ -45,89 +40,92 @@ class Engine:
             image: ``(3, H, W)``, BGR with values 0 to 255, or prepared, as the file takes it.
 
         Raises:
-            ValueError: the file cannot take an image of this size.
+            InvalidArgument: the file cannot take an image of this size.
         """
         self.description.check_size(*image.shape[-2:])
         if not self.description.prepared and image.dtype != torch.uint8:
             image = image.round().clamp(0, 255).to(torch.uint8)
-        found = self.run(image[None].cpu().contiguous().numpy())
-        return {name: torch.from_numpy(value) for name, value in zip(self.description.outputs, found)}
+        outputs = self.run(image[None].cpu().contiguous().numpy())
+        return {name: torch.from_numpy(output) for name, output in zip(self.description.outputs, outputs)}
 
 
-def is_exported(path: str) -> bool:
-    """Whether what is given in a checkpoint's place is an exported file."""
-    return Path(path).suffix in SUFFIXES.values()
-
-
-def open_engine(path: str, precision: str = 'float32', trusted: bool = False) -> Engine:
+def open_runtime(path: str, *, bf16: bool = False, trust_program: bool = False) -> Runtime:
     """Make an exported file ready to run, on the CPU; ONNX on a GPU where an ONNX Runtime for it is installed.
 
     Args:
-        path: a file that ``tools/export.py`` wrote.
-        precision: one of `PRECISIONS`, in which the network computes; 'bfloat16' is for OpenVINO on CPUs that have it.
-        trusted: the file may be a program. Default: False.
+        path: a file that `export` wrote.
+        bf16: compute in bfloat16, on CPUs that have it. Default: False, in float32.
+        trust_program: run the file although it is a program, see `ExportFormat.is_program`. Default: False.
 
     Raises:
-        UserError: the file or its engine is missing, it is damaged or of other origin, it is a program and not trusted,
-            or the precision is not to be had.
+        UserError: the file or its runtime is missing, it is damaged or of other origin, it is a program and not
+            trusted, or cannot be run in bfloat16.
     """
-    if not Path(path).is_file():
-        raise UserError(f'exported file {path} does not exist: make it with tools/export.py')
-    suffix = Path(path).suffix
-    if precision != 'float32' and suffix != '.xml':
-        raise UserError(f'--bf16 is for OpenVINO: export {path} again with --format openvino')
-    if suffix in ('.pt2', '.torchscript') and not trusted:
+    export_format = format_of(path)
+    if export_format is None or not Path(path).is_file():
+        raise UserError(f'exported file {path} does not exist: make it with fasternet-mm export')
+    if bf16 and not export_format.bf16:
+        raise UserError(f'--bf16 is for {formats_with("bf16")}: export {path} again in that format')
+    if export_format.is_program and not trust_program:
         raise UserError(
             f'{path} is refused: PyTorch runs it as a program, which may do anything; add --trust-program if you made '
             'it or trust who did, or use ONNX or OpenVINO, which need no trust'
         )
-    if suffix == '.xml':
-        return _open_openvino(path, precision)
-    return {'.onnx': _open_onnx, '.pt2': _open_torch_export, '.torchscript': _open_torchscript}[suffix](path)
+    return OPENERS[export_format.name](path, bf16)
 
 
-def _open_onnx(path: str) -> Engine:
-    runtime = require('onnxruntime', path)
-    wanted = ('CUDAExecutionProvider', 'CPUExecutionProvider')
-    providers = [provider for provider in wanted if provider in runtime.get_available_providers()]
+def _open_onnx(path: str, bf16: bool) -> Runtime:
+    onnxruntime = require('onnxruntime', path)
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in ('CUDAExecutionProvider', 'CPUExecutionProvider') if name in available]
     try:
-        options = runtime.SessionOptions()
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        session = runtime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:
         raise _damaged(path) from error
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    return Engine(Description.from_json(text, path), lambda x: session.run(None, {'images': x}))
+    description = Description.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    images = session.get_inputs()[0].name
+    return Runtime(description, lambda x: session.run(None, {images: x}))
 
 
-def _open_openvino(path: str, precision: str) -> Engine:
+def _open_openvino(path: str, bf16: bool) -> Runtime:
     openvino = require('openvino', path)
     core = openvino.Core()
-    if precision == 'bfloat16' and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-        raise UserError('--bf16: this CPU has no bfloat16; leave it out')
+    if bf16 and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        raise UserError('--bf16: this CPU does not compute in bfloat16; leave the option out')
     try:
         model = core.read_model(path)
         shape = model.input().partial_shape
-        shape[0] = 1  # known, it makes the plan faster
+        shape[0] = 1  # a known number of images makes the plan faster
         model.reshape(shape)
-        hint = {'float32': 'f32', 'bfloat16': 'bf16'}[precision]
-        settings = dict(INFERENCE_PRECISION_HINT=hint, INFERENCE_NUM_THREADS=torch.get_num_threads())
+        settings = dict(
+            INFERENCE_PRECISION_HINT='bf16' if bf16 else 'f32', INFERENCE_NUM_THREADS=torch.get_num_threads()
+        )
         compiled = core.compile_model(model, 'CPU', settings)
     except Exception as error:
         raise _damaged(path) from error
     text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
-    return Engine(Description.from_json(text, path), lambda x: compiled(x).values())
+    return Runtime(Description.from_json(text, path), lambda x: compiled(x).values())
 
 
-def _open_torch_export(path: str) -> Engine:
-    description = Description.from_json(_member(path, f'extra/{KEY}'), path)
-    network = torch.export.load(path).module()
-    return Engine(description, _with_torch(network))
+def _open_torch_export(path: str, bf16: bool) -> Runtime:
+    description = _description_in_archive(path)
+    return Runtime(description, _with_torch(torch.export.load(path).module()))
 
 
-def _open_torchscript(path: str) -> Engine:
-    description = Description.from_json(_member(path, f'extra/{KEY}'), path)
-    return Engine(description, _with_torch(torch.jit.load(path, map_location='cpu')))
+def _open_torchscript(path: str, bf16: bool) -> Runtime:
+    description = _description_in_archive(path)
+    return Runtime(description, _with_torch(torch.jit.load(path, map_location='cpu')))
+
+
+OPENERS = {
+    'onnx': _open_onnx,
+    'openvino': _open_openvino,
+    'torch-export': _open_torch_export,
+    'torchscript': _open_torchscript,
+}
+"""For each of `FORMATS`, by name."""
 
 
 def _with_torch(network: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[np.ndarray], list[np.ndarray]]:
@@ -138,16 +136,18 @@ def _with_torch(network: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[np
     return run
 
 
-def _member(path: str, ending: str) -> str | None:
-    """The text of a PyTorch archive's member, read without PyTorch."""
+def _description_in_archive(path: str) -> Description:
+    """The description in a file of PyTorch's, which is a ZIP archive, read without PyTorch."""
+    text = None
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
-                if member.endswith(ending):
-                    return archive.read(member).decode()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+                if member.endswith(f'extra/{KEY}'):
+                    text = archive.read(member).decode()
+                    break
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:  # what `zipfile` raises
         raise _damaged(path) from error
-    return None
+    return Description.from_json(text, path)
 
 
 def _damaged(path: str) -> UserError:

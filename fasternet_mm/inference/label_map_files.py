@@ -19,9 +19,9 @@ from ..registry import HOOKS
 class WriteLabelMapsHook(Hook):
     """In testing, writes the label map that is predicted for each image.
 
-    MMSegmentation's ``IoUMetric(output_dir=…)`` names files after images alone, so that those of two cameras that both
-    have a 0001.jpg overwrite each other. These have the image's path below the folder that all share. As there, label 0
-    is the first class, or with ``reduce_zero_label`` label 1.
+    MMSegmentation's ``IoUMetric(output_dir=…)`` takes a file's name from the image's, so that the 0001.jpg of a second
+    camera overwrites the first one's. Here it comes from the image's path below the folder that all images share. As
+    there, the first class is 0, or 1 with ``reduce_zero_label``.
 
     Args:
         out_dir: folder of the PNG files of 8 bits.
@@ -39,7 +39,8 @@ class WriteLabelMapsHook(Hook):
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         for sample in outputs:
-            labels = sample.pred_sem_seg.data
-            labels = labels.reshape(labels.shape[-2:]).cpu().numpy().astype(np.uint8)
-            content = cv2.imencode('.png', labels + np.uint8(sample.get('reduce_zero_label', False)))[1].tobytes()
+            labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+            if sample.get('reduce_zero_label', False):
+                labels = labels + np.uint8(1)
+            content = cv2.imencode('.png', labels)[1].tobytes()
             write_atomically(self.out_dir / f'{self.names[sample.img_path]}.png', content)

@@ -26,10 +26,11 @@ from .predictor import Predictor, named_error
 from .video import open_video, video_appearing
 
 NAMED = 10
-"""Images that could not be predicted and are named."""
+"""How many of the images that could not be predicted a message names."""
 
 CUT_OFF = 0.9
-"""Of a video's frames, by the file's own count, which some kinds of files only estimate."""
+"""A video with less than this share of its frames is called cut off. The number of frames is the file's own, which some
+kinds of files only estimate."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Errors of the system after which no other file can be written either."""
@@ -44,11 +45,11 @@ def predict_to_folder(
     save_crops: bool = False,
     json_file: str | None = None,
 ) -> None:
-    """Predict images and videos; write a drawing of each and what was found to ``out_dir``.
+    """Predict images and videos; write a drawing of each and the predictions to ``out_dir``.
 
-    Of a segmenter that is ``labels/NAME.png`` per image, each pixel the number of its class; of a detector
-    ``results.json``, in COCO's results format plus ``file_name``, and of a video's frames their number, ``frame``. A
-    image named by a number alone, as COCO's are, has it as ``image_id``; others and frames have the numbers from 1
+    A segmenter's are ``labels/NAME.png`` for each image, whose pixels are the numbers of classes. A detector's are
+    ``results.json``, in COCO's results format with ``file_name`` and, for a frame of a video, its number ``frame``. An
+    image whose name is a number, as COCO's are, has it as ``image_id``; other images and frames have the numbers from 1
     that are left. Whatever goes wrong with one image, the others are predicted.
 
     Args:
@@ -56,17 +57,17 @@ def predict_to_folder(
         sources: see `find_inputs`.
         out_dir: folder of the results.
         score_thr: detections below it are neither drawn nor cut out. Default: 0.3.
-        classes: only these; default: all.
-        save_crops: also write what is in each box to ``crops/CLASS/NAME-N.jpg``. Default: False.
-        json_file: of detections, instead of ``results.json`` in ``out_dir``.
+        classes: only objects or labels of these. Default: all.
+        save_crops: also write the image in each box to ``crops/CLASS/NAME-N.jpg``. Default: False.
+        json_file: the file of the detections. Default: ``results.json`` in ``out_dir``.
 
     Raises:
-        UserError: ``out_dir`` cannot be written, an option is not for this model, or, once all is done and written,
-            something could not be predicted: the first of them by name.
+        UserError: ``out_dir`` cannot be written, or an option is not for this model; or, once all others are done and
+            written, some images could not be predicted.
     """
     labels_of(classes, predictor.classes)
     if predictor.is_segmenter and (save_crops or json_file):
-        raise UserError('--save-crops and --json are of objects, and this model labels pixels: leave them out')
+        raise UserError('--save-crops and --json are for objects, but this model labels pixels: leave them out')
     check_writable(out_dir)
     mark_output(out_dir)
     records_file = Path(json_file or Path(out_dir, 'results.json'))
@@ -88,7 +89,7 @@ def predict_to_folder(
     if save_crops:
         print(f'crops:      {Path(out_dir, "crops")}')
     if not predictor.is_segmenter:
-        print(f'detections: {records_file} ({output.found})')
+        print(f'detections: {records_file} ({output.detections})')
     if broken:
         named = few(broken, NAMED, '; ', counted=True)
         raise UserError(f'{len(broken)} of {len(sources)} images were left out: {named}') from broken[0].__cause__
@@ -96,10 +97,10 @@ def predict_to_folder(
 
 @contextmanager
 def _left_out(source: str, broken: list[UserError]) -> Iterator[None]:
-    """Add what goes wrong with one image or video to ``broken``; only where nothing can be written, nothing goes on.
+    """Add what goes wrong with one image or video to ``broken``.
 
     Raises:
-        UserError: the disk is full, or the like.
+        UserError: the disk is full or read-only, so that the others would fail, too.
     """
     try:
         yield
@@ -122,10 +123,9 @@ def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
             frames, number = tqdm(video, total=video.length, unit='frame', desc=name), 0
             try:
                 for number, prediction in enumerate(predictor.stream(frames), start=1):
-                    # A legend's height differs from frame to frame.
-                    file.write(
-                        output.save_frame(prediction, name, number).draw(score_thr=output.score_thr, legend=False)
-                    )
+                    prediction = output.save_frame(prediction, name, number)
+                    # Without a legend, whose height differs from frame to frame.
+                    file.write(prediction.draw(score_thr=output.score_thr, legend=False))
             except UserError as error:
                 raise UserError(f'{source}: {error}') from error
             except KeyboardInterrupt:
@@ -133,12 +133,12 @@ def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
                     raise
         if video.length and number < CUT_OFF * video.length:
             raise UserError(
-                f'{source} may be cut off: {number} of its {video.length} frames could be read, and are done'
+                f'{source} may be cut off: only {number} of its {video.length} frames could be read; these are done'
             )
 
 
 class _Output:
-    """Where what was found in each image goes, under names that nothing else has."""
+    """Writes the predictions for each image, under names that nothing else has."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Output:
         images: Sequence[str],
     ) -> None:
         self.folder, self.score_thr, self.classes = folder, score_thr, classes
-        self.save_crops, self.add_records, self.found = save_crops, add_records, 0
+        self.save_crops, self.add_records, self.detections = save_crops, add_records, 0
         self.stems: set[str] = set()
         numbers = {_number(image) for image in images}
         self.free_ids = (number for number in count(1) if number not in numbers)
@@ -169,68 +169,70 @@ class _Output:
         self._save_objects(prediction, image_id, Path(name).stem + '-', dict(file_name=name))
 
     def save_frame(self, prediction: Prediction, name: str, number: int) -> Prediction:
-        """What is to be drawn of a frame of the video that is written as ``name``."""
+        """Save the objects in a frame of the video ``name``; returns what is to be drawn of them."""
         prediction = self._only(prediction)
-        where = dict(file_name=name, frame=number)
-        self._save_objects(prediction, next(self.free_ids), f'{Path(name).stem}/{number}-', where)
+        frame = dict(file_name=name, frame=number)
+        self._save_objects(prediction, next(self.free_ids), f'{Path(name).stem}/{number}-', frame)
         return prediction
 
     def _only(self, prediction: Prediction) -> Prediction:
         return prediction.only(*self.classes) if self.classes else prediction
 
-    def _save_objects(self, prediction: Prediction, image_id: int, prefix: str, where: dict[str, Any]) -> None:
+    def _save_objects(self, prediction: Prediction, image_id: int, prefix: str, extra: dict[str, Any]) -> None:
         if self.add_records:
-            self.found += len(prediction)
-            self.add_records({**record, **where} for record in prediction.to_coco(image_id))
+            self.detections += len(prediction)
+            self.add_records({**record, **extra} for record in prediction.to_coco(image_id))
         if self.save_crops:
-            shown = prediction.above(self.score_thr)
-            for number, (crop, kind) in enumerate(zip(shown.crops(), shown.names), start=1):
-                write_drawing(self.folder / 'crops' / _safe(kind) / f'{prefix}{number}.jpg', crop)
+            objects = prediction.above(self.score_thr)
+            for number, (crop, name) in enumerate(zip(objects.crops(), objects.names), start=1):
+                write_drawing(self.folder / 'crops' / _safe(name) / f'{prefix}{number}.jpg', crop)
 
     def new_name(self, source: str, suffix: str | None = None) -> str:
-        """A file name for a source, of which no other has the stem: label maps of a.jpg and a.png would be one file."""
-        name = unquote(urlsplit(source).path).rpartition('/')[2] if is_url(source) else Path(source).name
-        path = Path(_safe(name) if is_url(source) or is_camera(source) else name)
-        suffix = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else '.png')  # OpenCV writes no GIF
-        free = (stem for stem in _candidates(path.stem) if stem.lower() not in self.stems)
-        stem = next(free)
+        """A file name for a source, with a stem of its own, since a.jpg and a.png would have the same label map."""
+        path = Path(source)
+        if is_url(source):
+            path = Path(_safe(unquote(urlsplit(source).path).rpartition('/')[2]))
+        elif is_camera(source):
+            path = Path(_safe(source))
+        suffix = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else '.png')  # OpenCV does not write GIF
+        stem, number = path.stem, 1
+        while stem.lower() in self.stems:
+            number += 1
+            stem = f'{path.stem}-{number}'
         self.stems.add(stem.lower())
         return stem + suffix
 
 
-def _candidates(stem: str) -> Iterator[str]:
-    """'a', 'a-2', 'a-3', …"""
-    yield stem
-    yield from (f'{stem}-{number}' for number in count(2))
-
-
 def _number(source: str) -> int | None:
-    """COCO's images are named by their ids."""
+    """The number that an image's name is, as COCO's are their ids; None for other names and numbers beyond 64 bits."""
     stem = Path(source).stem
     return int(stem) if stem.isdecimal() and int(stem) < 2**63 else None
 
 
 def _safe(name: str) -> str:
-    """A stranger's name as that of one file or folder: without separators, not hidden, on any system."""
+    """A stranger's name as a name for one file or folder on any system: without separators, and not hidden."""
     return re.sub(r'[^\w .()+-]', '_', name).strip('. ')[:200] or '_'
 
 
 @contextmanager
 def json_list(path: Path) -> Iterator[Callable[[Iterable[dict[str, Any]]], None]]:
-    """A function that adds values to a JSON list in a file, which appears when all is well; none is kept in memory.
+    """A function that adds values to a JSON list in a file, which appears when all is well. Memory holds no values.
 
     Raises:
         UserError: the file cannot be written, which may show only when it is closed.
     """
     try:
         with appearing(path) as partial, open(partial, 'w', encoding='utf-8') as file:
-            separators = iter(['['])
+            file.write('[')
+            separator = ''
 
             def add(values: Iterable[dict[str, Any]]) -> None:
+                nonlocal separator
                 for value in values:
-                    file.write(next(separators, ',\n') + json.dumps(value))
+                    file.write(separator + json.dumps(value))
+                    separator = ',\n'
 
             yield add
-            file.write(next(separators, '') + ']')
+            file.write(']')
     except OSError as error:
         raise UserError(f'{path} cannot be written ({error.strerror}): make room, or name another file') from error

@@ -1,4 +1,4 @@
-"""What a model found in one image."""
+"""The prediction of a model for one image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..visualization.drawing import draw_labels, draw_objects, object_text, with
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Prediction:
-    """What a model found in one image: objects by falling score, or the class of each pixel.
+    """The prediction of a model for one image: objects by falling score, or the class of each pixel.
 
     Attributes:
         image: uint8 ``(H, W, 3)``, RGB: the image itself.
@@ -29,9 +29,9 @@ class Prediction:
         boxes: float32 ``(n, 4)``, xyxy in pixels of the image; of a segmenter n is 0.
         scores: float32 ``(n,)``.
         labels: int64 ``(n,)``.
-        encoded_masks: of each object COCO's RLE; None where the model tells no masks.
-        label_map: of a segmenter uint8 or uint16 ``(H, W)``: the class of each pixel, the type's largest number for
-            none; else None.
+        encoded_masks: the mask of each object in COCO's RLE; None where the model predicts no masks.
+        label_map: of a segmenter the class of each pixel, uint8 or uint16 ``(H, W)``, where the type's largest number
+            stands for no class; else None.
     """
 
     image: np.ndarray
@@ -49,7 +49,7 @@ class Prediction:
         return len(self.scores)
 
     def __bool__(self) -> bool:
-        return True  # also where nothing was found
+        return True  # also without any object
 
     @property
     def names(self) -> list[str]:
@@ -81,10 +81,15 @@ class Prediction:
             label_map = np.where(np.isin(label_map, labels), label_map, np.iinfo(label_map.dtype).max)
         return replace(self._subset(np.isin(self.labels, labels)), label_map=label_map)
 
-    def _subset(self, kept: np.ndarray) -> Prediction:
-        columns = {name: getattr(self, name)[kept] for name in ('boxes', 'scores', 'labels')}
+    def _subset(self, selected: np.ndarray) -> Prediction:
         masks = self.encoded_masks
-        return replace(self, **columns, encoded_masks=masks and [mask for mask, keep in zip(masks, kept) if keep])
+        return replace(
+            self,
+            boxes=self.boxes[selected],
+            scores=self.scores[selected],
+            labels=self.labels[selected],
+            encoded_masks=masks and [masks[number] for number in np.flatnonzero(selected)],
+        )
 
     def crops(self) -> list[np.ndarray]:
         """The part of the image in each box, uint8 ``(h, w, 3)``, RGB: views, of a pixel at least."""
@@ -94,7 +99,7 @@ class Prediction:
         return [self.image[top:bottom, left:right] for (left, top), (right, bottom) in zip(first, last)]
 
     def draw(self, path: str | PathLike | None = None, score_thr: float = 0.3, legend: bool = True) -> np.ndarray:
-        """The image with what was found drawn in, uint8 RGB.
+        """The image with the prediction drawn in, uint8 RGB.
 
         Args:
             path: also write it there, whole or not at all; the suffix chooses the format. Default: nowhere.
@@ -102,13 +107,13 @@ class Prediction:
             legend: of a segmenter, the names of the classes in rows under the image. Default: True.
 
         Raises:
-            UserError: the suffix is of no format of images.
+            UserError: the suffix is not that of an image format.
         """
-        shown = self.above(score_thr)
         if self.label_map is None:
-            texts = [object_text(name, score) for name, score in zip(shown.names, shown.scores)]
-            colors = [self.palette[label] for label in shown.labels]
-            drawing = draw_objects(self.image, shown.boxes, colors, texts, shown.masks)
+            objects = self.above(score_thr)
+            texts = [object_text(name, score) for name, score in zip(objects.names, objects.scores)]
+            colors = [self.palette[label] for label in objects.labels]
+            drawing = draw_objects(self.image, objects.boxes, colors, texts, objects.masks)
         else:
             drawing = draw_labels(self.image, self.label_map, self.palette)
             if legend:
@@ -119,38 +124,39 @@ class Prediction:
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """The objects in COCO's results format (https://cocodataset.org/#format-results)."""
-        found = dict(
+        objects = dict(
             bboxes=torch.from_numpy(self.boxes),
             scores=torch.from_numpy(self.scores),
             labels=torch.from_numpy(self.labels),
             masks=None if self.encoded_masks is None else list(self.encoded_masks),
         )
-        return to_coco_results(found, image_id, self.category_ids).records()
+        return to_coco_results(objects, image_id, self.category_ids).records()
 
     def __repr__(self) -> str:
-        """'3 objects: 2 person 0.98, 0.91; 1 dog 0.55', or '640x480 labels: 61% road, 39% sky'."""
-        if self.label_map is not None:
-            return self._describe_labels()
-        found = []
+        """'3 objects: 2 person 0.98, 0.91; 1 dog 0.55', or '480x640 (H x W) labels: 61% road, 39% sky'."""
+        return self._describe_objects() if self.label_map is None else self._describe_labels()
+
+    def _describe_objects(self) -> str:
+        groups = []
         for label in dict.fromkeys(self.labels.tolist()):
-            scores = self.scores[self.labels == label]
-            some = ', '.join(f'{score:.2f}' for score in scores[:3]) + (', …' if len(scores) > 3 else '')
-            found.append(f'{len(scores)} {self.classes[label]} {some}')
-        return f'{len(self)} object{"" if len(self) == 1 else "s"}' + (f': {"; ".join(found)}' if found else '')
+            scores = [f'{score:.2f}' for score in self.scores[self.labels == label]]
+            groups.append(f'{len(scores)} {self.classes[label]} {few(scores, 3, counted=True)}')
+        count = '1 object' if len(self) == 1 else f'{len(self)} objects'
+        return f'{count}: {"; ".join(groups)}' if groups else count
 
     def _describe_labels(self) -> str:
         counts = np.bincount(self.label_map.ravel(), minlength=len(self.classes))[: len(self.classes)]
-        order = [label for label in np.argsort(-counts, kind='stable') if counts[label]]
-        some = [f'{counts[label] / self.label_map.size:.0%} {self.classes[label]}' for label in order[:5]]
+        labels = [label for label in np.argsort(-counts, kind='stable') if counts[label]]
+        shares = [f'{counts[label] / self.label_map.size:.0%} {self.classes[label]}' for label in labels]
         height, width = self.label_map.shape
-        return f'{width}x{height} labels: {", ".join([*some, *(["…"] if len(order) > 5 else [])])}'
+        return f'{height}x{width} (H x W) labels: {few(shares, 5, counted=True)}'
 
 
 def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     """The labels of classes that a user names.
 
     Raises:
-        UserError: a name is unknown, with the nearest that is not.
+        UserError: a name is unknown.
     """
     for name in names:
         if name not in classes:

@@ -18,7 +18,7 @@ from ..files import appearing
 from .inputs import is_camera
 
 DEFAULT_FPS = 25.0
-"""Where a camera or file does not say."""
+"""Frames per second of a video or camera that does not tell its own rate: that of European television."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Video:
 
     Attributes:
         fps: frames per second.
-        length: frames in all, as far as the file says; None of a camera.
+        length: the number of frames that the file tells; None where it tells none, and of a camera.
         is_live: whether it is a camera.
     """
 
@@ -39,8 +39,8 @@ class Video:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Each frame, uint8 ``(H, W, 3)``, BGR, turned as the file says; of a camera until Ctrl-C."""
         while True:
-            there, frame = self.capture.read()
-            if not there:
+            is_read, frame = self.capture.read()
+            if not is_read:
                 return
             yield frame
 
@@ -52,24 +52,28 @@ def open_video(source: str) -> Iterator[Video]:
     Raises:
         UserError: that cannot be opened.
     """
-    live = is_camera(source)
+    is_live = is_camera(source)
     with _quiet():
-        capture = _open_camera(source) if live else _open_file(source)
+        capture = _open_camera(source) if is_live else _open_file(source)
     try:
         if not capture.isOpened():
-            if live:
-                raise UserError(f'{source} cannot be opened: there is none, or another program has it; connect it')
+            if is_live:
+                raise UserError(
+                    f'{source} cannot be opened: there is no such camera, or another program uses it; connect it, or '
+                    'end that program'
+                )
             raise UserError(f'{source} is not a video that can be read: use MP4, AVI, MOV, MKV or WebM')
         fps, length = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        fps = fps if math.isfinite(fps) and 1 <= fps <= 1000 else DEFAULT_FPS
-        yield Video(capture, fps, int(length) if length > 0 and not live else None, live)
+        if not (math.isfinite(fps) and 1 <= fps <= 1000):
+            fps = DEFAULT_FPS
+        yield Video(capture, fps, int(length) if length > 0 and not is_live else None, is_live)
     finally:
         capture.release()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without OpenCV's own report of every way to open a video that it tried."""
+    """Silence OpenCV, which reports every way to open a video that it tries."""
     logging = getattr(cv2.utils, 'logging', cv2)  # OpenCV 4 has these two at the top
     level = logging.getLogLevel()
     logging.setLogLevel(0)
@@ -84,22 +88,23 @@ def _open_camera(source: str) -> cv2.VideoCapture:
 
 
 def _open_file(source: str) -> cv2.VideoCapture:
-    # FFmpeg follows playlists that only look like videos, to other files and hosts, unless told to stay in files.
+    # A playlist may look like a video. Restricted to files, FFmpeg does not follow it to other hosts.
     os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'protocol_whitelist;file')
     return cv2.VideoCapture(str(Path(source).resolve()), cv2.CAP_FFMPEG)
 
 
 class VideoFile:
-    """Writes an MP4 video of frames of one size; a camera's keep their time, whatever predictions take.
+    """Writes an MP4 video of frames of one size.
 
     Args:
         path: the file to write.
         fps: frames per second.
-        live: frames come when they come: each is repeated until the next.
+        is_live: whether frames are written at the times when they come, each repeated until the next one, so that a
+            camera's video keeps time however long predictions take.
     """
 
-    def __init__(self, path: Path, fps: float, live: bool) -> None:
-        self.path, self.fps, self.live = path, fps, live
+    def __init__(self, path: Path, fps: float, is_live: bool) -> None:
+        self.path, self.fps, self.is_live = path, fps, is_live
         self.writer: cv2.VideoWriter | None = None
         self.written = 0
 
@@ -112,7 +117,9 @@ class VideoFile:
             if not self.writer.isOpened():
                 raise UserError(f'{self.path.name}: this OpenCV cannot write MP4; install opencv-python from PyPI')
             self.start = time.monotonic()
-        due = round((time.monotonic() - self.start) * self.fps) + 1 if self.live else self.written + 1
+        due = self.written + 1
+        if self.is_live:
+            due = round((time.monotonic() - self.start) * self.fps) + 1
         for _ in range(due - self.written):
             self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
             self.written += 1
@@ -123,14 +130,14 @@ class VideoFile:
 
 
 @contextmanager
-def video_appearing(path: Path, fps: float, live: bool) -> Iterator[VideoFile]:
+def video_appearing(path: Path, fps: float, is_live: bool) -> Iterator[VideoFile]:
     """A `VideoFile` that appears as ``path`` when all is well.
 
     Raises:
         UserError: no frame was written.
     """
     with appearing(path) as partial:
-        video = VideoFile(partial, fps, live)
+        video = VideoFile(partial, fps, is_live)
         try:
             yield video
         finally:

@@ -483,7 +483,7 @@ def test_the_predictor_runs_an_optimized_model_unless_told_otherwise(detector, r
     torch.save(detector.state_dict(), tmp_path / 'net.pth')
     cfg = load_config(str(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'))
     image = str(fixtures / '000000000785.jpg')
-    plain = Predictor(cfg, str(tmp_path / 'net.pth'), optimized=False)
+    plain = Predictor(cfg, str(tmp_path / 'net.pth'), optimize=False)
     optimized = Predictor(cfg, str(tmp_path / 'net.pth'))
     assert not kinds(plain.model, PackedBlock)
     assert kinds(optimized.model, PackedBlock)

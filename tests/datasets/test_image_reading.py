@@ -156,17 +156,17 @@ def test_transparency_is_left_out_as_in_training(tmp_path):
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        (np.zeros((5, 5, 3)), r'float64 \(5, 5, 3\) is no image'),
-        (np.zeros((5, 5, 2), np.uint8), 'is no image'),
-        (np.zeros((2, 5, 5, 3), np.uint8), 'is no image'),
-        (np.zeros((0, 5, 3), np.uint8), 'is no image'),
-        (np.zeros((5, 5), bool), 'is no image'),
-        (Image.new('F', (5, 5)), 'floating-point numbers has no known range'),
-        (Image.fromarray(np.full((5, 5), 70000, np.int32)), 'above 65535 has no known range'),
-        (encoded(Image.new('F', (5, 5)), 'TIFF'), r'^\d+ bytes: an image of floating-point numbers'),
+        (np.zeros((5, 5, 3)), r'float64 \(5, 5, 3\) is not an image'),
+        (np.zeros((5, 5, 2), np.uint8), 'is not an image'),
+        (np.zeros((2, 5, 5, 3), np.uint8), 'is not an image'),
+        (np.zeros((0, 5, 3), np.uint8), 'is not an image'),
+        (np.zeros((5, 5), bool), 'is not an image'),
+        (Image.new('F', (5, 5)), 'range of an image of floating-point numbers is unknown'),
+        (Image.fromarray(np.full((5, 5), 70000, np.int32)), 'above 65535 is unknown'),
+        (encoded(Image.new('F', (5, 5)), 'TIFF'), r'^\d+ bytes: the range of an image of floating-point numbers'),
         (b'', '0 bytes is not an image'),
         (b'GIF89a and no more', '18 bytes is not an image'),
-        (3, 'a int is no image'),
+        (3, 'type int is not read as an image'),
         ('nowhere.jpg', 'nowhere.jpg cannot be read'),
         ('file:///etc/hostname', 'cannot be read'),
         ('.', 'cannot be read'),
@@ -212,7 +212,7 @@ def test_a_jpeg_that_is_cut_off_is_no_image(options, missing, photo, tmp_path, m
     assert read_image(tmp_path / 'a.jpg').shape == (*image.size[::-1], 3)
     (tmp_path / 'a.jpg').write_bytes(content[:-missing])
     as_opencv_4(monkeypatch)
-    with pytest.raises(UserError, match=r'a\.jpg is cut off: only the beginning of an image is there'):
+    with pytest.raises(UserError, match=r'a\.jpg is cut off, it is only the beginning of an image'):
         read_image(tmp_path / 'a.jpg')
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib.util
 import json
 from pathlib import Path
 
@@ -14,17 +15,18 @@ from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from small_models import SCALES, SMALL, image, sample, spread_model
 
-from fasternet_mm.deployment import exporter as export_module
 from fasternet_mm.deployment.description import Description
 from fasternet_mm.deployment.exported_models import ExportedDetector, ExportedSegmenter, use_exported
 from fasternet_mm.deployment.exporter import export
+from fasternet_mm.deployment.formats import FORMATS
 from fasternet_mm.deployment.mask_pasting import paste_masks
-from fasternet_mm.deployment.runtimes import SUFFIXES, open_engine
+from fasternet_mm.deployment.runtimes import open_runtime
+from fasternet_mm.deployment.writers import WRITERS
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
+from fasternet_mm.models.backbone import ImageTooSmall, InvalidArgument
 
 PROGRAMS = ('torch-export', 'torchscript')
-FORMATS = tuple(SUFFIXES)
 IMAGES = {
     'several': image(160, 160),
     'one': image(96, 200, 2),
@@ -44,8 +46,8 @@ def write(tmp_path_factory):
         if key not in written:
             name = str(folder / str(len(written)))
             torch.save(dict(state_dict=model.state_dict()), f'{name}.pth')
-            written[key] = f'{name}{SUFFIXES[file_format]}'
-            export(copy.deepcopy(cfg), f'{name}.pth', file_format, written[key], **options)
+            written[key] = f'{name}{FORMATS[file_format].suffix}'
+            export(cfg, f'{name}.pth', out=written[key], **options)
         return written[key]
 
     return write
@@ -54,7 +56,7 @@ def write(tmp_path_factory):
 @pytest.fixture(scope='module')
 def exported(write, detector_cfg, detector):
     """The detector in a format, opened once for all tests."""
-    return functools.cache(lambda form: ExportedDetector(write(detector_cfg, detector, form), trusted=True))
+    return functools.cache(lambda form: ExportedDetector(write(detector_cfg, detector, form), trust_program=True))
 
 
 def predict(model, image, **meta):
@@ -137,7 +139,7 @@ def test_prepared_images_are_prepared_as_the_config_says(write, detector_cfg, de
 def test_half_precision_halves_the_file_and_finds_nearly_the_same(write, detector_cfg, detector):
     whole = write(detector_cfg, detector, 'onnx')
     for file_format in ('onnx', 'openvino'):
-        half = write(detector_cfg, detector, file_format, half=True)
+        half = write(detector_cfg, detector, file_format, fp16=True)
         weights = Path(half).with_suffix('.bin') if file_format == 'openvino' else Path(half)
         assert weights.stat().st_size < 0.6 * Path(whole).stat().st_size
         found, wanted = (predict(model, IMAGES['more']) for model in (ExportedDetector(half), detector))
@@ -147,7 +149,7 @@ def test_half_precision_halves_the_file_and_finds_nearly_the_same(write, detecto
 def test_a_file_of_one_size_refuses_others(write, detector_cfg, detector):
     exported = ExportedDetector(write(detector_cfg, detector, 'openvino', size=(160, 160)))
     assert_same_detections(predict(exported, IMAGES['several']), predict(detector, IMAGES['several']))
-    with pytest.raises(ValueError, match='150x100 pixels: the exported file takes 160x160 alone'):
+    with pytest.raises(InvalidArgument, match=r'100x150 pixels \(H x W\): the exported file takes images of 160x160'):
         predict(exported, IMAGES['more'])
 
 
@@ -155,7 +157,7 @@ def test_a_file_of_one_size_refuses_others(write, detector_cfg, detector):
 def test_an_image_that_is_too_small_is_refused(exported, detector, file_format, least):
     smallest = image(least, least)
     assert len(predict(exported(file_format), smallest)) == len(predict(detector, smallest))
-    with pytest.raises(ValueError, match=f'pad it to at least {least}x{least}'):
+    with pytest.raises(ImageTooSmall, match=f'pad it to at least {least}x{least}'):
         predict(exported(file_format), image(least, least - 1))
 
 
@@ -169,12 +171,12 @@ def segment(model, image):
 @pytest.mark.parametrize('file_format', FORMATS)
 def test_an_exported_segmenter_labels_as_mmseg_does_at_any_size(write, segmenter_cfg, segmenter, file_format):
     file = write(segmenter_cfg, segmenter, file_format)
-    exported = ExportedSegmenter(file, trusted=True, test_cfg=segmenter_cfg.model.test_cfg)
+    exported = ExportedSegmenter(file, trust_program=True, test_cfg=segmenter_cfg.model.test_cfg)
     for one in (image(160, 160), image(75, 130, 1)):
         found, wanted = segment(exported, one), segment(segmenter, one)
         torch.testing.assert_close(found.seg_logits.data, wanted.seg_logits.data, rtol=1e-4, atol=1e-3)
         assert (found.pred_sem_seg.data != wanted.pred_sem_seg.data).float().mean() < 1e-3
-        labels = open_engine(file, trusted=True)(one)['labels']
+        labels = open_runtime(file, trust_program=True)(one)['labels']
         prepared = segmenter.data_preprocessor(dict(inputs=[one], data_samples=None))['inputs']
         with torch.no_grad():
             logits = segmenter.encode_decode(prepared, [dict(img_shape=one.shape[1:])])
@@ -203,7 +205,7 @@ def test_semantic_fpn_is_exported(write, segmenter_cfg, root):
 
 
 def test_a_backbone_is_exported_alone(write, detector_cfg, detector):
-    engine = open_engine(write(detector_cfg, detector, 'onnx', backbone_alone=True))
+    engine = open_runtime(write(detector_cfg, detector, 'onnx', backbone_alone=True))
     one = IMAGES['more']
     with torch.no_grad():
         wanted = detector.backbone(detector.data_preprocessor(dict(inputs=[one], data_samples=None))['inputs'])
@@ -242,7 +244,7 @@ def test_masks_are_pasted_as_mmdet_pastes_them(threshold):
 
 @pytest.mark.parametrize('file_format', FORMATS)
 def test_a_file_describes_itself(exported, file_format):
-    description = exported(file_format).engine.description
+    description = exported(file_format).runtime.description
     assert description.task == 'detection'
     assert description.classes == ['circle', 'square', 'triangle', 'star', 'cross', 'ring']
     assert len(description.palette) == 6
@@ -259,7 +261,7 @@ def valid_description():
 
 
 WRONG_DESCRIPTIONS = [
-    (None, 'was not written by tools/export.py'),
+    (None, 'was not written by fasternet-mm export'),
     ('{', 'damaged description'),
     ('[' * 100_000, 'damaged description'),
     ('7', 'damaged description'),
@@ -315,7 +317,7 @@ def test_a_file_for_another_task_is_refused(write, detector_cfg, detector, segme
 @pytest.mark.parametrize('file_format', PROGRAMS)
 def test_a_program_runs_only_where_it_is_trusted(write, detector_cfg, detector, file_format):
     with pytest.raises(UserError, match='add --trust-program'):
-        open_engine(write(detector_cfg, detector, file_format))
+        open_runtime(write(detector_cfg, detector, file_format))
 
 
 @pytest.mark.parametrize('suffix', ['.pt2', '.torchscript', '.onnx', '.xml'])
@@ -324,7 +326,7 @@ def test_a_malicious_pickle_is_not_run_whatever_it_is_called(suffix, tmp_path, m
     torch.save(dict(payload=Payload()), f'evil{suffix}')
     for trusted in (False, True):  # nor where it is trusted, since it has no description
         with pytest.raises(UserError):
-            open_engine(f'evil{suffix}', trusted=trusted)
+            open_runtime(f'evil{suffix}', trust_program=trusted)
     assert not Path('executed').exists()
 
 
@@ -341,17 +343,17 @@ def test_a_damaged_file_is_refused(write, detector_cfg, detector, file_format, w
     file.write_bytes(whole.read_bytes())
     damage(file, way)
     with pytest.raises(UserError, match='cut short, damaged or of another format'):
-        open_engine(str(file), trusted=True)
+        open_runtime(str(file), trust_program=True)
 
 
 def test_weights_of_an_openvino_file_must_be_beside_it(write, detector_cfg, detector, tmp_path):
     whole = Path(write(detector_cfg, detector, 'openvino'))
     (tmp_path / 'm.xml').write_bytes(whole.read_bytes())
     with pytest.raises(UserError, match='cut short, damaged'):
-        open_engine(str(tmp_path / 'm.xml'))
+        open_runtime(str(tmp_path / 'm.xml'))
     (tmp_path / 'm.bin').write_bytes(whole.with_suffix('.bin').read_bytes()[:-1000])
     with pytest.raises(UserError, match='cut short, damaged'):
-        open_engine(str(tmp_path / 'm.xml'))
+        open_runtime(str(tmp_path / 'm.xml'))
 
 
 def test_a_file_of_another_origin_is_refused(tmp_path):
@@ -362,8 +364,8 @@ def test_a_file_of_another_origin_is_refused(tmp_path):
     graph = helper.make_graph([helper.make_node('Identity', ['images'], ['y'])], 'g', values[:1], values[1:])
     opset = [helper.make_opsetid('', 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / 'm.onnx')
-    with pytest.raises(UserError, match='was not written by tools/export'):
-        open_engine(str(tmp_path / 'm.onnx'))
+    with pytest.raises(UserError, match='was not written by fasternet-mm export'):
+        open_runtime(str(tmp_path / 'm.onnx'))
 
 
 # What is refused before anything is written
@@ -386,17 +388,19 @@ def test_a_model_that_cannot_be_exported_is_refused_at_once(detector_cfg, change
     cfg = copy.deepcopy(detector_cfg)
     cfg.merge_from_dict({f'model.{key}': value for key, value in change.items()})
     with pytest.raises(UserError) as error:
-        export(cfg, 'nowhere.pth', 'onnx', str(tmp_path / 'm.onnx'))
+        export(cfg, 'nowhere.pth', out=tmp_path / 'm.onnx')
     assert message in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
 WRONG_REQUESTS = [
-    (dict(file_format='onnx', out='m.xml'), '--format onnx writes .onnx files'),
-    (dict(file_format='torchscript', out='m.torchscript', half=True), '--fp16 is for'),
-    (dict(file_format='onnx', out='m.onnx', calibration=['x']), '--int8 is for'),
-    (dict(file_format='onnx', out='m.onnx', size=(20, 200)), 'at least 32 pixels'),
-    (dict(file_format='openvino', out='m.xml', calibration=['nowhere']), 'nowhere does not exist'),
+    (dict(format='onnx', out='m.xml'), '--format onnx writes .onnx files'),
+    (dict(format='tflite', out='m.tflite'), 'tflite is unknown: use onnx, openvino, torch-export, torchscript'),
+    (dict(out='m.tflite'), 'its suffix belongs to none of the formats: use .onnx, .xml, .pt2, .torchscript'),
+    (dict(out='m.torchscript', fp16=True), '--fp16 is for the formats onnx, openvino'),
+    (dict(out='m.onnx', calibration=['x']), '--int8 is for the formats openvino'),
+    (dict(out='m.onnx', size=(20, 200)), 'at least 32 pixels'),
+    (dict(out='m.xml', calibration=['nowhere']), 'nowhere does not exist'),
 ]
 
 
@@ -406,7 +410,7 @@ def test_what_no_format_can_do_is_refused_at_once(detector_cfg, request_, messag
     if 'nowhere' in str(request_):
         pytest.importorskip('nncf')
     with pytest.raises(UserError, match=message):
-        export(copy.deepcopy(detector_cfg), 'nowhere.pth', **request_)
+        export(detector_cfg, 'nowhere.pth', **request_)
     assert not list(tmp_path.iterdir())
 
 
@@ -415,12 +419,11 @@ def test_what_no_format_can_do_is_refused_at_once(detector_cfg, request_, messag
     [('onnx', 'onnx', 'onnx'), ('openvino', 'openvino', 'openvino'), ('nncf', 'openvino', 'int8')],
 )
 def test_a_missing_package_is_named_with_its_extra(detector_cfg, package, file_format, extra, tmp_path, monkeypatch):
-    found = export_module.require.__globals__['importlib'].util.find_spec
-    lacking = lambda name: None if name == package else found(name)  # noqa: E731
-    monkeypatch.setattr('fasternet_mm.extras.importlib.util.find_spec', lacking)
-    out = str(tmp_path / f'm{SUFFIXES[file_format]}')
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == package else find_spec(name))
+    out = tmp_path / f'm{FORMATS[file_format].suffix}'
     with pytest.raises(UserError, match=rf"needs the package {package}: pip install '.\[{extra}\]'"):
-        export(copy.deepcopy(detector_cfg), 'nowhere.pth', file_format, out, calibration=['x'] * (package == 'nncf'))
+        export(detector_cfg, 'nowhere.pth', out=out, calibration=['x'] * (package == 'nncf'))
     assert not list(tmp_path.iterdir())
 
 
@@ -429,16 +432,16 @@ def test_a_failure_while_writing_leaves_what_was_there_before(
     detector_cfg, detector, file_format, tmp_path, monkeypatch
 ):
     torch.save(dict(state_dict=detector.state_dict()), tmp_path / 'net.pth')
-    out = tmp_path / f'm{SUFFIXES[file_format]}'
+    out = tmp_path / f'm{FORMATS[file_format].suffix}'
     out.write_text('before')
 
-    def fail(graph, description, path, *rest):
+    def fail(graph, description, path, calibration):
         path.write_text('half of it')
         path.with_suffix('.bin').write_text('half of it')
         raise OSError('no space left on device')
 
-    monkeypatch.setattr(export_module, f'_write_{file_format.replace("-", "_")}', fail)
+    monkeypatch.setitem(WRITERS, file_format, fail)
     with pytest.raises(UserError, match='no space left on device'):
-        export(copy.deepcopy(detector_cfg), str(tmp_path / 'net.pth'), file_format, str(out))
+        export(detector_cfg, tmp_path / 'net.pth', out=out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, 'net.pth']
     assert out.read_text() == 'before'

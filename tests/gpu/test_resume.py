@@ -109,7 +109,7 @@ def test_a_trained_detector_is_tested_and_predicts(trained, root, shapes, tmp_pa
 
 def test_a_predictor_answers_in_numpy_as_on_the_cpu(trained, shapes):
     image = min((shapes / 'images/test').iterdir())
-    found, expected = (Predictor(trained[0], device=device, optimized=False)(image) for device in (DEVICE, 'cpu'))
+    found, expected = (Predictor(trained[0], device=device, optimize=False)(image) for device in (DEVICE, 'cpu'))
     assert isinstance(found.boxes, np.ndarray)
     assert isinstance(found.scores, np.ndarray)
     # A GPU multiplies with ten bits of the fractions.

@@ -43,7 +43,7 @@ def test_it_says_what_was_found():
     assert repr(many) == '4 objects: 4 person 0.90, 0.80, 0.70, …'
     label_map = np.full((10, 20), 2, np.uint8)
     label_map[:3], label_map[9] = 1, 255
-    assert repr(labeled(label_map)) == '20x10 labels: 60% cat, 30% dog'
+    assert repr(labeled(label_map)) == '10x20 (H x W) labels: 60% cat, 30% dog'
 
 
 def test_names_and_masks(masks):

@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from PIL import Image
 
 import fasternet_mm
 from fasternet_mm.datasets.shapes import ensure_shapes
-from fasternet_mm.deployment import recorded_config as recorded
 from fasternet_mm.deployment.exporter import export
-from fasternet_mm.deployment.recorded_config import recorded_config
+from fasternet_mm.engine import recorded_config as recorded
+from fasternet_mm.engine.recorded_config import recorded_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Predictor
+from fasternet_mm.models.backbone import ImageTooSmall, InvalidArgument
 
 
 @pytest.fixture(scope='module')
@@ -183,16 +185,16 @@ def test_what_cannot_be_predicted_is_named_or_left_out(segmenter_dir, images, tm
     (tmp_path / 'broken.jpg').write_bytes(b'no image')
     for wrong, message in (
         (tmp_path / 'broken.jpg', 'broken.jpg is not an image'),
-        (np.zeros((9, 300, 3), np.uint8), 'image 2: an image of 160x5 pixels is too small'),
-        (images, 'a list is no image'),
+        (np.zeros((9, 300, 3), np.uint8), 'image 2: an image of 5x160 pixels (H x W) is too small'),
+        (images, 'type list is not read as an image'),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=re.escape(message)):
             predictor([images[0], wrong, images[1]])
         broken = []
         found = list(predictor.stream([images[0], wrong, images[1]], broken))
         assert [one.source for one in found] == [str(images[0]), str(images[1])]
         assert message in str(*broken)
-    with pytest.raises(UserError, match='a int is no image'):
+    with pytest.raises(UserError, match='type int is not read as an image'):
         predictor(7)
 
 
@@ -200,7 +202,7 @@ def white(shape=(160, 160, 3)):
     return np.full(shape, 255, np.uint8)
 
 
-@pytest.mark.parametrize('error', [ValueError, RuntimeError, cv2.error, MemoryError])
+@pytest.mark.parametrize('error', [ImageTooSmall, ValueError, RuntimeError, cv2.error, MemoryError])
 @pytest.mark.parametrize('batch_size', [1, 2, 5])
 def test_an_image_that_the_model_fails_on_takes_no_other(error, batch_size, predictor, images, monkeypatch):
     monkeypatch.setattr(predictor, 'batch_size', batch_size)
@@ -215,9 +217,10 @@ def test_an_image_that_the_model_fails_on_takes_no_other(error, batch_size, pred
     broken = []
     found = list(predictor.stream([*images[:3], white(), *images[3:5]], broken))
     assert [one.source for one in found] == [str(image) for image in images[:5]]
-    alone = 'image 4: too white' if error is ValueError else f'image 4 failed ({error.__name__}: too white)'
-    assert [str(one).replace('cv2.', '') for one in broken] == [alone]
-    with pytest.raises(UserError if error is ValueError else error, match='too white'):
+    is_images = error is ImageTooSmall
+    message = 'image 4: too white' if is_images else f'image 4 failed ({error.__name__}: too white)'
+    assert [str(one).replace('cv2.', '') for one in broken] == [message]
+    with pytest.raises(UserError if is_images else error, match='too white'):
         predictor([white()])
 
 
@@ -242,8 +245,8 @@ def test_images_of_odd_sizes_are_predicted_or_named(shape, left_out, predictor, 
     found = list(predictor.stream([images[0], white(shape), images[1]], broken))
     assert (len(found), len(broken)) == (3 - left_out, left_out)
     assert (found[0].source, found[-1].source) == (str(images[0]), str(images[1]))
-    size = f'image 2: an image of {shape[1]}x{shape[0]} pixels cannot be prepared (cv2.error: '
-    assert all(str(error).startswith(size) for error in broken)
+    message = f'image 2: an image of {shape[0]}x{shape[1]} pixels (H x W) cannot be resized'
+    assert all(str(error).startswith(message) for error in broken)
 
 
 def test_objects_that_are_not_finite_are_left_out_and_said(predictor, images, monkeypatch, logged_warnings):
@@ -301,15 +304,15 @@ def test_a_work_directory_is_its_config_and_checkpoint(detector_dir, predictor, 
 
 
 def test_options_change_the_config(detector_dir, images):
-    strict = Predictor(detector_dir, device='cpu', options=['model.test_cfg.rcnn.max_per_img=3'])
+    strict = Predictor(detector_dir, device='cpu', cfg_options=['model.test_cfg.rcnn.max_per_img=3'])
     assert len(strict(images[0])) == 3
     with pytest.raises(UserError, match='max_per_imgs'):
-        Predictor(detector_dir, options=['model.test_cfg.rcnn.max_per_imgs=3'])
+        Predictor(detector_dir, cfg_options=['model.test_cfg.rcnn.max_per_imgs=3'])
 
 
 @pytest.mark.parametrize('options', [dict(batch_size=0), dict(channel_order='rbg')])
 def test_arguments_that_make_no_sense_are_refused(detector_dir, options):
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(InvalidArgument, match=next(iter(options))):
         Predictor(detector_dir, **options)
 
 
@@ -333,7 +336,7 @@ def test_a_checkpoint_alone_is_enough(kind, request, images):
 def test_an_exported_file_alone_is_enough(kind, request, images, tmp_path):
     folder = request.getfixturevalue(f'{kind}_dir')
     file, config = str(tmp_path / 'net.onnx'), folder / 'config.py'
-    export(Config.fromfile(config), str(folder / 'epoch_1.pth'), 'onnx', file)
+    export(folder, out=file)
     alone, whole = Predictor(file, device='cpu'), Predictor(config, file, device='cpu')
     odd = cv2.resize(cv2.imread(str(images[1])), (250, 190))
     assert alone.classes == whole.classes
@@ -343,7 +346,7 @@ def test_an_exported_file_alone_is_enough(kind, request, images, tmp_path):
 
 def test_an_exported_file_of_one_size_gets_that_size(detector_dir, images, tmp_path):
     file = str(tmp_path / 'net.onnx')
-    export(Config.fromfile(detector_dir / 'config.py'), str(detector_dir / 'epoch_1.pth'), 'onnx', file, size=(96, 128))
+    export(detector_dir, out=file, size=(96, 128))
     prediction = Predictor(file, device='cpu')(cv2.resize(cv2.imread(str(images[0])), (300, 200)))
     assert prediction.masks.shape[1:] == (200, 300)
     assert 128 < prediction.boxes[:, 2].max() <= 300.01

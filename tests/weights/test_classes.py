@@ -93,9 +93,7 @@ WAYS = {
     'test': checking(('test',), resume=False),
     'resume': checking(('train', 'val'), resume=True),
     'predict': lambda cfg, checkpoint, tmp_path: Predictor(cfg, checkpoint),
-    'export': lambda cfg, checkpoint, tmp_path: export(
-        cfg, checkpoint, 'torchscript', str(tmp_path / 'net.torchscript')
-    ),
+    'export': lambda cfg, checkpoint, tmp_path: export(cfg, checkpoint, out=tmp_path / 'net.torchscript'),
 }
 
 

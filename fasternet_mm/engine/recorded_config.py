@@ -52,18 +52,20 @@ def recorded_config(source: str) -> Config:
     """
     with local_file(source) as path:
         meta = read_meta(path, source)
-    data = meta.get('dataset_meta')
-    classes, palette = (data.get('classes'), data.get('palette')) if isinstance(data, dict) else (None, None)
+    data = meta['dataset_meta'] if isinstance(meta.get('dataset_meta'), dict) else {}
+    classes, palette = data.get('classes'), data.get('palette')
     if not isinstance(meta.get('cfg'), str) or not _are_names(classes):
         raise UserError(f'checkpoint {source} does not say its config and classes: give the config before it')
     try:
         values = _values(meta['cfg'])
-        scope, pipeline = values['default_scope'], values['test_dataloader']['dataset']['pipeline']
-        model, resize = {**_checked(values['model']), 'train_cfg': None}, resizing(pipeline)
+        scope = values['default_scope']
+        model = {**_checked(values['model']), 'train_cfg': None}
+        resize = resizing(values['test_dataloader']['dataset']['pipeline'])
         if scope not in ('mmdet', 'mmseg') or resize is None:
             raise ValueError('the test pipeline')
         return config_of_model(model, scope, classes, _checked(palette), _checked(resize))
     except (SyntaxError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        # All of these come from the stranger's text: it does not parse, or is not built as a config is.
         raise UserError(
             f'checkpoint {source} has a config that is not read without executing it ({error}): give the config before '
             'it, if you trust its author'
