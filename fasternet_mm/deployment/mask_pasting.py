@@ -28,9 +28,10 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
     last = np.maximum(np.minimum(np.ceil(boxes[:, 2:]).astype(int) + 1, (width, height)), first)
     all_columns = _weights(first[:, 0], last[:, 0], boxes[:, 0], boxes[:, 2], masks.shape[2])
     all_rows = _weights(first[:, 1], last[:, 1], boxes[:, 1], boxes[:, 3], masks.shape[1])
-    for number, (rows, columns) in enumerate(zip(all_rows, all_columns)):
+    for number in range(len(boxes)):
         (left, top), (right, bottom) = first[number], last[number]
-        pasted[number, top:bottom, left:right] = rows @ masks[number] @ columns.T >= threshold
+        mask = all_rows[number] @ masks[number] @ all_columns[number].T
+        pasted[number, top:bottom, left:right] = mask >= threshold
     return torch.from_numpy(pasted)
 
 
