@@ -15,13 +15,13 @@ from ..errors import UserError
 from ..files import MARKER
 from .image_files import SUFFIXES
 
-IMAGE_SUFFIXES = SUFFIXES | {'.gif'}
+INPUT_SUFFIXES = SUFFIXES | {'.gif'}
 """Suffixes, in lower case, of images that are given to a model; GIF is not among those that training reads."""
 
 
 def find_files(
     names: Sequence[str],
-    suffixes: Collection[str] = IMAGE_SUFFIXES,
+    suffixes: Collection[str] = INPUT_SUFFIXES,
     out_dir: str | None = None,
     is_source: Callable[[str], bool] = lambda name: False,
 ) -> list[str]:

@@ -42,10 +42,9 @@ def use_exported(cfg: Config, path: str, *, bf16: bool = False, trust_program: b
     Raises:
         UserError: the file cannot be used, or was exported for other classes or with other settings.
     """
-    description = _describe(path, bf16, trust_program)
+    description, model = _description_and_model(path, bf16, trust_program)
     _check_config(cfg, description, path)
     # The rest of the model's config stays, since the checks of data read its heads.
-    model = dict(type=MODEL_TYPES[description.task], file=path, bf16=bf16, trust_program=trust_program)
     cfg.model = {**cfg.model, **model}
     cfg.load_from = None
 
@@ -62,7 +61,7 @@ def exported_config(path: str, *, bf16: bool = False, trust_program: bool = Fals
     Raises:
         UserError: the file cannot be used, or does not say enough.
     """
-    description = _describe(path, bf16, trust_program)
+    description, model = _description_and_model(path, bf16, trust_program)
     scope = 'mmdet' if description.task == 'detection' else 'mmseg'
     resize = description.resize
     if description.size:
@@ -70,17 +69,16 @@ def exported_config(path: str, *, bf16: bool = False, trust_program: bool = Fals
         resize = dict(scale=(width, height), keep_ratio=False)
     if resize is None:
         raise UserError(f'{path} does not say how images are resized for it: give the config of the export before it')
-    model = dict(type=MODEL_TYPES[description.task], file=path, bf16=bf16, trust_program=trust_program)
     if scope == 'mmseg':
         model['test_cfg'] = dict(mode='whole')
     return config_of_model(model, scope, description.classes, description.palette, resize)
 
 
-def _describe(path: str, bf16: bool, trust_program: bool) -> Description:
+def _description_and_model(path: str, bf16: bool, trust_program: bool) -> tuple[Description, dict[str, Any]]:
     description = open_runtime(path, bf16=bf16, trust_program=trust_program).description
     if description.task not in MODEL_TYPES:
         raise UserError(f'{path} is a backbone alone, which predicts nothing: export without --backbone')
-    return description
+    return description, dict(type=MODEL_TYPES[description.task], file=path, bf16=bf16, trust_program=trust_program)
 
 
 def _check_config(cfg: Config, description: Description, path: str) -> None:

@@ -129,7 +129,7 @@ def _checked_format(name: str | None, out: Path, fp16: bool, calibration: Sequen
         raise UserError(f'--int8 is for the formats {formats_with("int8")}: leave it out, or choose another format')
     if export_format.name == 'torch-export' and not hasattr(torch.export, 'Dim'):
         raise UserError(f'{option} needs a newer PyTorch than {torch.__version__}: update it, or use torchscript')
-    for package in export_format.packages_to_write:
+    for package in export_format.packages:
         require(package, option)
     if calibration:
         require('nncf', f'{option} --int8')

@@ -18,23 +18,21 @@ class ExportFormat:
         name: as the option ``--format`` takes it.
         suffix: of the file's name, by which exported files are told from checkpoints.
         runs_in: what runs such files.
-        packages_to_write: what writing such a file needs besides PyTorch, see `extras.require`.
-        extra: of this package, which brings what writing and running such a file need; '' where PyTorch does.
-        weights_suffix: of a second file beside the first, which has the weights; '' where there is none.
+        packages: what writing such a file needs besides PyTorch, see `extras.require`.
+        weights_suffix: of a second file, which has the weights; '' where there is none.
         is_program: PyTorch executes what the file says. ``torch.export.load`` unpickles objects and evaluates
             expressions, and TorchScript can read and write any file, so such files run only where the user trusts them.
         fp16: weights can be stored in float16.
         int8: convolutions and matrix products can be done in int8.
         bf16: the runtime can compute in bfloat16.
-        least_free_side: images of a file for images of any size have at least this height and width, in pixels; 0
-            where only the network sets a limit.
+        least_free_side: the least height and width, in pixels, of images for a file that takes any size; 0 where the
+            format sets none.
     """
 
     name: str
     suffix: str
     runs_in: str
-    packages_to_write: tuple[str, ...] = ()
-    extra: str = ''
+    packages: tuple[str, ...] = ()
     weights_suffix: str = ''
     is_program: bool = False
     fp16: bool = False
@@ -42,35 +40,20 @@ class ExportFormat:
     bf16: bool = False
     least_free_side: int = 0
 
-    @property
-    def suffixes(self) -> list[str]:
-        """Of all files that are written."""
-        return [suffix for suffix in (self.suffix, self.weights_suffix) if suffix]
-
     def files(self, path: str | PathLike) -> list[Path]:
         """All files that are written where ``path`` is asked for."""
-        return [Path(path).with_suffix(suffix) for suffix in self.suffixes]
+        return [Path(path), *([Path(path).with_suffix(self.weights_suffix)] if self.weights_suffix else [])]
 
 
+# fmt: off
 _ALL = (
-    ExportFormat(
-        'onnx', '.onnx', 'ONNX Runtime and what else reads ONNX', packages_to_write=('onnx',), extra='onnx', fp16=True
-    ),
-    ExportFormat(
-        'openvino',
-        '.xml',
-        'OpenVINO',
-        packages_to_write=('onnx', 'openvino'),
-        extra='openvino',
-        weights_suffix='.bin',
-        fp16=True,
-        int8=True,
-        bf16=True,
-    ),
+    ExportFormat('onnx', '.onnx', 'ONNX Runtime and what else reads ONNX', ('onnx',), fp16=True),
+    ExportFormat('openvino', '.xml', 'OpenVINO', ('onnx', 'openvino'), '.bin', fp16=True, int8=True, bf16=True),
     # torch.export takes a size of one pixel for a constant; from 65 pixels on a map of stride 64 has two.
     ExportFormat('torch-export', '.pt2', "PyTorch, without the model's code", is_program=True, least_free_side=65),
     ExportFormat('torchscript', '.torchscript', 'PyTorch in Python and C++', is_program=True),
 )
+# fmt: on
 
 FORMATS = {export_format.name: export_format for export_format in _ALL}
 """All formats, by name."""
@@ -78,15 +61,14 @@ FORMATS = {export_format.name: export_format for export_format in _ALL}
 
 def format_of(path: str | PathLike) -> ExportFormat | None:
     """The format of an exported file, by its suffix; None where the suffix is of no format."""
-    suffix = Path(path).suffix
-    return next((export_format for export_format in FORMATS.values() if export_format.suffix == suffix), None)
+    return next((export_format for export_format in _ALL if export_format.suffix == Path(path).suffix), None)
 
 
 def formats_with(ability: str) -> str:
-    """The names of the formats with an ability ('fp16', 'int8', 'bf16', 'is_program'), for help texts and messages."""
-    return ', '.join(name for name, export_format in FORMATS.items() if getattr(export_format, ability))
+    """For help and messages, the names of the formats with an ability: 'fp16', 'int8', 'bf16' or 'is_program'."""
+    return ', '.join(export_format.name for export_format in _ALL if getattr(export_format, ability))
 
 
 def all_suffixes() -> str:
-    """The suffixes of exported files, for help texts and messages: '.onnx, .xml, .pt2, .torchscript'."""
-    return ', '.join(export_format.suffix for export_format in FORMATS.values())
+    """For help and messages: '.onnx, .xml, .pt2, .torchscript'."""
+    return ', '.join(export_format.suffix for export_format in _ALL)

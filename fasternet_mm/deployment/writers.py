@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,24 +29,18 @@ OPSET = 17
 BY_TRACING = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
 """What makes `torch.onnx.export` trace; before PyTorch 2.5 it could do nothing else."""
 
-TRACED_SHAPE = 2, 160, 192
-"""Number, height and width of the images on which graphs are recorded: all different, so that none is mistaken."""
-
-OTHER_SHAPES = (1, 200, 136), (3, 128, 224)
-"""Those of the images on which what was recorded is compared with the graph."""
+Inputs: TypeAlias = Sequence[np.ndarray]
 
 
-def write_onnx(graph: Graph, description: Description, path: Path, calibration: Sequence[np.ndarray] = ()) -> None:
+def write_onnx(graph: Graph, description: Description, path: Path, calibration: Inputs) -> None:
     import onnx
 
     axes = {INPUT: {0: 'batch', 2: 'height', 3: 'width'}, **graph.outputs}
     if description.size is not None:
-        axes = {
-            name: {number: length for number, length in lengths.items() if length in ('batch', 'detections')}
-            for name, lengths in axes.items()
-        }
-    images = random_images(description, *TRACED_SHAPE)
-    trace_to_onnx(_trace(graph, description), images, path, output_names=description.outputs, dynamic_axes=axes)
+        free = ('batch', 'detections')
+        axes = {name: {i: length for i, length in lengths.items() if length in free} for name, lengths in axes.items()}
+    options = dict(output_names=description.outputs, dynamic_axes=axes)
+    trace_to_onnx(_trace(graph, description), random_images(description), path, **options)
     model = onnx.load(path)
     model.metadata_props.add(key=KEY, value=description.to_json())
     if description.weights == 'float16':
@@ -55,12 +49,12 @@ def write_onnx(graph: Graph, description: Description, path: Path, calibration: 
     onnx.save(model, path)
 
 
-def write_openvino(graph: Graph, description: Description, path: Path, calibration: Sequence[np.ndarray] = ()) -> None:
+def write_openvino(graph: Graph, description: Description, path: Path, calibration: Inputs) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder, 'model.onnx')
-        write_onnx(graph, replace(description, weights='float32'), onnx_file)
+        write_onnx(graph, replace(description, weights='float32'), onnx_file, [])
         model = openvino.Core().read_model(onnx_file)  # openvino.convert_model would report to its makers
     if calibration:
         model = quantized(model, calibration)
@@ -68,23 +62,19 @@ def write_openvino(graph: Graph, description: Description, path: Path, calibrati
     openvino.save_model(model, path, compress_to_fp16=description.weights == 'float16')
 
 
-def write_torch_export(
-    graph: Graph, description: Description, path: Path, calibration: Sequence[np.ndarray] = ()
-) -> None:
+def write_torch_export(graph: Graph, description: Description, path: Path, calibration: Inputs) -> None:
     axes = {0: torch.export.Dim('batch', min=1)}
     if description.size is None:
         axes[2] = torch.export.Dim('height', min=description.min_size)
         axes[3] = torch.export.Dim('width', min=description.min_size)
-    images = random_images(description, *TRACED_SHAPE)
     with torch.no_grad():
-        program = torch.export.export(graph, (images,), dynamic_shapes=(axes,), strict=False)
+        images = (random_images(description),)
+        program = torch.export.export(graph, images, dynamic_shapes=(axes,), strict=False)
     _check_other_sizes(graph, program.module(), description)
     torch.export.save(program, path, extra_files={KEY: description.to_json()})
 
 
-def write_torchscript(
-    graph: Graph, description: Description, path: Path, calibration: Sequence[np.ndarray] = ()
-) -> None:
+def write_torchscript(graph: Graph, description: Description, path: Path, calibration: Inputs) -> None:
     torch.jit.save(_trace(graph, description), str(path), {KEY: description.to_json()})
 
 
@@ -105,7 +95,7 @@ def trace_to_onnx(network: nn.Module, images: Tensor, path: Path, **options: Any
         )
 
 
-def quantized(model: Any, calibration: Sequence[np.ndarray]) -> Any:
+def quantized(model: Any, calibration: Inputs) -> Any:
     """An OpenVINO model with its convolutions and matrix products in int8, on scales measured on these inputs."""
     import nncf
 
@@ -114,7 +104,7 @@ def quantized(model: Any, calibration: Sequence[np.ndarray]) -> Any:
         return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
 
 
-def random_images(description: Description, batch: int, height: int, width: int) -> Tensor:
+def random_images(description: Description, batch: int = 2, height: int = 160, width: int = 192) -> Tensor:
     """Random images as the file will take them; of its one size where it has one."""
     shape = (batch, 3, *(description.size or (height, width)))
     generator = torch.Generator().manual_seed(0)
@@ -125,7 +115,7 @@ def random_images(description: Description, batch: int, height: int, width: int)
 
 def _trace(graph: Graph, description: Description) -> torch.jit.ScriptModule:
     with torch.no_grad():
-        traced = torch.jit.trace(graph, random_images(description, *TRACED_SHAPE), check_trace=False)
+        traced = torch.jit.trace(graph, random_images(description), check_trace=False)
     _check_other_sizes(graph, traced, description)
     return traced
 
@@ -133,7 +123,8 @@ def _trace(graph: Graph, description: Description) -> torch.jit.ScriptModule:
 @torch.no_grad()
 def _check_other_sizes(graph: Graph, recorded: Callable[[Tensor], Sequence[Tensor]], description: Description) -> None:
     """Raise `UserError` where what was recorded on some images is not right for others."""
-    for shape in OTHER_SHAPES[:1] if description.size else OTHER_SHAPES:
+    shapes = [(1, 200, 136)] if description.size else [(1, 200, 136), (3, 128, 224)]
+    for shape in shapes:
         images = random_images(description, *shape)
         for expected, output in zip(graph(images), recorded(images)):
             if expected.shape != output.shape or not torch.allclose(expected.float(), output.float(), 1e-4, 1e-4):

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -104,15 +105,11 @@ def _left_out(source: str, broken: list[UserError]) -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
-        broken.append(error)
-    except OSError as error:
-        if error.errno in NO_ROOM:
+    except Exception as error:  # by OpenCV, Pillow, the model, …
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise UserError(
                 f'the results of {source} cannot be written ({error.strerror}): make room, or name another --out-dir'
             ) from error
-        broken.append(named_error(error, source))
-    except Exception as error:  # by OpenCV, Pillow, the model, …
         broken.append(named_error(error, source))
 
 
@@ -137,24 +134,21 @@ def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
             )
 
 
+@dataclass
 class _Output:
     """Writes the predictions for each image, under names that nothing else has."""
 
-    def __init__(
-        self,
-        folder: Path,
-        score_thr: float,
-        classes: Sequence[str],
-        save_crops: bool,
-        add_records: Callable[[Iterable[dict[str, Any]]], None] | None,
-        images: Sequence[str],
-    ) -> None:
-        self.folder, self.score_thr, self.classes = folder, score_thr, classes
-        self.save_crops, self.add_records, self.detections = save_crops, add_records, 0
-        self.stems: set[str] = set()
-        numbers = {_number(image) for image in images}
+    folder: Path
+    score_thr: float
+    classes: Sequence[str]
+    save_crops: bool
+    add_records: Callable[[Iterable[dict[str, Any]]], None] | None
+    images: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.detections, self.stems, self.used_ids = 0, set(), set()
+        numbers = {_number(image) for image in self.images}
         self.free_ids = (number for number in count(1) if number not in numbers)
-        self.used_ids: set[int] = set()
 
     def save_image(self, prediction: Prediction) -> None:
         name = self.new_name(prediction.source)

@@ -124,10 +124,6 @@ class VideoFile:
             self.writer.write(np.ascontiguousarray(frame[..., ::-1]))
             self.written += 1
 
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.release()
-
 
 @contextmanager
 def video_appearing(path: Path, fps: float, is_live: bool) -> Iterator[VideoFile]:
@@ -141,6 +137,7 @@ def video_appearing(path: Path, fps: float, is_live: bool) -> Iterator[VideoFile
         try:
             yield video
         finally:
-            video.close()
+            if video.writer is not None:
+                video.writer.release()
         if not video.written:
             raise UserError(f'no frame could be read for {path.name}')

@@ -19,7 +19,7 @@ def resize(**options):
 
 
 @pytest.mark.parametrize(
-    ('steps', 'wanted'),
+    ('steps', 'expected'),
     [
         ([LOAD, LABELS, PACK], {}),
         ([LOAD, resize(scale=(1333, 800), keep_ratio=True), LABELS, PACK], dict(scale=[1333, 800], keep_ratio=True)),
@@ -35,8 +35,8 @@ def resize(**options):
         ([], None),
     ],
 )
-def test_what_a_pipeline_does_to_sizes_is_told_if_it_does_nothing_else(steps, wanted):
-    assert resizing(steps) == wanted
+def test_what_a_pipeline_does_to_sizes_is_told_if_it_does_nothing_else(steps, expected):
+    assert resizing(steps) == expected
 
 
 def config(*steps):
@@ -58,9 +58,9 @@ def test_a_pipeline_without_resizing_keeps_pixels_and_says_the_scale():
 
 
 def test_an_exported_file_that_does_not_say_how_to_resize_needs_its_config(monkeypatch):
-    given = dict.fromkeys((field.name for field in dataclasses.fields(Description)), None)
-    description = Description(**{**given, 'task': 'detection', 'classes': ['cat']})
-    monkeypatch.setattr(exported, '_describe', lambda *args: description)
+    values = dict.fromkeys((field.name for field in dataclasses.fields(Description)), None)
+    description = Description(**{**values, 'task': 'detection', 'classes': ['cat']})
+    monkeypatch.setattr(exported, '_description_and_model', lambda *args: (description, {}))
     with pytest.raises(UserError, match=r'net.onnx does not say how images are resized for it: give the config'):
         exported_config('net.onnx')
 

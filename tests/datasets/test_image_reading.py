@@ -67,7 +67,7 @@ def test_every_kind_of_source_gives_the_same_pixels(photo, tmp_path, serve):
     file = tmp_path / 'a.png'
     cv2.imwrite(str(file), pixels)
     rgb, content = pixels[..., ::-1], file.read_bytes()
-    for given in (
+    for source in (
         file,
         str(file),
         content,
@@ -79,7 +79,7 @@ def test_every_kind_of_source_gives_the_same_pixels(photo, tmp_path, serve):
         serve(content),
         serve(content, **{'Content-Length': str(len(content))}),
     ):
-        assert np.array_equal(read_image(given), pixels), given
+        assert np.array_equal(read_image(source), pixels), source
     assert np.array_equal(read_image(rgb, 'rgb'), pixels)
 
 
@@ -103,12 +103,12 @@ def test_an_image_is_turned_as_its_camera_says(orientation, tmp_path):
     ][orientation - 1]
     vertical, horizontal = sorted((row_0, column_0), key=lambda side: side in ('left', 'right'))
     (tmp_path / 'a.jpg').write_bytes(content)
-    for given in (tmp_path / 'a.jpg', content, Image.open(io.BytesIO(content))):
-        found = read_image(given)
-        assert found.shape == ((32, 48, 3) if orientation < 5 else (48, 32, 3))
+    for source in (tmp_path / 'a.jpg', content, Image.open(io.BytesIO(content))):
+        actual = read_image(source)
+        assert actual.shape == ((32, 48, 3) if orientation < 5 else (48, 32, 3))
         y, x = 4 if vertical == 'top' else -4, 4 if horizontal == 'left' else -4
-        assert found[y, x, 2] > 200
-        assert found[-y, -x, 2] < 50
+        assert actual[y, x, 2] > 200
+        assert actual[-y, -x, 2] < 50
 
 
 COLOR = (200, 100, 40)
@@ -119,11 +119,11 @@ GRAY_OF_COLOR = 123
 @pytest.mark.parametrize('mode', ['RGB', 'L', '1', 'P', 'LA', 'RGBA', 'CMYK', 'I;16', 'I'])
 def test_every_mode_of_an_image_becomes_eight_bits_of_color(mode, kind):
     image = Image.new('RGB', (40, 30), COLOR)
-    wanted = COLOR
+    expected = COLOR
     if mode in ('L', 'LA', 'I;16', 'I'):
-        wanted = (GRAY_OF_COLOR,) * 3
+        expected = (GRAY_OF_COLOR,) * 3
     if mode == '1':
-        image, wanted = Image.new('RGB', (40, 30), 'white'), (255, 255, 255)
+        image, expected = Image.new('RGB', (40, 30), 'white'), (255, 255, 255)
     if mode.startswith('I'):
         values = np.full((30, 40), GRAY_OF_COLOR * 256 + 200)
         image = Image.fromarray(values.astype(np.uint16 if mode == 'I;16' else np.int32))
@@ -132,29 +132,29 @@ def test_every_mode_of_an_image_becomes_eight_bits_of_color(mode, kind):
         image.putalpha(255)
     else:
         image = image.quantize(8) if mode == 'P' else image.convert(mode)
-    given = [image]
+    sources = [image]
     try:
-        given.append(encoded(image, kind))
+        sources.append(encoded(image, kind))
     except (OSError, KeyError, ValueError):  # the format has no such mode
         assert (kind, mode) not in {('PNG', 'I;16'), ('PNG', 'P'), ('PNG', 'RGBA'), ('JPEG', 'CMYK'), ('TIFF', 'CMYK')}
     if mode.startswith('I') and (kind, mode) not in {('PNG', 'I;16'), ('PNG', 'I'), ('TIFF', 'I;16')}:
-        given = given[:1]  # Pillow cuts the others off at 255, or writes 32 bits
-    for one in given:
-        found = read_image(one)
-        assert (found.shape, found.dtype) == ((30, 40, 3), np.uint8)
-        assert np.abs(found[10, 10, ::-1].astype(int) - wanted).max() <= 4, type(one)
+        sources = sources[:1]  # Pillow cuts the others off at 255, or writes 32 bits
+    for source in sources:
+        actual = read_image(source)
+        assert (actual.shape, actual.dtype) == ((30, 40, 3), np.uint8)
+        assert np.abs(actual[10, 10, ::-1].astype(int) - expected).max() <= 4, type(source)
 
 
 def test_transparency_is_left_out_as_in_training(tmp_path):
     image = Image.new('RGBA', (40, 30), (*COLOR, 20))
     image.save(tmp_path / 'a.png')
     assert np.array_equal(mmcv.imread(str(tmp_path / 'a.png')), read_image(tmp_path / 'a.png'))
-    for given in (tmp_path / 'a.png', image, np.asarray(image)[..., [2, 1, 0, 3]]):
-        assert tuple(read_image(given)[5, 5, ::-1]) == COLOR
+    for source in (tmp_path / 'a.png', image, np.asarray(image)[..., [2, 1, 0, 3]]):
+        assert tuple(read_image(source)[5, 5, ::-1]) == COLOR
 
 
 @pytest.mark.parametrize(
-    ('given', 'message'),
+    ('source', 'message'),
     [
         (np.zeros((5, 5, 3)), r'float64 \(5, 5, 3\) is not an image'),
         (np.zeros((5, 5, 2), np.uint8), 'is not an image'),
@@ -173,9 +173,9 @@ def test_transparency_is_left_out_as_in_training(tmp_path):
         (Path(__file__), 'is not an image that can be read'),
     ],
 )
-def test_what_is_no_image_is_said_so(given, message):
+def test_what_is_no_image_is_said_so(source, message):
     with pytest.raises(UserError, match=message):
-        read_image(given)
+        read_image(source)
 
 
 def test_addresses_are_followed_safely(serve, photo, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from small_models import SCALES, SMALL, image, sample, spread_model
+from torchvision.ops import box_iou
 
 from fasternet_mm.deployment.description import Description
 from fasternet_mm.deployment.exported_models import ExportedDetector, ExportedSegmenter, use_exported
@@ -65,14 +66,14 @@ def predict(model, image, **meta):
         return model.test_step(data)[0].pred_instances
 
 
-def assert_same_detections(found, wanted):
-    assert len(found) == len(wanted)
-    torch.testing.assert_close(found.bboxes, wanted.bboxes, rtol=0, atol=1e-3)
-    torch.testing.assert_close(found.scores, wanted.scores, rtol=0, atol=1e-5)
-    assert torch.equal(found.labels, wanted.labels)
-    if 'masks' in wanted:
-        assert found.masks.shape == wanted.masks.shape
-        assert (found.masks != wanted.masks).sum() <= 1e-4 * found.masks.numel()
+def assert_same_detections(actual, expected):
+    assert len(actual) == len(expected)
+    torch.testing.assert_close(actual.bboxes, expected.bboxes, rtol=0, atol=1e-3)
+    torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=1e-5)
+    assert torch.equal(actual.labels, expected.labels)
+    if 'masks' in expected:
+        assert actual.masks.shape == expected.masks.shape
+        assert (actual.masks != expected.masks).sum() <= 1e-4 * actual.masks.numel()
 
 
 # Predictions
@@ -80,18 +81,18 @@ def assert_same_detections(found, wanted):
 
 @pytest.mark.parametrize('file_format', FORMATS)
 def test_an_exported_detector_finds_what_mmdet_finds_at_any_size(exported, detector, file_format):
-    found = {name: predict(exported(file_format), image) for name, image in IMAGES.items()}
-    assert len(found['several']) > 5
-    assert len(found['none']) == 0
-    for name, one in IMAGES.items():
-        assert_same_detections(found[name], predict(detector, one))
+    actual = {name: predict(exported(file_format), image) for name, image in IMAGES.items()}
+    assert len(actual['several']) > 5
+    assert len(actual['none']) == 0
+    for name, pixels in IMAGES.items():
+        assert_same_detections(actual[name], predict(detector, pixels))
 
 
 def test_boxes_and_masks_are_those_of_the_image_before_it_was_resized(exported, detector):
     meta = dict(ori_shape=(240, 80), scale_factor=(2.0, 160 / 240))
-    found, wanted = (predict(model, IMAGES['several'], **meta) for model in (exported('onnx'), detector))
-    assert found.masks.shape[1:] == (240, 80)
-    assert_same_detections(found, wanted)
+    actual, expected = (predict(model, IMAGES['several'], **meta) for model in (exported('onnx'), detector))
+    assert actual.masks.shape[1:] == (240, 80)
+    assert_same_detections(actual, expected)
 
 
 def test_a_file_takes_a_batch_and_says_which_image_each_detection_is_in(write, detector_cfg, detector):
@@ -102,10 +103,10 @@ def test_a_file_takes_a_batch_and_says_which_image_each_detection_is_in(write, d
     boxes, scores, _, owners, masks = session.run(None, {'images': images.numpy()})
     assert list(scores) == sorted(scores, reverse=True)
     assert len(masks) == len(boxes) > 3
-    for number, one in enumerate(images):
-        wanted = predict(detector, one)
-        np.testing.assert_allclose(boxes[owners == number], wanted.bboxes, rtol=0, atol=1e-3)
-        np.testing.assert_allclose(scores[owners == number], wanted.scores, rtol=0, atol=1e-5)
+    for number, pixels in enumerate(images):
+        expected = predict(detector, pixels)
+        np.testing.assert_allclose(boxes[owners == number], expected.bboxes, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(scores[owners == number], expected.scores, rtol=0, atol=1e-5)
 
 
 def test_each_image_of_a_batch_keeps_as_many_detections_as_alone(write, detector_cfg, detector):
@@ -125,9 +126,9 @@ def test_a_detector_without_masks_is_exported(write, detector_cfg):
         cfg.model.roi_head.pop(part)
     model = spread_model(cfg, SCALES)
     exported = ExportedDetector(write(cfg, model, 'onnx'))
-    wanted = predict(model, IMAGES['several'])
-    assert len(wanted) > 1
-    assert_same_detections(predict(exported, IMAGES['several']), wanted)
+    expected = predict(model, IMAGES['several'])
+    assert len(expected) > 1
+    assert_same_detections(predict(exported, IMAGES['several']), expected)
 
 
 def test_prepared_images_are_prepared_as_the_config_says(write, detector_cfg, detector):
@@ -136,14 +137,15 @@ def test_prepared_images_are_prepared_as_the_config_says(write, detector_cfg, de
     assert predict(exported, IMAGES['more']).bboxes[:, 2:].max(0).values.tolist() <= [150, 100]
 
 
-def test_half_precision_halves_the_file_and_finds_nearly_the_same(write, detector_cfg, detector):
-    whole = write(detector_cfg, detector, 'onnx')
-    for file_format in ('onnx', 'openvino'):
-        half = write(detector_cfg, detector, file_format, fp16=True)
-        weights = Path(half).with_suffix('.bin') if file_format == 'openvino' else Path(half)
-        assert weights.stat().st_size < 0.6 * Path(whole).stat().st_size
-        found, wanted = (predict(model, IMAGES['more']) for model in (ExportedDetector(half), detector))
-        torch.testing.assert_close(found.bboxes, wanted.bboxes, rtol=0, atol=1)
+@pytest.mark.parametrize('file_format', ['onnx', 'openvino'])
+def test_half_precision_halves_the_file_and_labels_nearly_the_same(write, segmenter_cfg, segmenter, file_format):
+    whole = write(segmenter_cfg, segmenter, 'onnx')
+    half = write(segmenter_cfg, segmenter, file_format, fp16=True)
+    weights = FORMATS[file_format].files(half)[-1]
+    assert weights.stat().st_size < 0.6 * Path(whole).stat().st_size
+    outputs, expected = (open_runtime(file)(IMAGES['more']) for file in (half, whole))
+    torch.testing.assert_close(outputs['logits'], expected['logits'], rtol=0.01, atol=0.1)
+    assert (outputs['logits'] != expected['logits']).any()
 
 
 def test_a_file_of_one_size_refuses_others(write, detector_cfg, detector):
@@ -172,14 +174,14 @@ def segment(model, image):
 def test_an_exported_segmenter_labels_as_mmseg_does_at_any_size(write, segmenter_cfg, segmenter, file_format):
     file = write(segmenter_cfg, segmenter, file_format)
     exported = ExportedSegmenter(file, trust_program=True, test_cfg=segmenter_cfg.model.test_cfg)
-    for one in (image(160, 160), image(75, 130, 1)):
-        found, wanted = segment(exported, one), segment(segmenter, one)
-        torch.testing.assert_close(found.seg_logits.data, wanted.seg_logits.data, rtol=1e-4, atol=1e-3)
-        assert (found.pred_sem_seg.data != wanted.pred_sem_seg.data).float().mean() < 1e-3
-        labels = open_runtime(file, trust_program=True)(one)['labels']
-        prepared = segmenter.data_preprocessor(dict(inputs=[one], data_samples=None))['inputs']
+    for pixels in (image(160, 160), image(75, 130, 1)):
+        actual, expected = segment(exported, pixels), segment(segmenter, pixels)
+        torch.testing.assert_close(actual.seg_logits.data, expected.seg_logits.data, rtol=1e-4, atol=1e-3)
+        assert (actual.pred_sem_seg.data != expected.pred_sem_seg.data).float().mean() < 1e-3
+        labels = open_runtime(file, trust_program=True)(pixels)['labels']
+        prepared = segmenter.data_preprocessor(dict(inputs=[pixels], data_samples=None))['inputs']
         with torch.no_grad():
-            logits = segmenter.encode_decode(prepared, [dict(img_shape=one.shape[1:])])
+            logits = segmenter.encode_decode(prepared, [dict(img_shape=pixels.shape[1:])])
         assert (labels != logits.argmax(1)).float().mean() < 1e-3
 
 
@@ -187,8 +189,8 @@ def test_an_exported_segmenter_slides_as_mmseg_does(write, segmenter_cfg, segmen
     sliding = dict(mode='slide', crop_size=(96, 96), stride=(64, 64))
     exported = ExportedSegmenter(write(segmenter_cfg, segmenter, 'onnx'), test_cfg=Config(sliding))
     monkeypatch.setattr(segmenter, 'test_cfg', Config(sliding))
-    found, wanted = (segment(model, image(130, 200)).seg_logits.data for model in (exported, segmenter))
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+    actual, expected = (segment(model, image(130, 200)).seg_logits.data for model in (exported, segmenter))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_semantic_fpn_is_exported(write, segmenter_cfg, root):
@@ -199,32 +201,55 @@ def test_semantic_fpn_is_exported(write, segmenter_cfg, root):
     cfg.test_dataloader = segmenter_cfg.test_dataloader
     model = spread_model(cfg, {'decode_head.conv_seg.weight': 100})
     exported = ExportedSegmenter(write(cfg, model, 'onnx'), test_cfg=cfg.model.test_cfg)
-    one = image(90, 120)
-    found, wanted = segment(exported, one).seg_logits.data, segment(model, one).seg_logits.data
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+    pixels = image(90, 120)
+    actual, expected = segment(exported, pixels).seg_logits.data, segment(model, pixels).seg_logits.data
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_backbone_is_exported_alone(write, detector_cfg, detector):
-    engine = open_runtime(write(detector_cfg, detector, 'onnx', backbone_alone=True))
-    one = IMAGES['more']
+    runtime = open_runtime(write(detector_cfg, detector, 'onnx', backbone_alone=True))
+    pixels = IMAGES['more']
     with torch.no_grad():
-        wanted = detector.backbone(detector.data_preprocessor(dict(inputs=[one], data_samples=None))['inputs'])
-    found = engine(one)
-    assert list(found) == ['map0', 'map1', 'map2', 'map3']
-    for name, values in zip(found, wanted):
-        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-4)
+        expected = detector.backbone(detector.data_preprocessor(dict(inputs=[pixels], data_samples=None))['inputs'])
+    actual = runtime(pixels)
+    assert list(actual) == ['map0', 'map1', 'map2', 'map3']
+    for name, values in zip(actual, expected):
+        torch.testing.assert_close(actual[name], values, rtol=1e-4, atol=1e-4)
 
 
 def test_int8_is_calibrated_on_images(write, detector_cfg, detector, tmp_path):
     pytest.importorskip('nncf')
     import cv2
 
-    for seed in range(3):
+    for seed in range(2):
         cv2.imwrite(str(tmp_path / f'{seed}.png'), image(160, 160, seed).permute(1, 2, 0).numpy())
     file = write(detector_cfg, detector, 'openvino', calibration=(str(tmp_path),))
     assert Path(file).with_suffix('.bin').stat().st_size < 0.4 * sum(p.numel() * 4 for p in detector.parameters())
     assert 'FakeQuantize' in Path(file).read_text()
-    assert len(predict(ExportedDetector(file), IMAGES['several'])) > 0
+    objects, expected = (predict(model, IMAGES['several']) for model in (ExportedDetector(file), detector))
+    overlaps = box_iou(expected.bboxes, objects.bboxes).max(dim=1).values
+    assert overlaps.median() > 0.7
+
+
+def test_files_whose_input_has_another_name_run(write, detector_cfg, detector, tmp_path):
+    """It was 'pictures' in the files of earlier releases."""
+    import onnx
+    import openvino
+
+    files = {name: write(detector_cfg, detector, name, backbone_alone=True) for name in ('onnx', 'openvino')}
+    network = onnx.load(files['onnx'])
+    network.graph.input[0].name = 'pictures'
+    for node in network.graph.node:
+        node.input[:] = ['pictures' if name == 'images' else name for name in node.input]
+    onnx.save(network, tmp_path / 'old.onnx')
+    network = openvino.Core().read_model(files['openvino'])
+    network.input().set_names({'pictures'})
+    openvino.save_model(network, tmp_path / 'old.xml', compress_to_fp16=False)
+    for name, file in files.items():
+        maps, expected = (
+            open_runtime(str(path))(IMAGES['more']) for path in (tmp_path / f'old{FORMATS[name].suffix}', file)
+        )
+        assert all(torch.equal(maps[key], expected[key]) for key in ('map0', 'map1', 'map2', 'map3'))
 
 
 @pytest.mark.parametrize('threshold', [0.5, 0.2])
@@ -233,9 +258,9 @@ def test_masks_are_pasted_as_mmdet_pastes_them(threshold):
     corner = torch.rand(20, 2) * 80
     boxes = torch.cat((corner, (corner + 2 + torch.rand(20, 2) * 70)), 1).clamp(max=100)
     whole, _ = _do_paste_mask(masks[:, None], boxes, 110, 100, skip_empty=False)
-    found = paste_masks(masks, boxes, 110, 100, threshold)
-    assert found.dtype == torch.bool
-    assert (found != (whole >= threshold)).sum() <= 2
+    actual = paste_masks(masks, boxes, 110, 100, threshold)
+    assert actual.dtype == torch.bool
+    assert (actual != (whole >= threshold)).sum() <= 2
     assert paste_masks(masks[:0], boxes[:0], 110, 100, threshold).shape == (0, 110, 100)
 
 

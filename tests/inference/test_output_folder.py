@@ -31,9 +31,9 @@ class Stub:
         self.is_segmenter = is_segmenter
 
     def stream(self, images, broken=None):
-        for given in images:
+        for source in images:
             try:
-                pixels = read_image(given)
+                pixels = read_image(source)
             except UserError as error:
                 if broken is None:
                     raise
@@ -42,7 +42,7 @@ class Stub:
             boxes = [] if self.is_segmenter else [[4, 4, 20, 16], [6, 10, 30, 30]]
             yield Prediction(
                 image=pixels[..., ::-1],
-                source='' if isinstance(given, np.ndarray) else str(given),
+                source='' if isinstance(source, np.ndarray) else str(source),
                 classes=self.classes,
                 palette=self.palette,
                 category_ids=self.category_ids,
@@ -93,8 +93,8 @@ def test_files_folders_and_patterns_are_found_in_order(folder):
     (folder / 'b/notes.txt').touch()
     (folder / 'c3.txt').touch()
     url = 'https://example.org/a.jpg?size=large'
-    found = find_inputs(['a.webp', 'b', 'c*', url, 'b/**/*.jpg', 'camera:2', 'a.webp'], 'out')
-    assert found == ['a.webp', 'b/2.PNG', 'b/clip.avi', 'b/deep/1.jpg', 'c1.jpg', 'c2.jpg', url, 'camera:2']
+    actual = find_inputs(['a.webp', 'b', 'c*', url, 'b/**/*.jpg', 'camera:2', 'a.webp'], 'out')
+    assert actual == ['a.webp', 'b/2.PNG', 'b/clip.avi', 'b/deep/1.jpg', 'c1.jpg', 'c2.jpg', url, 'camera:2']
     assert find_files(['b']) == ['b/2.PNG', 'b/deep/1.jpg']
 
 
@@ -184,9 +184,9 @@ def test_every_image_gets_a_drawing_of_its_own_and_detections_say_whose_they_are
     predict_to_folder(Stub(), names, 'out')
     drawings = ['000000000002.png', 'A-3.png', 'a-2-2.jpg', 'a-2.jpg', 'a-4.png', 'a.jpg']
     assert written(folder / 'out') == sorted([*drawings, 'results.json'])
-    found = records(folder / 'out/results.json')
-    assert len(found) == 2 * len(names)
-    ids = {record['file_name']: record['image_id'] for record in found}
+    actual = records(folder / 'out/results.json')
+    assert len(actual) == 2 * len(names)
+    ids = {record['file_name']: record['image_id'] for record in actual}
     assert ids == {'a.jpg': 1, 'a-2.jpg': 3, 'A-3.png': 4, 'a-4.png': 5, '000000000002.png': 2, 'a-2-2.jpg': 6}
     drawing = cv2.imread('out/A-3.png')
     assert tuple(drawing[16, 10]) == (0, 0, 250)  # the box, in the class's color
@@ -286,7 +286,7 @@ def test_classes_crops_and_another_file_of_detections(folder):
 def test_no_detections_are_an_empty_list(folder):
     paint(folder / 'a.png')
     stub = Stub()
-    stub.stream = lambda images, broken=None: (one.above(1) for one in Stub().stream(images))
+    stub.stream = lambda images, broken=None: (prediction.above(1) for prediction in Stub().stream(images))
     predict_to_folder(stub, ['a.png'], 'out')
     assert records(folder / 'out/results.json') == []
 
@@ -342,12 +342,12 @@ def test_a_video_is_written_back_with_its_size_and_speed(folder):
     assert (fps, len(frames), frames[0].shape) == (12.5, 5, (48, 64, 3))
     assert [round(frame[44, 60].mean() / 40) for frame in frames] == [0, 1, 2, 3, 4]
     assert frames[0][10, 4, 2] > 150  # the box
-    found = records(folder / 'out/results.json')
-    assert [record.get('frame') for record in found] == [None] * 2 + [
+    actual = records(folder / 'out/results.json')
+    assert [record.get('frame') for record in actual] == [None] * 2 + [
         number for number in (1, 2, 3, 4, 5) for _ in 'ab'
     ]
-    assert [record['image_id'] for record in found[::2]] == [1, 2, 3, 4, 5, 6]
-    assert found[-1]['file_name'] == 'clip-2.mp4'
+    assert [record['image_id'] for record in actual[::2]] == [1, 2, 3, 4, 5, 6]
+    assert actual[-1]['file_name'] == 'clip-2.mp4'
     crops = [f'crops/cat/clip-2/{number}-1.jpg' for number in range(1, 6)]
     assert written(folder / 'out') == [
         'clip-2.mp4',

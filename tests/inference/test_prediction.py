@@ -12,7 +12,7 @@ CLASSES = ('person', 'dog', 'cat')
 
 def objects(masks=None, boxes=None, **changes):
     boxes = [[2, 3, 8, 9], [10, 4, 16.5, 12], [0, 0, 4, 4]] if boxes is None else boxes
-    given = dict(
+    fields = dict(
         image=np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8),
         source='a.jpg',
         classes=CLASSES,
@@ -23,7 +23,7 @@ def objects(masks=None, boxes=None, **changes):
         labels=np.array([0, 0, 1])[: len(boxes)],
         encoded_masks=None if masks is None else encode_masks(masks),
     )
-    return Prediction(**{**given, **changes})
+    return Prediction(**{**fields, **changes})
 
 
 def labeled(label_map):
