@@ -130,7 +130,7 @@ def _check_other_sizes(graph: Graph, recorded: Callable[[Tensor], Sequence[Tenso
             if expected.shape != output.shape or not torch.allclose(expected.float(), output.float(), 1e-4, 1e-4):
                 raise UserError(
                     'this model cannot be exported for images of any size, since it treats sizes differently: '
-                    'name the one it is for with --size'
+                    'name the size that it is for with --size'
                 )
 
 

@@ -1,8 +1,8 @@
 """The config in a training checkpoint: a stranger's text, which is parsed and never executed.
 
-MMEngine writes a config as Python, and executes it to read it. Even as plain values it would be dangerous: a ``type``
-may name any function that can be imported, the type of an NMS is evaluated as an expression, and some strings are names
-of files that are unpickled. So nothing is taken but numbers and the words that configs like ours need.
+MMEngine writes a config as Python, and executes it to read it. Even plain values would be dangerous: a ``type`` may
+name any function that can be imported, the type of an NMS is evaluated as an expression, and some strings are names of
+files that are unpickled. So only numbers and the words that configs like ours need are taken.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ TYPES = {
     'FCNHead', 'FPNHead', 'CrossEntropyLoss', 'L1Loss', 'SmoothL1Loss', 'BN', 'SyncBN', 'BN2d', 'GN', 'LN',
     'ReLU', 'GELU', 'SiLU', 'Conv', 'Conv2d', 'nms', 'deconv',
 }
+"""What ``type`` may be: models, parts and layers that compute and do nothing else."""
 
 WORDS = {
     't0', 't1', 't2', 's', 'm', 'l', 'whole', 'slide', 'resize_concat', 'multiple_select', 'bilinear',
     'nearest', 'on_input', 'on_lateral', 'on_output', 'avg', 'max', 'pytorch', 'caffe', 'mean', 'sum', 'none',
     'tanh',
 }
+"""What other strings may be: names of variants and modes, none of which names a file or a module."""
 # fmt: on
 
 LEFT_OUT = {'init_cfg', 'train_cfg', 'pretrained', 'backend_args'}
-"""What only training needs."""
+"""Keys that only training needs."""
 
 
 def recorded_config(source: str) -> Config:
@@ -47,8 +49,7 @@ def recorded_config(source: str) -> Config:
         source: see `local_file`.
 
     Raises:
-        UserError: the checkpoint cannot be read, or holds no config, or one with anything else than models like those
-            in ``configs/``.
+        UserError: the checkpoint cannot be read, or its config is missing, or is not like those in ``configs/``.
     """
     with local_file(source) as path:
         meta = read_meta(path, source)
@@ -103,7 +104,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _checked(value: Any, key: str = '') -> Any:
-    """A value as it is, without `LEFT_OUT`, once nothing else than numbers and known words is in it."""
+    """A value without the keys of `LEFT_OUT`, after checking that only numbers and known words are in it."""
     if isinstance(value, Mapping):
         return {name: _checked(part, name) for name, part in value.items() if name not in LEFT_OUT}
     if isinstance(value, (list, tuple)):

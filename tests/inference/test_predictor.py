@@ -226,6 +226,18 @@ def test_an_image_that_the_model_fails_on_takes_no_other(error, batch_size, pred
         predictor([white()])
 
 
+def test_a_failure_of_the_pipeline_is_not_the_images(predictor, images, monkeypatch):
+    def failing(pixels, source):
+        raise KeyError('scale')
+
+    monkeypatch.setattr(predictor, 'pipeline', failing)
+    broken = []
+    assert list(predictor.stream(images[:1], broken)) == []
+    assert [str(failure) for failure in broken] == [f"{images[0]} failed (KeyError: 'scale')"]
+    with pytest.raises(KeyError):
+        predictor(images[0])
+
+
 def test_a_batch_that_memory_does_not_hold_is_predicted_one_by_one(predictor, images, monkeypatch):
     monkeypatch.setattr(predictor, 'batch_size', 4)
     step = type(predictor.model).test_step
