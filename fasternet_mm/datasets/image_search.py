@@ -15,13 +15,13 @@ from ..errors import UserError
 from ..files import MARKER
 from .image_files import SUFFIXES
 
-INPUT_SUFFIXES = SUFFIXES | {'.gif'}
-"""Suffixes, in lower case, of images that are given to a model; GIF is not among those that training reads."""
+READABLE_IMAGES = SUFFIXES | {'.gif'}
+"""Suffixes, in lower case, of images that `read_image` reads: of GIF it takes the first frame."""
 
 
 def find_files(
     names: Sequence[str],
-    suffixes: Collection[str] = INPUT_SUFFIXES,
+    suffixes: Collection[str] = READABLE_IMAGES,
     out_dir: str | None = None,
     is_source: Callable[[str], bool] = lambda name: False,
 ) -> list[str]:

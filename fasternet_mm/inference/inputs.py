@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..datasets.image_reading import is_url
-from ..datasets.image_search import INPUT_SUFFIXES, find_files
+from ..datasets.image_search import READABLE_IMAGES, find_files
 
 VIDEO_SUFFIXES = frozenset(('.mp4', '.avi', '.mov', '.mkv', '.webm'))
 """Suffixes, in lower case, by which videos are found in folders and told from images."""
@@ -24,7 +24,7 @@ def find_inputs(names: Sequence[str], out_dir: str) -> list[str]:
     Raises:
         UserError: see `find_files`.
     """
-    return find_files(names, INPUT_SUFFIXES | VIDEO_SUFFIXES, out_dir, lambda name: is_url(name) or is_camera(name))
+    return find_files(names, READABLE_IMAGES | VIDEO_SUFFIXES, out_dir, lambda name: is_url(name) or is_camera(name))
 
 
 def is_camera(source: str) -> bool:
