@@ -4,12 +4,10 @@ import argparse
 
 from command_line import add_checkpoint, model_parser, run
 
-from fasternet_mm.deployment.formats import FORMATS, all_suffixes, format_of, formats_with
-
 EPILOG = """examples:
-  python tools/export.py WORK_DIR --out model.onnx
-  python tools/export.py CONFIG CHECKPOINT --out model.onnx
-  python tools/export.py CONFIG CHECKPOINT --out model.xml --int8 holiday/
+  python tools/export.py WORK_DIR --format onnx --out model.onnx
+  python tools/export.py CONFIG CHECKPOINT --format onnx --out model.onnx
+  python tools/export.py CONFIG CHECKPOINT --format openvino --out model.xml --int8 holiday/
   python tools/test.py CONFIG model.onnx                       the exported file in the checkpoint's place
 
 A file takes uint8 images (N, 3, H, W), BGR as OpenCV reads them, of any number and size, and prepares them itself. A
@@ -25,8 +23,8 @@ ONNX and OpenVINO files may come from anybody. PyTorch's formats are programs: t
 def arguments() -> argparse.ArgumentParser:
     result = model_parser('Export a model, from image to boxes, masks or label maps, to one file.', EPILOG)
     add_checkpoint(result)
-    result.add_argument('--format', choices=list(FORMATS), help='default: as the suffix of FILE says')
-    result.add_argument('--out', required=True, metavar='FILE', help=f'one of {all_suffixes()}')
+    result.add_argument('--format', choices=['onnx', 'openvino', 'torch-export', 'torchscript'])
+    result.add_argument('--out', required=True, metavar='FILE', help='.onnx, .xml (with .bin), .pt2, .torchscript')
     result.add_argument('--backbone', action='store_true', help='the backbone alone: images to its maps')
     result.add_argument(
         '--prepared',
@@ -37,22 +35,20 @@ def arguments() -> argparse.ArgumentParser:
         '--size', nargs=2, type=int, metavar=('H', 'W'), help='take images of this size alone; default: of any size'
     )
     small = result.add_mutually_exclusive_group()
-    small.add_argument(
-        '--fp16', action='store_true', help=f'store weights in float16: half the file ({formats_with("fp16")})'
-    )
+    small.add_argument('--fp16', action='store_true', help='store weights in float16: half the file (onnx, openvino)')
     small.add_argument(
         '--int8',
         nargs='+',
         default=[],
         metavar='IMAGES',
-        help='compute in int8 on scales measured on these images, some hundreds of the kind to come '
-        f'({formats_with("int8")})',
+        help='compute in int8 on scales measured on these images, some hundreds of the kind to come (openvino)',
     )
     return result
 
 
 def main(args: argparse.Namespace) -> None:
     from fasternet_mm.deployment.exporter import export
+    from fasternet_mm.deployment.formats import format_of
 
     description = export(
         args.source,

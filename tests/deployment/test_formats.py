@@ -45,7 +45,7 @@ def test_the_docs_have_the_same_table(root):
     assert [row[:4] for row in rows] == [
         [
             f'| `{export_format.name}`',
-            ' and '.join(f'`{path.suffix}`' for path in export_format.files('net')),
+            ' and '.join(f'`{path.suffix}`' for path in export_format.files(f'net{export_format.suffix}')),
             export_format.runs_in,
             'one that you trust: `--trust-program` |' if export_format.is_program else "anybody's |",
         ]
