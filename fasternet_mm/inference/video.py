@@ -59,8 +59,7 @@ def open_video(source: str) -> Iterator[Video]:
         if not capture.isOpened():
             if is_live:
                 raise UserError(
-                    f'{source} cannot be opened: there is no such camera, or another program uses it; connect it, or '
-                    'end that program'
+                    f'{source} cannot be opened: there is no such camera, or it is in use; connect or free it'
                 )
             raise UserError(f'{source} is not a video that can be read: use MP4, AVI, MOV, MKV or WebM')
         fps, length = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
