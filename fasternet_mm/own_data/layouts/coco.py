@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Container, Hashable
 from typing import Any
 
-from .content import Instances, Kind, Problem, Report, truth_value
+from .annotated_data import DetectionData, Fault, Problem, Report, truth_value
 from .data_folder import DataFolder, one_per_split
 from .folder_words import split_of
 from .labelme import BACKGROUND
@@ -26,7 +26,7 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(part), list) for part in NEEDED)
 
 
-def read_coco(folder: DataFolder, files: dict[str, Any], problems: list[Problem]) -> Instances:
+def read_coco(folder: DataFolder, files: dict[str, Any], problems: list[Problem]) -> DetectionData:
     """Read COCO annotations.
 
     Args:
@@ -63,7 +63,7 @@ def _sound(folder: DataFolder, file: str, content: Any, part: str, problems: lis
         lacking = [key for key in NEEDED[part] if type(values.get(key)) not in (str, int)]
         if lacking:
             what = f'{part}[{number}] has no {" and ".join(lacking)} that can be used (counted from 0)'
-            problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
+            problems.append(Problem(folder.shown(file), what, Fault.MALFORMED))
         else:
             sound.append((number, values))
     return sound
@@ -100,7 +100,7 @@ def _categories(
         identifier, name = category['id'], str(category['name'])
         if identifier in found or name in found.values():
             what = f'category {number} has the id or name of one before (id {json.dumps(identifier)}, name {name})'
-            problems.append(Problem(folder.shown(file), what, Kind.DUPLICATE))
+            problems.append(Problem(folder.shown(file), what, Fault.DUPLICATE))
         else:
             found[identifier] = name
     return found
@@ -121,7 +121,7 @@ def _annotated_images(
             f'has {len(brush_masks)} RLE masks, all of them crowds, and no other crowds: they are taken as objects, as '
             'labeling tools mark the masks that are drawn with a brush so'
         )
-        report(what, Kind.BRUSH_MASKS)
+        report(what, Fault.BRUSH_MASKS)
     seen: Counter = Counter()
     for number, record in records['annotations']:
         identifier = json.dumps(record['id']) if 'id' in record else f'[{number}]'
@@ -129,13 +129,13 @@ def _annotated_images(
         place = f'annotation {identifier}' + (f' ({image.file})' if image else '')
         seen[identifier] += 1
         if seen[identifier] == 2:
-            report(f'{place} has the id of one before', Kind.DUPLICATE_OBJECT_ID)
+            report(f'{place} has the id of one before', Fault.DUPLICATE_OBJECT_ID)
         if record['image_id'] not in images:
             what = f'{place} has the image_id {_shown(record["image_id"], images)}, which no image has'
-            report(what, Kind.UNKNOWN_ID)
+            report(what, Fault.UNKNOWN_ID)
         elif record['category_id'] not in names:
             what = f'{place} has the category_id {_shown(record["category_id"], names)}, which no category has'
-            report(what, Kind.UNKNOWN_ID)
+            report(what, Fault.UNKNOWN_ID)
         elif image:
             obj = _object(record, names[record['category_id']], place, number in brush_masks, report)
             image.objects += [obj] if obj else []
@@ -152,13 +152,13 @@ def _images(
     for name, path, (number, image) in zip(names, paths, records):
         place = f'image {number} ({name})'
         if image['id'] in images:
-            report(f'{place} has the id {json.dumps(image["id"])} of one before', Kind.DUPLICATE)
+            report(f'{place} has the id {json.dumps(image["id"])} of one before', Fault.DUPLICATE)
             images[image['id']] = None
             continue
         images[image['id']] = None
         size = image.get('width'), image.get('height')
         if path is None:
-            report(f'{place} is not in the folder', Kind.OUTSIDE_FOLDER)
+            report(f'{place} is not in the folder', Fault.OUTSIDE_FOLDER)
         elif size != (None, None) and not all(type(side) in (int, float) and side % 1 == 0 for side in size):
             report(f'{place} has the width {reprlib.repr(size[0])} and height {reprlib.repr(size[1])}')
         else:

@@ -14,9 +14,9 @@ from typing import TypeVar
 from ...datasets.image_files import SUFFIXES
 from ...errors import UserError, few
 from ...files import is_output
-from .content import Kind, Problem, Report
+from .annotated_data import Fault, Problem, Report
 from .folder_words import split_of
-from .matching import FileIndex, Wanted, is_likely, nearest_name, plain_path
+from .image_matching import FileIndex, ImageReference, is_likely, nearest_name, plain_path
 
 T = TypeVar('T')
 
@@ -85,7 +85,7 @@ class DataFolder:
     def reporter(self, file: str, problems: list[Problem], prefix: str = '') -> Report:
         """A function that adds to the problems what is wrong with a file, or with what ``prefix`` names in it."""
 
-        def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
+        def report(what: str, kind: Fault = Fault.MALFORMED) -> None:
             problems.append(Problem(self.shown(file), prefix + what, kind))
 
         return report
@@ -125,7 +125,7 @@ class DataFolder:
         Raises:
             UserError: no image is there, or two fit a name equally well.
         """
-        wanted = [Wanted(name, source, split, self._exact(name, source)) for name in names]
+        wanted = [ImageReference(name, source, split, self._exact(name, source)) for name in names]
         images = self._by_path.match(wanted)
         if not any(images):
             raise self.no_image_of(source, names)
@@ -159,11 +159,11 @@ class DataFolder:
         hints = [posixpath.basename(plain_path(name)) for name in names]
         splits = [split_of(posixpath.dirname(file)) for file in files]
         own = [
-            Wanted(posixpath.splitext(file)[0], file, split, hint=hint)
+            ImageReference(posixpath.splitext(file)[0], file, split, hint=hint)
             for file, hint, split in zip(files, hints, splits)
         ]
         named = [
-            Wanted(_named_from(file, name), file, split, self._exact(name, file), hint)
+            ImageReference(_named_from(file, name), file, split, self._exact(name, file), hint)
             for file, name, hint, split in zip(files, names, hints, splits)
         ]
         first, second = (self._by_stem.match(wanted) for wanted in ((own, named) if stem_first else (named, own)))
@@ -215,7 +215,7 @@ class DataFolder:
                     f'{len(files)} images are taken from here (the first is {posixpath.basename(files[0])}), though '
                     'the name is one for label maps or drawings: no other folder has them'
                 )
-                yield Problem(self.shown(folder), what, Kind.UNLIKELY_FOLDER)
+                yield Problem(self.shown(folder), what, Fault.UNLIKELY_FOLDER)
 
     def _other_splits(self, source: str, split: str | None, images: Sequence[str]) -> Iterable[Problem]:
         for folder, files in _by_folder(images).items():
@@ -225,7 +225,7 @@ class DataFolder:
                     f'{posixpath.basename(files[0])}): the folder says {split_of(folder)}, but the file {split}, '
                     'which counts'
                 )
-                yield Problem(self.shown(source), what, Kind.SPLITS_DIFFER)
+                yield Problem(self.shown(source), what, Fault.SPLITS_DIFFER)
 
 
 def _named_from(file: str, name: str) -> str:
@@ -273,7 +273,7 @@ def folder_splits(
             f'{len(differing)} {annotations} lie in a folder of another split than their images, which counts (the '
             f'first is {differing[0][1]}, its image {differing[0][0]})'
         )
-        problems.append(Problem(str(folder.root), what, Kind.SPLITS_DIFFER))
+        problems.append(Problem(str(folder.root), what, Fault.SPLITS_DIFFER))
     return [of_image or of_annotation or 'train' for of_image, of_annotation in named]
 
 

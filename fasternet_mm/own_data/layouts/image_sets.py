@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ...datasets.image_files import SUFFIXES
 from ...errors import UserError, few
-from .content import Kind, Problem
+from .annotated_data import Fault, Problem
 from .data_folder import DataFolder, stem
 from .folder_words import split_named, split_of
-from .matching import FileIndex, Wanted
+from .image_matching import FileIndex, ImageReference
 
 OF_OBJECTS = ('Main', 'Segmentation', 'Layout', '')
 """Folders of lists for boxes, the first that has lists counts; '' is ``ImageSets`` itself."""
@@ -62,7 +62,7 @@ def split_by_lists(
         place = posixpath.dirname(next(iter(lists.values()))[0])
         shown = few(unlisted, 3, counted=True)
         what = f'{len(unlisted)} of {len(used)} images are in none of its lists and are left out: {shown}'
-        problems.append(Problem(folder.shown(place), what, Kind.NOT_LISTED))
+        problems.append(Problem(folder.shown(place), what, Fault.NOT_LISTED))
     return {split: part for split, part in splits.items() if part}
 
 
@@ -115,15 +115,15 @@ def _is_of_one_class(folder: DataFolder, file: str) -> bool:
 
 def _listed(folder: DataFolder, index: FileIndex, file: str, problems: list[Problem]) -> list[str]:
     lines = list(dict.fromkeys(_names(folder, file, problems)))
-    images = index.match([Wanted(_without_suffix(line), file) for line in lines])
+    images = index.match([ImageReference(_without_suffix(line), file) for line in lines])
     # The layout's lists have the number of an object behind the name; others the label map's path.
     rest = [line for line, image in zip(lines, images) if image is None]
-    again = dict(zip(rest, index.match([Wanted(_without_suffix(line.split()[0]), file) for line in rest])))
+    again = dict(zip(rest, index.match([ImageReference(_without_suffix(line.split()[0]), file) for line in rest])))
     images = [image or again[line] for line, image in zip(lines, images)]
     for line, image in zip(lines, images):
         if image is None:
             what = f'names {line}, of which there is no image'
-            problems.append(Problem(folder.shown(file), what, Kind.MISSING_IMAGE))
+            problems.append(Problem(folder.shown(file), what, Fault.MISSING_IMAGE))
     return [image for image in images if image]
 
 

@@ -19,12 +19,13 @@ from ...datasets.image_files import last_change
 from ...errors import UserError
 from ...files import write_atomically
 from ...parallel import in_threads
-from .class_names import read_class_file
-from .content import Kind, LabelMaps, Problem
+from .annotated_data import Fault, Problem, SegmentationData
+from .class_files import read_class_file
 from .data_folder import DataFolder, folder_splits, named_splits, stem
 from .folder_words import file_kind, folder_kind, split_of
+from .image_matching import FileIndex, ImageReference, composed, is_likely
 from .image_sets import OF_LABEL_MAPS, split_by_lists
-from .label_values import (
+from .pixel_values import (
     COLORS,
     UNUSED,
     check_notation,
@@ -35,7 +36,6 @@ from .label_values import (
     values_in,
     without_alpha,
 )
-from .matching import FileIndex, Wanted, composed, is_likely
 
 IMAGE_ENDS = ('_leftImg8bit', '_image', '_img', '_rgb', '_sat')
 """Ends of the names of images, which their label maps do not have."""
@@ -67,7 +67,7 @@ def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[s
     stems = {_image_name(image) for image in images}
     names = {label: _image_stem(composed(stem(label)), stems) for label in labels}
     wanted = [
-        Wanted(posixpath.join(posixpath.dirname(label), name), label, split_of(posixpath.dirname(label)))
+        ImageReference(posixpath.join(posixpath.dirname(label), name), label, split_of(posixpath.dirname(label)))
         for label, (name, _) in names.items()
     ]
     by_image: dict[str, dict[str, str]] = defaultdict(dict)
@@ -84,24 +84,24 @@ def find_label_maps(folder: DataFolder, problems: list[Problem]) -> dict[tuple[s
             by_image[image][end] = label
     end = _one_end(folder, by_image)
     pairs = {image: ends[end] for image, ends in by_image.items() if end in ends}
-    problems += [Problem(folder.shown(label), 'is the label map of no image', Kind.MISSING_IMAGE) for label in alone]
+    problems += [Problem(folder.shown(label), 'is the label map of no image', Fault.MISSING_IMAGE) for label in alone]
     if not pairs:
         return {}
     places = {posixpath.dirname(image) for image in pairs}
     images = [image for image in images if posixpath.dirname(image) in places]
     splits = _splits(folder, images, pairs, problems)
     problems += [
-        Problem(folder.shown(image), 'has no label map', Kind.MISSING_LABELS) for image in splits if image not in pairs
+        Problem(folder.shown(image), 'has no label map', Fault.MISSING_LABELS) for image in splits if image not in pairs
     ]
     return {(image, pairs[image]): split for image, split in splits.items() if image in pairs}
 
 
 def read_label_maps(
     folder: DataFolder, pairs: dict[tuple[str, str], str], problems: list[Problem], ignored: int | None = None
-) -> LabelMaps:
+) -> SegmentationData:
     """Read label maps, all of them.
 
-    Names come from one of `class_names.CLASS_FILES`: of labels in their order, of the labels that it gives, or of
+    Names come from one of `class_files.CLASS_FILES`: of labels in their order, of the labels that it gives, or of
     colors. Without one, labels up to the largest are classes. 255 does not count, nor does what the file calls void or
     alike. Maps of 0 and 255 alone are background and foreground. The indices of palettes count unless the file has
     colors.
@@ -131,14 +131,14 @@ def read_label_maps(
     data = number_classes(folder, layout, rows, maps, ignored)
     if ignored is not None and not any(ignored in content.values for content in maps.values()):
         what = f'--ignore-label {ignored} changes nothing: no label map has the label {ignored}'
-        problems.append(Problem(str(folder.root), what, Kind.NEVER_THERE))
+        problems.append(Problem(str(folder.root), what, Fault.NEVER_THERE))
     splits = {pairs[pair]: [] for pair in items}
     counts = {split: Counter() for split in splits}
     for pair, content in maps.items():
         values = values_in(content, layout)
         strange = values - data.labels.keys()
         if strange:
-            problems.append(Problem(folder.shown(pair[1]), strange_values(data, names, strange), Kind.UNKNOWN_LABEL))
+            problems.append(Problem(folder.shown(pair[1]), strange_values(data, names, strange), Fault.UNKNOWN_LABEL))
         else:
             splits[pairs[pair]].append(tuple(folder.root / file for file in pair))
             counts[pairs[pair]].update({data.labels[value] for value in values})
@@ -147,7 +147,7 @@ def read_label_maps(
     return replace(data, splits=splits, class_counts=class_counts, problems=problems)
 
 
-def write_label_maps(data: LabelMaps, folder: str | Path) -> LabelMaps:
+def write_label_maps(data: SegmentationData, folder: str | Path) -> SegmentationData:
     """Label maps in which pixels are the numbers of classes, and 255 where they do not count, in 8 bits.
 
     Those that are so already stay where they are. What was written before is written again only where a label map or

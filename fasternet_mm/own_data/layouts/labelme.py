@@ -13,7 +13,7 @@ import numpy as np
 from hotcoco import mask as rle
 from PIL import Image
 
-from .content import Instances, Kind, Problem, Report, truth_value
+from .annotated_data import DetectionData, Fault, Problem, Report, truth_value
 from .data_folder import DataFolder, stem
 from .normal_form import (
     AnnotatedImage,
@@ -34,7 +34,7 @@ def is_labelme(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get('shapes'), list)
 
 
-def read_labelme(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
+def read_labelme(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> DetectionData:
     """Read LabelMe's polygons, rectangles, circles and masks; shapes of one ``group_id`` and label are one object.
 
     An image is at ``imagePath``, or has the name of its JSON file. Images beside these without JSON are background.
@@ -92,7 +92,7 @@ def _object(shape: Any, place: str, size: tuple[Any, Any], report: Report) -> An
     try:
         corners = [[float(x), float(y)] for x, y in points]
     except (TypeError, ValueError, OverflowError):
-        return report(f'{place} has points that are not pairs of numbers ({str(points)[:60]})', Kind.NOT_A_NUMBER)
+        return report(f'{place} has points that are not pairs of numbers ({str(points)[:60]})', Fault.NOT_A_NUMBER)
     name, kind = shape.get('label'), shape.get('shape_type') or 'polygon'
     if not isinstance(name, str) or not name.strip():
         return report(f'{place} has no label')

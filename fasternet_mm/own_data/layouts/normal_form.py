@@ -13,11 +13,11 @@ from typing import Any
 from ...datasets.image_files import image_size
 from ...errors import UserError
 from ...parallel import in_threads
-from .content import Instances, Kind, Problem, Report
+from .annotated_data import DetectionData, Fault, Problem, Report
+from .box_notation import NumbersAsRead, notation_question
 from .data_folder import DataFolder, folder_splits, named_splits, stem
 from .folder_words import file_kind, split_of
-from .matching import composed
-from .notation import NumbersAsRead, notation_question
+from .image_matching import composed
 from .outlines import BadOutlineError, Outline, are_four_numbers, reaches_over, read_outline, repeats_box
 
 
@@ -65,7 +65,7 @@ def to_instances(
     splits: dict[str, list[AnnotatedImage]],
     classes: Sequence[str] | None,
     problems: list[Problem],
-) -> Instances:
+) -> DetectionData:
     """Check what was read, and bring it into the normal form.
 
     That is the content of a COCO annotation file for each split, with ``images`` (``id``, ``file_name``, ``width``,
@@ -111,13 +111,13 @@ def to_instances(
         if question:
             sources = {image.source for image in annotated}
             place = folder.shown(sources.pop()) if len(sources) == 1 else str(folder.root)
-            problems.append(Problem(place, question.format(split=split), Kind.NOTATION))
+            problems.append(Problem(place, question.format(split=split), Fault.NOTATION))
         content[split] = dict(
             images=images,
             annotations=annotations,
             categories=[dict(id=number, name=name) for name, number in categories.items()],
         )
-    return Instances(layout, folder.root, content, problems)
+    return DetectionData(layout, folder.root, content, problems)
 
 
 def _strip_names(
@@ -139,7 +139,7 @@ def _strip_names(
                 f'the classes {", ".join(map(repr, sorted(spellings)))} differ in spaces, or in how accents are '
                 f'encoded, alone: they count as {name!r}'
             )
-            problems.append(Problem(str(folder.root), what, Kind.NAMES_CHANGED))
+            problems.append(Problem(str(folder.root), what, Fault.NAMES_CHANGED))
     return classes and list(dict.fromkeys(composed(name.strip()) for name in classes))
 
 
@@ -177,7 +177,7 @@ def locate_images(
     for image, path in zip(annotated, paths):
         if path is None:
             what = f'is of {image.file}, which is not in the folder'
-            problems.append(Problem(folder.shown(image.source), what, Kind.OUTSIDE_FOLDER))
+            problems.append(Problem(folder.shown(image.source), what, Fault.OUTSIDE_FOLDER))
         else:
             image.file = path
     annotated[:] = [image for image, path in zip(annotated, paths) if path is not None]
@@ -252,7 +252,7 @@ def _once_each(folder: DataFolder, images: Iterable[AnnotatedImage], problems: l
         if len(same) > 1:
             sources = ' and '.join(dict.fromkeys(folder.shown(image.source) for image in same))
             what = f'is named {len(same)} times in {sources}'
-            problems.append(Problem(folder.shown(file), what, Kind.DUPLICATE))
+            problems.append(Problem(folder.shown(file), what, Fault.DUPLICATE))
     return [found[file][0] for file in sorted(found) if len(found[file]) == 1]
 
 
@@ -260,9 +260,9 @@ def _sizes(folder: DataFolder, images: Sequence[AnnotatedImage]) -> Iterable[tup
     def size(image: AnnotatedImage) -> tuple[int, int] | Problem:
         shown = folder.shown(image.file)
         if image.file not in folder.all:
-            return Problem(shown, f'does not exist, but {folder.shown(image.source)} names it', Kind.MISSING_IMAGE)
+            return Problem(shown, f'does not exist, but {folder.shown(image.source)} names it', Fault.MISSING_IMAGE)
         found = image_size(shown)
-        return Problem(shown, found, Kind.UNREADABLE) if isinstance(found, str) else found
+        return Problem(shown, found, Fault.UNREADABLE) if isinstance(found, str) else found
 
     return in_threads(size, images, "reading images' sizes")
 
@@ -274,7 +274,7 @@ def _wrong_size(folder: DataFolder, image: AnnotatedImage, size: tuple[int, int]
     what = 'has {}x{} pixels, but {} says {}'.format(*size, folder.shown(image.source), stated)
     if image.size == size[::-1]:
         what += ' (as if it were not turned, which its EXIF orientation asks for, or width and height were swapped)'
-    return Problem(folder.shown(image.file), what, Kind.WRONG_SIZE)
+    return Problem(folder.shown(image.file), what, Fault.WRONG_SIZE)
 
 
 def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, report: Report) -> dict[str, Any] | None:
@@ -288,20 +288,20 @@ def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, rep
     if isinstance(outline, Outline):
         if box is None or min(box[2:]) < 1:
             if obj.box is not None:
-                report(f'has the box {reprlib.repr(obj.box)}: that of its outline is taken', Kind.BAD_BOX)
+                report(f'has the box {reprlib.repr(obj.box)}: that of its outline is taken', Fault.BAD_BOX)
             box = outline.box
     elif box is None and obj.box is not None:
         what = f'has the box {reprlib.repr(obj.box)}: four numbers are needed, up to a million'
-        return report(what, Kind.NOT_A_NUMBER)
+        return report(what, Fault.NOT_A_NUMBER)
     elif box is None and outline is None:
-        return report('has neither a box nor an outline', Kind.MALFORMED)
+        return report('has neither a box nor an outline', Fault.MALFORMED)
     elif box is None:
         if outline.box is None or min(outline.box[2:]) < 1:
-            return report(str(outline), Kind.EMPTY if outline.box else outline.kind)
-        report(f'{outline}: its place is neither trained nor background', Kind.BAD_OUTLINE)
+            return report(str(outline), Fault.EMPTY if outline.box else outline.kind)
+        report(f'{outline}: its place is neither trained nor background', Fault.BAD_OUTLINE)
         box, ignored = outline.box, True
     elif outline is not None:
-        report(f'{outline}: its box alone is kept', Kind.BAD_OUTLINE)
+        report(f'{outline}: its box alone is kept', Fault.BAD_OUTLINE)
     box = _box(box, size, report)
     if box is None:
         return None
@@ -330,7 +330,7 @@ def _in_pixels(box: Any, scale: tuple[int, int], report: Report) -> list[float] 
     x, y, width, height = (value * side for value, side in zip(box, (*scale, *scale)))
     if width < 0 or height < 0:
         what = f'has a width or height below zero ({_shown([x, y, width, height])}): its corners were swapped'
-        report(what, Kind.SWAPPED)
+        report(what, Fault.SWAPPED)
     return [min(x, x + width), min(y, y + height), abs(width), abs(height)]
 
 
@@ -341,15 +341,15 @@ def _box(box: Sequence[float], size: tuple[int, int], report: Report) -> list[fl
     """
     x, y, width, height = box
     if round(min(width, height), 2) < 1:
-        return report(f'is under a pixel wide or high: its {_shown(box)}', Kind.EMPTY)
+        return report(f'is under a pixel wide or high: its {_shown(box)}', Fault.EMPTY)
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, size[0]), min(y + height, size[1])
     image = 'the image of {}x{} pixels'.format(*size)
     if not (left < right and top < bottom):
-        return report(f'is outside of {image}: its {_shown(box)}', Kind.OUTSIDE_IMAGE)
+        return report(f'is outside of {image}: its {_shown(box)}', Fault.OUTSIDE_IMAGE)
     if reaches_over(box, size):
-        report(f'reaches over the edge of {image}: its {_shown(box)}', Kind.OVER_EDGE)
+        report(f'reaches over the edge of {image}: its {_shown(box)}', Fault.OVER_EDGE)
     cut = [round(value + 0.0, 2) for value in (left, top, right - left, bottom - top)]
-    return cut if min(cut[2:]) >= 1 else report(f'has less than a pixel in {image}: its {_shown(box)}', Kind.EMPTY)
+    return cut if min(cut[2:]) >= 1 else report(f'has less than a pixel in {image}: its {_shown(box)}', Fault.EMPTY)
 
 
 def _shown(box: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from hotcoco import mask as rle
 
 from ...datasets.coco_json import mask_problem
-from .content import Kind, Report
+from .annotated_data import Fault, Report
 
 EDGE = 1.0
 """Pixels by which something may reach over the image's edge without a word: rounding does that."""
@@ -71,7 +71,7 @@ class BadOutlineError(Exception):
         box: x, y, width, height of its points, where these are known.
     """
 
-    def __init__(self, reason: str, kind: Kind, box: list[float] | None = None):
+    def __init__(self, reason: str, kind: Fault, box: list[float] | None = None):
         super().__init__(reason)
         self.kind = kind
         self.box = box
@@ -93,7 +93,7 @@ def read_outline(segmentation: Any, scale: tuple[int, int], size: tuple[int, int
         return _read_mask(segmentation, size)
     polygons = as_polygons(segmentation)
     if polygons is None:
-        raise BadOutlineError('has a segmentation that is neither polygons nor RLE', Kind.MALFORMED)
+        raise BadOutlineError('has a segmentation that is neither polygons nor RLE', Fault.MALFORMED)
     return _read_polygons(polygons, scale, size, report)
 
 
@@ -154,10 +154,10 @@ def reaches_over(box: Sequence[float], size: tuple[int, int]) -> bool:
 def _read_mask(mask: dict[str, Any], size: tuple[int, int]) -> Outline:
     problem = mask_problem(mask, size[::-1])
     if problem:
-        raise BadOutlineError(problem, Kind.MALFORMED)
+        raise BadOutlineError(problem, Fault.MALFORMED)
     area = float(rle.area(mask))
     if not area:
-        raise BadOutlineError('has a mask without a pixel', Kind.EMPTY)
+        raise BadOutlineError('has a mask without a pixel', Fault.EMPTY)
     return Outline(mask, [float(value) for value in rle.to_bbox(mask)], area)
 
 
@@ -165,10 +165,10 @@ def _read_polygons(polygons: list[list[Any]], scale: tuple[int, int], size: tupl
     for polygon in polygons:
         if not are_numbers(polygon):
             what = f'has the polygon {reprlib.repr(polygon)} where numbers up to a million are needed'
-            raise BadOutlineError(what, Kind.NOT_A_NUMBER)
+            raise BadOutlineError(what, Fault.NOT_A_NUMBER)
         if len(polygon) % 2:
             what = f'has a polygon of {len(polygon)} numbers where x and y of each point are needed'
-            raise BadOutlineError(what, Kind.MALFORMED)
+            raise BadOutlineError(what, Fault.MALFORMED)
     pixels = [_in_pixels(polygon, scale) for polygon in polygons]
     box = extent(pixels)
     sound = [polygon for polygon in pixels if len(polygon) >= 6]
@@ -176,14 +176,14 @@ def _read_polygons(polygons: list[list[Any]], scale: tuple[int, int], size: tupl
         points = min(map(len, pixels)) // 2
         what = f'has a polygon of {points} point{"s" if points > 1 else ""} where three are needed'
         if not sound:
-            raise BadOutlineError(what, Kind.FEW_POINTS, box)
-        report(f'{what}: this part is left out', Kind.FEW_POINTS)
+            raise BadOutlineError(what, Fault.FEW_POINTS, box)
+        report(f'{what}: this part is left out', Fault.FEW_POINTS)
         box = extent(sound)
     if reaches_over(box, size):
         sound = [part for polygon in sound if (part := _cut(polygon, size))]
     area = _area(sound, size)
     if not area:
-        raise BadOutlineError('has an outline that encloses no pixel of the image', Kind.EMPTY, box)
+        raise BadOutlineError('has an outline that encloses no pixel of the image', Fault.EMPTY, box)
     return Outline(sound, box, area)
 
 

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from .content import Instances, Kind, Problem, Report, truth_value
+from .annotated_data import DetectionData, Fault, Problem, Report, truth_value
 from .data_folder import DataFolder, named_splits, stem
 from .image_sets import OF_OBJECTS, split_by_lists
 from .normal_form import AnnotatedImage, AnnotatedObject, locate_images, split_by_folders, to_instances
@@ -25,7 +25,7 @@ def is_pascal_voc(folder: DataFolder) -> bool:
     return any(re.search(rb'<annotation[\s>]', (folder.root / file).read_bytes()[:1000]) for file in files)
 
 
-def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
+def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> DetectionData:
     """Read Pascal VOC's boxes.
 
     ``ImageSets/Main`` says what is train, val and test (see `image_sets.split_by_lists`), or else the folders' names
@@ -74,7 +74,7 @@ def _image(folder: DataFolder, file: str, problems: list[Problem]) -> AnnotatedI
     except (ParseError, OSError, ValueError, LookupError) as error:
         return report(f'is not XML ({error})')
     if root.tag != 'annotation':
-        return report(f'is no Pascal VOC annotation: its root is <{root.tag}>, not <annotation>', Kind.NOT_USED)
+        return report(f'is no Pascal VOC annotation: its root is <{root.tag}>, not <annotation>', Fault.NOT_USED)
     name = (root.findtext('filename') or '').strip() or stem(file)
     try:
         size = int(root.findtext('size/width') or 0), int(root.findtext('size/height') or 0)
@@ -97,7 +97,7 @@ def _object(element: Element, place: str, origin: int, report: Report) -> Annota
     try:
         left, top, right, bottom = map(float, texts)
     except (TypeError, ValueError):
-        return report(f'{place} ({name}) has the box {dict(zip(SIDES, texts))}', Kind.NOT_A_NUMBER)
+        return report(f'{place} ({name}) has the box {dict(zip(SIDES, texts))}', Fault.NOT_A_NUMBER)
     (left, right), (top, bottom) = _edges(left, right, origin), _edges(top, bottom, origin)
     text = element.findtext('difficult')
     difficult = truth_value(text)

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...datasets.coco_json import read_json
 from ...errors import UserError, few
+from .annotated_data import DetectionData, Fault, Problem, SegmentationData
 from .coco import is_coco, read_coco
-from .content import Instances, Kind, LabelMaps, Problem
 from .data_folder import DataFolder, stem
 from .label_maps import find_label_maps, read_label_maps
 from .labelme import is_labelme, read_labelme
@@ -33,7 +33,9 @@ SHOWN_BEFORE = 3
 PAGE = 'docs/your-own-data.md shows all layouts'
 
 
-def read_own_data(folder: str, instances: bool | None = None, ignored: int | None = None) -> Instances | LabelMaps:
+def read_own_data(
+    folder: str, instances: bool | None = None, ignored: int | None = None
+) -> DetectionData | SegmentationData:
     """Recognize the layout of a folder's data and read them.
 
     Args:
@@ -56,7 +58,7 @@ def read_own_data(folder: str, instances: bool | None = None, ignored: int | Non
 
 def _read(
     folder: DataFolder, instances: bool | None, problems: list[Problem], ignored: int | None
-) -> Instances | LabelMaps:
+) -> DetectionData | SegmentationData:
     readers = _instance_readers(folder, problems) if instances is not False else {}
     if len(readers) > 1:
         raise UserError(
@@ -71,7 +73,7 @@ def _read(
         problems[:] = of_label_maps
         return read_label_maps(folder, label_maps, problems, ignored)
     nearest = _nearest(folder, instances, bool(label_maps), problems, of_label_maps)
-    problems[:] = [problem for problem in problems if problem.kind is not Kind.NOT_USED]  # what is nearest says more
+    problems[:] = [problem for problem in problems if problem.kind is not Fault.NOT_USED]  # what is nearest says more
     raise UserError(_not_recognized(folder, instances, nearest))
 
 
@@ -90,7 +92,7 @@ class _JsonFiles:
     labelme: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def _instance_readers(folder: DataFolder, problems: list[Problem]) -> dict[str, Callable[[], Instances]]:
+def _instance_readers(folder: DataFolder, problems: list[Problem]) -> dict[str, Callable[[], DetectionData]]:
     """What reads each layout that is there; what is wrong with files that may be of any is added to the problems."""
     json_files, yolo = _json_files(folder, problems), yolo_files(folder)
     readers = {
@@ -113,7 +115,7 @@ def _json_files(folder: DataFolder, problems: list[Problem]) -> _JsonFiles:
             content = read_json(folder.root / file, 'annotations in JSON')
         except UserError as error:
             what = str(error).removeprefix(f'{folder.shown(file)} ')
-            problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
+            problems.append(Problem(folder.shown(file), what, Fault.MALFORMED))
             continue
         via = via_images(content)
         if is_coco(content):
@@ -124,7 +126,7 @@ def _json_files(folder: DataFolder, problems: list[Problem]) -> _JsonFiles:
             content.pop('imageData', None)  # a whole image in text
             files.labelme[file] = content
         else:
-            problems.append(Problem(folder.shown(file), 'is JSON of no known layout', Kind.NOT_USED))
+            problems.append(Problem(folder.shown(file), 'is JSON of no known layout', Fault.NOT_USED))
     return files
 
 

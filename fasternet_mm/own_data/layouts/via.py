@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...errors import UserError
-from .content import Instances, Kind, Problem, Report
+from .annotated_data import DetectionData, Fault, Problem, Report
 from .data_folder import DataFolder, one_per_split
 from .folder_words import split_of
 from .normal_form import AnnotatedImage, AnnotatedObject, rectangles_are_boxes, split_of_one_file, to_instances
@@ -35,7 +35,7 @@ def _is_image(record: Any) -> bool:
     )
 
 
-def read_via(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
+def read_via(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> DetectionData:
     """Read VIA's polygons, rectangles, circles and ellipses.
 
     Args:
@@ -60,7 +60,7 @@ def _sound(folder: DataFolder, file: str, images: dict[str, Any], problems: list
     for key, record in images.items():
         if not _is_image(record):
             what = f'has a record {key[:60]} without a filename or regions'
-            problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
+            problems.append(Problem(folder.shown(file), what, Fault.MALFORMED))
     return [record for record in images.values() if _is_image(record)]
 
 
@@ -102,7 +102,7 @@ def _images(
     images = []
     for name, path, record in zip(names, paths, records):
         if path is None:
-            report(f'has the filename {name}, which is not in the folder', Kind.OUTSIDE_FOLDER)
+            report(f'has the filename {name}, which is not in the folder', Fault.OUTSIDE_FOLDER)
             continue
         objects = [
             _object(region, f'region {number} of {name}', attribute, report)

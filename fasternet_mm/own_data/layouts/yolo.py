@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from ...errors import UserError
-from .content import Instances, Kind, Problem, Report
+from .annotated_data import DetectionData, Fault, Problem, Report
 from .data_folder import DataFolder, named_splits, stem
 from .folder_words import folder_kind, parts_below, split_named, split_of
-from .matching import composed, is_likely, plain_path
+from .image_matching import composed, is_likely, plain_path
 from .normal_form import AnnotatedImage, AnnotatedObject, to_instances
 
 NAMES = ('data', 'dataset')
@@ -63,7 +63,7 @@ def _split_keys(content: dict[str, Any]) -> dict[str, str]:
     return {key: split for key, split in splits.items() if split}
 
 
-def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> Instances:
+def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]], problems: list[Problem]) -> DetectionData:
     """Read YOLO data sets.
 
     Args:
@@ -123,7 +123,7 @@ def _names(folder: DataFolder, file: str, content: dict[str, Any], problems: lis
         raise UserError(f'{shown} has a name or number twice in names: {", ".join(names.values())}')
     if [*names] != [*range(len(names))]:
         afresh = ', '.join(f'{old} {name} → {new}' for new, (old, name) in enumerate(names.items()))
-        problems.append(Problem(shown, f'its names are numbered afresh: {afresh}', Kind.NAMES_CHANGED))
+        problems.append(Problem(shown, f'its names are numbered afresh: {afresh}', Fault.NAMES_CHANGED))
     return names
 
 
@@ -137,7 +137,7 @@ def _labeled_images(folder: DataFolder, file: str, problems: list[Problem]) -> d
             splits[split_of(place) or 'train'].append(image)
     shown = ', '.join(sorted(place or '.' for place in places))
     what = f'has names but no train: the images in {shown}, which have labels, are taken; or add "train: FOLDER"'
-    problems.append(Problem(folder.shown(file), what, Kind.ASSUMED))
+    problems.append(Problem(folder.shown(file), what, Fault.ASSUMED))
     return splits
 
 
@@ -157,12 +157,12 @@ def _images(folder: DataFolder, file: str, content: dict[str, Any], key: str, pr
         elif path is not None:
             if split_of(path) not in (None, split_named(key)):
                 what = f'its {key} is {path}, whose name says {split_of(path)}: {key} counts'
-                problems.append(Problem(folder.shown(file), what, Kind.SPLITS_DIFFER))
+                problems.append(Problem(folder.shown(file), what, Fault.SPLITS_DIFFER))
             below = [image for image in folder.images if path == '.' or image.startswith(f'{path}/')]
             images += [image for image in below if is_likely(posixpath.dirname(image))] or below
         elif split_named(key) == 'test':  # Roboflow names it whether it wrote one or not
             what = f'its {key}: {entry} is not in {folder.root}'
-            problems.append(Problem(folder.shown(file), what, Kind.MISSING_SPLIT))
+            problems.append(Problem(folder.shown(file), what, Fault.MISSING_SPLIT))
         else:
             raise UserError(
                 f'{folder.shown(file)} has {key}: {entry}, which is not in {folder.root} (looked in '
@@ -216,10 +216,10 @@ def _listed(folder: DataFolder, file: str, split: str | None, problems: list[Pro
     for number, (name, image) in enumerate(zip(names, images), start=1):
         if image is None:
             what = f'entry {number} is {name}, which is not in the folder'
-            problems.append(Problem(folder.shown(file), what, Kind.OUTSIDE_FOLDER))
+            problems.append(Problem(folder.shown(file), what, Fault.OUTSIDE_FOLDER))
         elif image not in folder.all:
             what = f'does not exist, but entry {number} of {folder.shown(file)} names it'
-            problems.append(Problem(folder.shown(image), what, Kind.MISSING_IMAGE))
+            problems.append(Problem(folder.shown(image), what, Fault.MISSING_IMAGE))
     return [image for image in images if image in folder.all]
 
 
@@ -270,7 +270,7 @@ def _object(place: str, values: list[str], names: dict[int, str], report: Report
     except ValueError:
         return report(f'{place} has something else than numbers ({" ".join(values)[:60]})')
     if label not in names:
-        return report(f'{place} has the class {values[0]}, but names has {_numbers(names)}', Kind.UNKNOWN_ID)
+        return report(f'{place} has the class {values[0]}, but names has {_numbers(names)}', Fault.UNKNOWN_ID)
     name = names[int(label)]
     if len(numbers) == 4:
         x, y, width, height = numbers
@@ -297,7 +297,7 @@ def _without_image(folder: DataFolder, used: set[str], names: dict[int, str]) ->
         return bool(lines) and _object('', lines[0], names, lambda *_: None) is not None
 
     return [
-        Problem(folder.shown(file), 'has the labels of no image that data.yaml names', Kind.ORPHAN_LABELS)
+        Problem(folder.shown(file), 'has the labels of no image that data.yaml names', Fault.ORPHAN_LABELS)
         for file in folder.ending('.txt')
         if posixpath.dirname(file) in places
         and file not in used

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...datasets.image_files import labels_in, size_as_read
 from ...parallel import in_threads
-from ..layouts.content import Instances, LabelMaps
+from ..layouts.annotated_data import DetectionData, SegmentationData
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class ImageDescription:
     sides: tuple[float, ...] = ()
 
 
-def describe_images(data: Instances | LabelMaps, split: str) -> list[ImageDescription]:
+def describe_images(data: DetectionData | SegmentationData, split: str) -> list[ImageDescription]:
     """A `ImageDescription` for each of a split, in its order. Label maps are read, which takes a while, on all CPUs."""
-    if isinstance(data, LabelMaps):
+    if isinstance(data, SegmentationData):
         return list(in_threads(_reader(len(data.classes)), data.splits[split], f'reading {split}'))
     content = data.splits[split]
     index = {category['id']: number for number, category in enumerate(content['categories'])}

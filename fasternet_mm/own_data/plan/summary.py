@@ -7,17 +7,17 @@ from collections.abc import Iterable
 
 from terminaltables import AsciiTable
 
-from ..layouts.content import Instances, Kind, LabelMaps, Problem
+from ..layouts.annotated_data import DetectionData, Fault, Problem, SegmentationData
 
 
-def summary_table(data: Instances | LabelMaps) -> str:
+def summary_table(data: DetectionData | SegmentationData) -> str:
     """Images, objects and classes of each split: of objects those that are trained, of label maps those with the class.
 
     What is neither trained nor scored, and images that teach only what background is, have rows of their own.
     """
     rows: dict[str, dict[str, int]] = {'images': {split: len(paths) for split, paths in data.image_paths.items()}}
     counted = 'label maps with'
-    if isinstance(data, Instances):
+    if isinstance(data, DetectionData):
         counted = 'class'
         rows['images without annotations'] = data.without_annotations
         objects = data.objects
@@ -39,7 +39,7 @@ def summary_table(data: Instances | LabelMaps) -> str:
 
 def problem_list(problems: Iterable[Problem], shown: int) -> str:
     """Problems by kind, those that must be mended first; of each kind the first ones and how many there are."""
-    by_kind: dict[Kind, list[Problem]] = defaultdict(list)
+    by_kind: dict[Fault, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_kind[problem.kind].append(problem)
     if not by_kind:

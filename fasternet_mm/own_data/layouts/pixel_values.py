@@ -12,8 +12,8 @@ from PIL import Image
 
 from ...datasets.image_files import image_size, labels_in
 from ...errors import UserError, few
-from .class_names import IGNORED, ClassFile, default_palette
-from .content import Color, Kind, LabelMaps, Problem, Value
+from .annotated_data import Color, Fault, Problem, SegmentationData, Value
+from .class_files import IGNORED, ClassFile, default_palette
 from .data_folder import DataFolder
 
 UNUSED = 255
@@ -59,7 +59,7 @@ Maps = dict[tuple[str, str], MapContent]
 
 
 @dataclass(slots=True)
-class Meaning:
+class PixelClass:
     """A value of pixels, and what it means; ``color`` None is any."""
 
     value: Value
@@ -71,21 +71,21 @@ def read_content(folder: DataFolder, image: str, label: str) -> MapContent:
     """What is in the label map of an image, or the problem with one of them."""
     size = image_size(folder.shown(image))
     if isinstance(size, str):
-        return MapContent(problem=Problem(folder.shown(image), size, Kind.UNREADABLE))
+        return MapContent(problem=Problem(folder.shown(image), size, Fault.UNREADABLE))
     try:
         with Image.open(folder.shown(label)) as opened:
             if opened.size != size:
                 what = 'has {}x{} pixels, its image {} {}x{}'.format(*opened.size, folder.shown(image), *size)
-                return MapContent(problem=Problem(folder.shown(label), what, Kind.WRONG_SIZE))
+                return MapContent(problem=Problem(folder.shown(label), what, Fault.WRONG_SIZE))
             content = _content_of(opened)
     except UserError as error:
-        return MapContent(problem=Problem(folder.shown(label), str(error), Kind.LABEL_NOTATION))
+        return MapContent(problem=Problem(folder.shown(label), str(error), Fault.LABEL_NOTATION))
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        return MapContent(problem=Problem(folder.shown(label), f'cannot be read ({error})', Kind.UNREADABLE))
+        return MapContent(problem=Problem(folder.shown(label), f'cannot be read ({error})', Fault.UNREADABLE))
     above = sorted(value for value in content.values if isinstance(value, int) and value > UNUSED)
     if above:
         what = f'has the labels {few(above)}: labels are 0 to 254, and 255 where a pixel does not count'
-        return MapContent(problem=Problem(folder.shown(label), what, Kind.UNKNOWN_LABEL))
+        return MapContent(problem=Problem(folder.shown(label), what, Fault.UNKNOWN_LABEL))
     return content
 
 
@@ -135,7 +135,9 @@ def values_in(content: MapContent, layout: str) -> set[Value]:
     return set(content.palette.values()) if content.mode == 'P' else {(label,) * 3 for label in content.values}
 
 
-def meanings(folder: DataFolder, names: ClassFile | None, maps: Maps, ignored: int | None) -> tuple[str, list[Meaning]]:
+def meanings(
+    folder: DataFolder, names: ClassFile | None, maps: Maps, ignored: int | None
+) -> tuple[str, list[PixelClass]]:
     """The layout, and what each value of a pixel means, in the order of the classes.
 
     Args:
@@ -157,7 +159,7 @@ def meanings(folder: DataFolder, names: ClassFile | None, maps: Maps, ignored: i
                 f'{_example(folder, colored)}: write a file classes.txt there with a '
                 'name and its color a line, as in "road 128 64 128"'
             )
-        return COLORS, [Meaning(color, name, color) for name, color in zip(names.names, names.colors)]
+        return COLORS, [PixelClass(color, name, color) for name, color in zip(names.names, names.colors)]
     palette = _palette(folder, maps)
     rows = _named(folder, names, labels) if names else _unnamed(folder, labels - {ignored}, bool(palette))
     rows = [replace(row, color=row.color or palette.get(row.value)) for row in rows]
@@ -170,35 +172,37 @@ def _are_grays(labels: set[int], names: ClassFile) -> bool:
     return not labels <= {*indices} and {(label,) * 3 for label in labels} <= {*names.colors}
 
 
-def _named(folder: DataFolder, names: ClassFile, labels: set[int]) -> list[Meaning]:
+def _named(folder: DataFolder, names: ClassFile, labels: set[int]) -> list[PixelClass]:
     count = len(names.names)
     colors = names.colors or [None] * count
-    rows = sorted(map(Meaning, names.labels or range(count), names.names, colors), key=lambda row: row.value)
+    rows = sorted(map(PixelClass, names.labels or range(count), names.names, colors), key=lambda row: row.value)
     if 255 in labels <= {0, 255} and rows[-1].value == count - 1:
         if count > 2:
             raise UserError(
                 f'{names.file} names {count} classes, but the label maps in {folder.root} are black and white, 0 and '
                 '255: name the class of 255 there, or those of 0 and 255'
             )
-        background = [Meaning(0, 'background')] if count == 1 else rows[:1]
+        background = [PixelClass(0, 'background')] if count == 1 else rows[:1]
         return [*background, replace(rows[-1], value=255)]
     return rows
 
 
-def _unnamed(folder: DataFolder, labels: set[int], palette: bool) -> list[Meaning]:
+def _unnamed(folder: DataFolder, labels: set[int], palette: bool) -> list[PixelClass]:
     counted = sorted({0, *labels} - {UNUSED})
     if not palette and (255 in labels <= {0, 255} or counted[-1] >= MOST_CLASSES):
-        return [Meaning(0, 'background'), Meaning(255, 'foreground')]
+        return [PixelClass(0, 'background'), PixelClass(255, 'foreground')]
     if not palette and len(counted) > 1 and median(np.diff(counted)) >= FAR_APART:
         raise UserError(
             f'the label maps in {folder.root} have the values {few(sorted(labels))}, so far apart as shades of gray '
             'are and numbers of classes are not: write a file classes.txt there with a value and its class a line, as '
             f'in "{counted[1]} road"'
         )
-    return [Meaning(label, f'class {label}') for label in range(counted[-1] + 1)]
+    return [PixelClass(label, f'class {label}') for label in range(counted[-1] + 1)]
 
 
-def number_classes(folder: DataFolder, layout: str, rows: list[Meaning], maps: Maps, ignored: int | None) -> LabelMaps:
+def number_classes(
+    folder: DataFolder, layout: str, rows: list[PixelClass], maps: Maps, ignored: int | None
+) -> SegmentationData:
     """The data without its files: classes numbered afresh, in the order of the rows, without what does not count.
 
     Raises:
@@ -223,11 +227,11 @@ def number_classes(folder: DataFolder, layout: str, rows: list[Meaning], maps: M
     palette = [row.color or color for row, color in zip(counted, default_palette(len(counted)))]
     same = layout != COLORS and all(value == label for value, label in labels.items())
     fits = same and all(content.fits for content in maps.values())
-    return LabelMaps(layout, folder.root, {}, [row.name for row in counted], palette, labels, fits)
+    return SegmentationData(layout, folder.root, {}, [row.name for row in counted], palette, labels, fits)
 
 
 def check_notation(
-    folder: DataFolder, layout: str, names: ClassFile | None, rows: list[Meaning], maps: Maps
+    folder: DataFolder, layout: str, names: ClassFile | None, rows: list[PixelClass], maps: Maps
 ) -> Iterator[Problem]:
     """Label maps of two notations, which cannot be read by one rule; and numbers that no class has."""
     values = {row.value for row in rows}
@@ -252,7 +256,7 @@ def check_notation(
             f'the label maps are in two notations, {" and ".join(shown)}: write all of them in one, or a classes.txt '
             'with a line for each value, as in "255 void"'
         )
-        yield Problem(str(folder.root), what, Kind.LABEL_NOTATION)
+        yield Problem(str(folder.root), what, Fault.LABEL_NOTATION)
     if layout != COLORS and not names:
         occurring = {label for content in maps.values() for label in content.values}
         never = [row.value for row in rows if row.value not in occurring]
@@ -261,7 +265,7 @@ def check_notation(
                 f'no label map has the labels {_ranges(never)}, others have up to {max(values)}: all are classes, '
                 f'unless a classes.txt says which are; --ignore-label {max(values)} where that is none'
             )
-            yield Problem(str(folder.root), what, Kind.NEVER_THERE)
+            yield Problem(str(folder.root), what, Fault.NEVER_THERE)
 
 
 def _example(folder: DataFolder, maps: Maps) -> str:
@@ -283,7 +287,7 @@ def _palette(folder: DataFolder, maps: Maps) -> dict[int, Color]:
     return palette
 
 
-def strange_values(data: LabelMaps, names: ClassFile | None, strange: set[Value]) -> str:
+def strange_values(data: SegmentationData, names: ClassFile | None, strange: set[Value]) -> str:
     """What is wrong with a label map that has these values, which mean nothing."""
     cause = BLENDED if len(strange) > 8 else ''
     if data.layout == COLORS:

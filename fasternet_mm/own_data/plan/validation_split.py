@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, few
-from ..layouts.content import Instances, LabelMaps
-from .decoding import Decoded
+from ..layouts.annotated_data import DetectionData, SegmentationData
+from .decoded_images import DecodedImage
 from .image_descriptions import ImageDescription
 
 TOO_FEW = 10
@@ -31,7 +31,7 @@ SHOWN = 5
 
 
 @dataclass
-class Group:
+class ImageGroup:
     """Images that are much alike, and so are never apart.
 
     Attributes:
@@ -96,9 +96,9 @@ def _in_folder(path: str, root: Path) -> str:
 
 
 def ensure_validation(
-    data: Instances | LabelMaps,
+    data: DetectionData | SegmentationData,
     descriptions: dict[str, list[ImageDescription]],
-    images: Mapping[Path, Decoded],
+    images: Mapping[Path, DecodedImage],
     seed: int,
     pattern: str | None = None,
     earlier: EarlierSplit | None = None,
@@ -145,9 +145,9 @@ def ensure_validation(
 
 
 def _divide(
-    data: Instances | LabelMaps,
+    data: DetectionData | SegmentationData,
     descriptions: dict[str, list[ImageDescription]],
-    images: Mapping[Path, Decoded],
+    images: Mapping[Path, DecodedImage],
     seed: int,
     pattern: str | None,
     earlier: EarlierSplit | None,
@@ -199,7 +199,7 @@ def group_images(
     labels: Sequence[Iterable[int]],
     seed: int,
     pattern: str | None = None,
-) -> list[Group]:
+) -> list[ImageGroup]:
     """The groups of images, as `ensure_validation` has them, in the order of their places.
 
     Args:
@@ -227,8 +227,8 @@ def group_images(
 
 def _group(
     images: list[int], labels: Sequence[Iterable[int]], place: float, validation: bool, settled: bool = False
-) -> Group:
-    return Group(images, place, {label for number in images for label in labels[number]}, validation, settled)
+) -> ImageGroup:
+    return ImageGroup(images, place, {label for number in images for label in labels[number]}, validation, settled)
 
 
 def _matches(paths: Sequence[str], pattern: str | None) -> list[str | None]:
@@ -275,8 +275,8 @@ def _place(kind: int, name: str, seed: int) -> float:
 
 
 def _settle(
-    groups: Sequence[Group], paths: Sequence[str], labels: Sequence[Iterable[int]], earlier: EarlierSplit
-) -> list[Group]:
+    groups: Sequence[ImageGroup], paths: Sequence[str], labels: Sequence[Iterable[int]], earlier: EarlierSplit
+) -> list[ImageGroup]:
     """Put images where an earlier split has them, and new images of a group with the group.
 
     A group that is in both parts there, as by another ``--group``, becomes two; new images of it are trained on.
@@ -311,7 +311,7 @@ def _as_earlier(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
     )
 
 
-def _balance(groups: Sequence[Group], paths: Sequence[str], classes: Sequence[str]) -> list[str]:
+def _balance(groups: Sequence[ImageGroup], paths: Sequence[str], classes: Sequence[str]) -> list[str]:
     """Move groups so that each class is in both parts, where that can be; in training if only in one.
 
     Returns:
@@ -323,12 +323,12 @@ def _balance(groups: Sequence[Group], paths: Sequence[str], classes: Sequence[st
             having[label].append(group)
     moved = []
 
-    def move(group: Group, to: str, reason: str) -> None:
+    def move(group: ImageGroup, to: str, reason: str) -> None:
         group.validation = not group.validation
         others = f' and {len(group.images) - 1} that belong to it' if len(group.images) > 1 else ''
         moved.append(f'moved to {to}, {reason}: {paths[group.images[0]]}{others}')
 
-    def may_leave_training(group: Group) -> bool:
+    def may_leave_training(group: ImageGroup) -> bool:
         left = (any(not other.validation for other in having[label] if other is not group) for label in group.labels)
         return not group.settled and not group.validation and all(left)
 

@@ -19,8 +19,8 @@ from fasternet_mm.errors import UserError
 from fasternet_mm.files import MARKER
 from fasternet_mm.own_data.plan import start_weights
 from fasternet_mm.own_data.plan.image_descriptions import ImageDescription
-from fasternet_mm.own_data.plan.planning import begin_draft, plan_text, put_in_place, use_own_data
-from fasternet_mm.own_data.plan.samples import choose_samples
+from fasternet_mm.own_data.plan.sample_sheet import choose_samples
+from fasternet_mm.own_data.plan.training_plan import begin_draft, plan_text, put_in_place, use_own_data
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'

@@ -10,10 +10,10 @@ from own_layouts import write_images
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.annotated_data import Fault
 from fasternet_mm.own_data.layouts.label_maps import write_label_maps
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan.checking import check_own_data
+from fasternet_mm.own_data.plan.data_checks import check_own_data
 
 CAMVID = '64 128 64\tAnimal\n192 0 128\tArchway\n0 0 0\tVoid\n'
 COLORS = [(64, 128, 64), (192, 0, 128)]
@@ -129,7 +129,7 @@ def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
     data = read_own_data(str(tmp_path), False)
     assert [(str(image.parent.name), image.name) for image, _ in data.splits['train']] == [('a', 'p00000.png')]
     (problem,) = data.problems
-    assert (problem.kind, problem.file) == (Kind.MISSING_IMAGE, str(tmp_path / 'labels/a/p00001.png'))
+    assert (problem.kind, problem.file) == (Fault.MISSING_IMAGE, str(tmp_path / 'labels/a/p00001.png'))
 
 
 def test_drawings_are_neither_images_nor_label_maps(tmp_path):
@@ -154,13 +154,13 @@ def test_indices_without_names_are_classes_up_to_the_largest_and_gaps_are_told(t
     pair(tmp_path, array=labels(0, 4, 255))
     data = read_own_data(str(tmp_path), False)
     (gap,) = data.problems
-    assert gap.kind == Kind.NEVER_THERE
+    assert gap.kind == Fault.NEVER_THERE
     assert 'no label map has the labels 1 to 3, others have up to 4' in str(gap)
     assert data.layout == 'index PNGs'
     assert data.classes == ['class 0', 'class 1', 'class 2', 'class 3', 'class 4']
     assert len(set(data.palette)) == 5
     assert all(0 <= part <= 255 for color in data.palette for part in color)
-    missing = [problem.what for problem in check_own_data(data).problems if problem.kind == Kind.NO_SAMPLES]
+    missing = [problem.what for problem in check_own_data(data).problems if problem.kind == Fault.NO_SAMPLES]
     assert missing == [f"the class 'class {n}' has no samples in train" for n in (1, 2, 3)]
 
 
@@ -494,14 +494,18 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
     [
         (
             lambda r: save(r / 'labels/p00000.png', labels(1)[1:]),
-            Kind.WRONG_SIZE,
+            Fault.WRONG_SIZE,
             'labels/p00000.png: has 64x47 pixels',
         ),
-        (lambda r: save(r / 'labels/p00000.png', labels(2, 7)), Kind.UNKNOWN_LABEL, 'has the labels 7, but 0 to 2 are'),
-        (lambda r: (r / 'labels/p00000.png').unlink(), Kind.MISSING_LABELS, 'images/p00000.png: has no label map'),
-        (lambda r: (r / 'images/p00000.png').unlink(), Kind.MISSING_IMAGE, 'is the label map of no image'),
-        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'labels/p00000.png: cannot be read'),
-        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'images/p00000.png: is not an image'),
+        (
+            lambda r: save(r / 'labels/p00000.png', labels(2, 7)),
+            Fault.UNKNOWN_LABEL,
+            'has the labels 7, but 0 to 2 are',
+        ),
+        (lambda r: (r / 'labels/p00000.png').unlink(), Fault.MISSING_LABELS, 'images/p00000.png: has no label map'),
+        (lambda r: (r / 'images/p00000.png').unlink(), Fault.MISSING_IMAGE, 'is the label map of no image'),
+        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'labels/p00000.png: cannot be read'),
+        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'images/p00000.png: is not an image'),
     ],
 )
 def test_what_is_wrong_with_a_pair_is_named_and_it_is_left_out(change, kind, message, tmp_path):

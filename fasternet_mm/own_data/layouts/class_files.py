@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from ...errors import UserError
-from .content import Color
+from .annotated_data import Color
 from .data_folder import DataFolder
 
 CLASS_FILES = ('classes.txt', 'label_colors.txt', 'class_dict.csv', 'labelmap.txt', '_classes.csv', 'class_names.txt')

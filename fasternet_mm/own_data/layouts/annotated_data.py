@@ -16,7 +16,7 @@ Value = int | Color
 """What a pixel of a label map is: a label, or a color."""
 
 
-class Kind(Enum):
+class Fault(Enum):
     """Kinds of problems: a name for people, and whether it must be mended before training.
 
     What is not severe costs at most a stray object, or may be intended.
@@ -75,7 +75,7 @@ class Problem:
 
     file: str
     what: str
-    kind: Kind
+    kind: Fault
 
     @property
     def severe(self) -> bool:
@@ -87,11 +87,11 @@ class Problem:
 
 
 Report = Callable[..., None]
-"""Is told what is wrong, as in `Problem`, and its `Kind`. Default: malformed."""
+"""Is told what is wrong, as in `Problem`, and its `Fault`. Default: malformed."""
 
 
 @dataclass
-class Instances:
+class DetectionData:
     """Objects with boxes, and maybe masks.
 
     Attributes:
@@ -158,7 +158,7 @@ class Instances:
 
 
 @dataclass
-class LabelMaps:
+class SegmentationData:
     """A class for each pixel.
 
     Attributes:

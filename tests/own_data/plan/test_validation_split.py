@@ -5,9 +5,14 @@ from own_layouts import made, write_coco, write_images, write_json
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan.checking import check_own_data
+from fasternet_mm.own_data.plan.data_checks import check_own_data
 from fasternet_mm.own_data.plan.image_descriptions import describe_images
-from fasternet_mm.own_data.plan.splitting import EarlierSplit, ensure_validation, group_images, read_earlier_split
+from fasternet_mm.own_data.plan.validation_split import (
+    EarlierSplit,
+    ensure_validation,
+    group_images,
+    read_earlier_split,
+)
 
 SEEDS = range(50)
 

@@ -11,11 +11,11 @@ from mmcv.transforms import LoadImageFromFile
 from own_layouts import made, write_coco, write_images
 from PIL import ExifTags, Image
 
-from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.annotated_data import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan import decoding
-from fasternet_mm.own_data.plan.checking import check_own_data
-from fasternet_mm.own_data.plan.decoding import decode_images
+from fasternet_mm.own_data.plan import decoded_images
+from fasternet_mm.own_data.plan.data_checks import check_own_data
+from fasternet_mm.own_data.plan.decoded_images import decode_images
 
 
 def noise(mode='RGB', size=(60, 40)):
@@ -81,7 +81,7 @@ def test_a_file_that_is_cut_off_is_named_whatever_opencv_makes_of_the_rest(suffi
     path = tmp_path / f'cut.{suffix}'
     save_cut(path)
     _, (problem,) = decode_images(tmp_path, [path])
-    assert problem.kind == Kind.UNREADABLE
+    assert problem.kind == Fault.UNREADABLE
     assert str(problem).startswith(f'{path}: is cut off or broken')
 
 
@@ -132,7 +132,9 @@ def test_a_broken_image_is_named_each_time(images, tmp_path):
         assert list(sound) == [images[0], *images[2:]]
 
 
-INFINITE = json.dumps(dict(decoders=decoding.DECODERS, images={'p00000.png': [1, 2, float('inf'), 4, '']})).encode()
+INFINITE = json.dumps(
+    dict(decoders=decoded_images.DECODERS, images={'p00000.png': [1, 2, float('inf'), 4, '']})
+).encode()
 
 
 @pytest.mark.parametrize('content', [b'', b'{', b'[]', b'{"decoders": 1}', INFINITE, b'\xff\x00', b'[' * 100_000])
@@ -148,7 +150,7 @@ def test_a_broken_memory_is_no_memory(content, images, decoded, tmp_path):
 
 def test_other_decoders_are_asked_again(images, decoded, monkeypatch, tmp_path):
     decode_images(tmp_path, images)
-    monkeypatch.setattr(decoding, 'DECODERS', [1, '9.9', '9.9'])
+    monkeypatch.setattr(decoded_images, 'DECODERS', [1, '9.9', '9.9'])
     decode_images(tmp_path, images)
     assert len(decoded) == 10
 
@@ -172,17 +174,17 @@ def test_without_a_home_nothing_is_remembered(cache, images, decoded, monkeypatc
 
 
 def test_what_was_decoded_before_an_interruption_is_remembered(images, decoded, monkeypatch, tmp_path):
-    original = decoding._decode
+    original = decoded_images._decode
 
     def interrupted(path):
         if path == images[3]:
             raise KeyboardInterrupt
         return original(path)
 
-    monkeypatch.setattr(decoding, '_decode', interrupted)
+    monkeypatch.setattr(decoded_images, '_decode', interrupted)
     with pytest.raises(KeyboardInterrupt):
         decode_images(tmp_path, images)
-    monkeypatch.setattr(decoding, '_decode', original)
+    monkeypatch.setattr(decoded_images, '_decode', original)
     decoded.clear()
     decode_images(tmp_path, images)
     assert len(decoded) == 2
@@ -214,7 +216,7 @@ def thin(tmp_path, width, height):
     ],
 )
 def test_an_image_that_would_be_resized_to_nothing_is_named(size, scale, resized, tmp_path):
-    problems = [p for p in check_own_data(thin(tmp_path, *size), scale).problems if p.kind == Kind.TOO_THIN]
+    problems = [p for p in check_own_data(thin(tmp_path, *size), scale).problems if p.kind == Fault.TOO_THIN]
     if resized is None:
         assert not problems
     else:

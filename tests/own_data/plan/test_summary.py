@@ -23,12 +23,12 @@ from own_layouts import (
 
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan.checking import check_own_data
-from fasternet_mm.own_data.plan.configuring import use_data
+from fasternet_mm.own_data.plan.config_writing import use_data
+from fasternet_mm.own_data.plan.data_checks import check_own_data
 from fasternet_mm.own_data.plan.image_descriptions import describe_images
-from fasternet_mm.own_data.plan.planning import use_own_data
 from fasternet_mm.own_data.plan.recipe import choose_recipe
 from fasternet_mm.own_data.plan.summary import summary_table
+from fasternet_mm.own_data.plan.training_plan import use_own_data
 
 FASTER_RCNN = 'configs/faster_rcnn_fasternet_t0.py'
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'

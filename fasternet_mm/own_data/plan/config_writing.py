@@ -11,16 +11,16 @@ from mmengine.config import Config, ConfigDict
 
 from ...datasets.checks import set_class_count
 from ...files import write_atomically
-from ..layouts.class_names import default_palette
-from ..layouts.content import Instances, LabelMaps
-from ..layouts.label_values import UNUSED
+from ..layouts.annotated_data import DetectionData, SegmentationData
+from ..layouts.class_files import default_palette
 from ..layouts.outlines import rectangle
+from ..layouts.pixel_values import UNUSED
 from .recipe import JITTER, Recipe
 
 
-def use_data(cfg: Config, data: Instances | LabelMaps, recipe: Recipe, folder: Path) -> None:
+def use_data(cfg: Config, data: DetectionData | SegmentationData, recipe: Recipe, folder: Path) -> None:
     """Let a config's loaders, heads and metrics be for this data, after writing its annotations into ``folder``."""
-    if isinstance(data, Instances):
+    if isinstance(data, DetectionData):
         _use_instances(cfg, data, recipe, folder)
     else:
         _use_label_maps(cfg, data, recipe, folder)
@@ -49,7 +49,7 @@ def use_schedule(cfg: Config, recipe: Recipe) -> None:
     cfg.default_hooks.checkpoint.update(interval=recipe.interval, max_keep_ckpts=1, rule='greater')
 
 
-def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -> None:
+def _use_instances(cfg: Config, data: DetectionData, recipe: Recipe, folder: Path) -> None:
     masks = bool(cfg.model.get('roi_head', {}).get('mask_head'))
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=masks)]
     resize = dict(type='Resize', scale=recipe.scale, keep_ratio=True)
@@ -103,7 +103,7 @@ def _spare_ignored_regions(settings: Any) -> None:
             _spare_ignored_regions(part)
 
 
-def _use_label_maps(cfg: Config, data: LabelMaps, recipe: Recipe, folder: Path) -> None:
+def _use_label_maps(cfg: Config, data: SegmentationData, recipe: Recipe, folder: Path) -> None:
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
     crop = (recipe.crop, recipe.crop)
     pipelines = dict(
@@ -147,9 +147,11 @@ def _as_list(heads: Any) -> list[Any]:
     return list(heads) if isinstance(heads, (list, tuple)) else [heads] if heads else []
 
 
-def _datasets(cfg: Config, data: Instances | LabelMaps, folder: Path) -> list[tuple[str, Any, dict[str, Any]]]:
+def _datasets(
+    cfg: Config, data: DetectionData | SegmentationData, folder: Path
+) -> list[tuple[str, Any, dict[str, Any]]]:
     """Of each dataloader the part of the data that it reads, itself, and what its data set's config has in any case."""
-    palette = data.palette if isinstance(data, LabelMaps) else default_palette(len(data.classes))
+    palette = data.palette if isinstance(data, SegmentationData) else default_palette(len(data.classes))
     parts = dict(train='train', val='val', test='test' if 'test' in data.splits else 'val')
     found = []
     for name, split in parts.items():

@@ -20,7 +20,7 @@ from PIL import Image
 from ...datasets.image_files import last_change, size_as_read
 from ...files import write_atomically
 from ...parallel import in_threads
-from ..layouts.content import Kind, Problem
+from ..layouts.annotated_data import Fault, Problem
 
 DECODERS = [1, cv2.__version__, PIL.__version__]
 """By which images were decoded: the version of these checks, and of the libraries. Others decode them again."""
@@ -36,7 +36,7 @@ State = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedImage:
     """An image that was decoded to its end.
 
     Attributes:
@@ -48,7 +48,7 @@ class Decoded:
     sha256: str
 
 
-def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded], list[Problem]]:
+def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, DecodedImage], list[Problem]]:
     """Decode images, on all CPUs, except those that were sound before and have not changed since.
 
     Sound ones are remembered in a file for each data folder, in ``fasternet_mm`` of the user's cache folder
@@ -89,7 +89,7 @@ def _state(path: Path) -> tuple[int, int]:
     return status.st_size, last_change(status)
 
 
-def _decode(path: Path) -> Decoded | Problem:
+def _decode(path: Path) -> DecodedImage | Problem:
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
@@ -98,16 +98,16 @@ def _decode(path: Path) -> Decoded | Problem:
                 pixels = _pixels(image, content)
     except Exception as error:  # decoders raise whatever they stumble over
         reason = ' '.join(str(error).split()) or type(error).__name__
-        return Problem(str(path), f'is cut off or broken ({reason})', Kind.UNREADABLE)
+        return Problem(str(path), f'is cut off or broken ({reason})', Fault.UNREADABLE)
     if pixels is None:
         return Problem(
-            str(path), 'cannot be read by OpenCV, as training does: save it as PNG or JPEG of 8 bits', Kind.UNREADABLE
+            str(path), 'cannot be read by OpenCV, as training does: save it as PNG or JPEG of 8 bits', Fault.UNREADABLE
         )
     decoded = pixels.shape[1::-1]
     if decoded != size:
         what = 'has {}x{} pixels by its header, {}x{} decoded'.format(*size, *decoded)
-        return Problem(str(path), what, Kind.WRONG_SIZE)
-    return Decoded(size, hashlib.sha256(content).hexdigest())
+        return Problem(str(path), what, Fault.WRONG_SIZE)
+    return DecodedImage(size, hashlib.sha256(content).hexdigest())
 
 
 def _pixels(image: Image.Image, content: bytes) -> np.ndarray | None:
@@ -129,21 +129,21 @@ def _cache_file(root: Path) -> Path | None:
     return Path(caches, 'fasternet_mm', 'decoded', f'{name}.json') if caches else None
 
 
-def _read_cache(file: Path) -> Mapping[State, Decoded]:
+def _read_cache(file: Path) -> Mapping[State, DecodedImage]:
     """What was remembered; nothing where the file is missing, broken, or of other decoders."""
     try:
         content = json.loads(file.read_bytes())
         if content['decoders'] != DECODERS:
             return {}
         return {
-            (path, int(size), int(changed)): Decoded((int(width), int(height)), str(sha256))
+            (path, int(size), int(changed)): DecodedImage((int(width), int(height)), str(sha256))
             for path, (size, changed, width, height, sha256) in content['images'].items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
-def _write_cache(file: Path, images: Mapping[State, Decoded]) -> None:
+def _write_cache(file: Path, images: Mapping[State, DecodedImage]) -> None:
     content = {path: [size, changed, *image.size, image.sha256] for (path, size, changed), image in images.items()}
     # In a home that cannot be written, or has no room, nothing is remembered: they are decoded again the next time.
     with suppress(OSError):

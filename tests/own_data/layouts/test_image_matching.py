@@ -10,7 +10,7 @@ import pytest
 from own_layouts import coco_content, voc_xml, write_images, write_json
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.annotated_data import Fault
 from fasternet_mm.own_data.layouts.data_folder import DataFolder
 from fasternet_mm.own_data.layouts.label_maps import find_label_maps
 from fasternet_mm.own_data.layouts.recognition import read_own_data
@@ -122,7 +122,7 @@ def test_images_in_a_folder_of_masks_alone_are_taken_and_it_is_said(layout, tmp_
     ALONE[layout](tmp_path)
     files, problems = read(tmp_path)
     assert files == {'train': {f'masks/{NAME}': 1}}
-    assert [(problem.kind, problem.file) for problem in problems] == [(Kind.UNLIKELY_FOLDER, str(tmp_path / 'masks'))]
+    assert [(problem.kind, problem.file) for problem in problems] == [(Fault.UNLIKELY_FOLDER, str(tmp_path / 'masks'))]
 
 
 @pytest.mark.parametrize('layout', NAMING)
@@ -133,7 +133,7 @@ def test_an_image_that_is_missing_is_not_replaced_by_its_mask(layout, tmp_path):
     files, problems = read(tmp_path)
     assert files == {'train': {f'images/{NAME}': 1}}
     (problem,) = severe(problems)
-    assert (problem.kind, problem.file) == (Kind.MISSING_IMAGE, str(tmp_path / 'images' / OTHER))
+    assert (problem.kind, problem.file) == (Fault.MISSING_IMAGE, str(tmp_path / 'images' / OTHER))
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_nothing_outside_of_the_folder_is_opened(tmp_path):
     coco(tmp_path / 'data', OTHER, '../elsewhere/p00007.png', str(tmp_path / 'elsewhere/p00007.png'))
     files, problems = read(tmp_path / 'data')
     assert files == {'train': {f'images/{OTHER}': 1}}
-    assert [problem.kind for problem in problems] == [Kind.OUTSIDE_FOLDER] * 2
+    assert [problem.kind for problem in problems] == [Fault.OUTSIDE_FOLDER] * 2
 
 
 def nested(random, root, groups):
@@ -441,7 +441,7 @@ def test_spaces_around_class_names_do_not_count_and_merges_are_said(layout, tmp_
     assert data.classes == ['bird']
     assert data.class_counts == {'train': [2]}
     (problem,) = data.problems
-    assert (problem.kind, problem.severe) == (Kind.NAMES_CHANGED, False)
+    assert (problem.kind, problem.severe) == (Fault.NAMES_CHANGED, False)
     assert "' bird ', 'bird' differ in spaces" in problem.what
 
 
@@ -455,4 +455,4 @@ def test_classes_whose_names_look_the_same_are_one(tmp_path):
     data = read_own_data(str(tmp_path), True)
     assert data.classes == ['métro', 'cat', 'traffic light']
     assert data.class_counts == {'train': [1, 0, 0], 'val': [1, 0, 0]}
-    assert [problem.kind for problem in data.problems] == [Kind.NAMES_CHANGED]
+    assert [problem.kind for problem in data.problems] == [Fault.NAMES_CHANGED]

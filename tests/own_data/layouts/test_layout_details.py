@@ -27,7 +27,7 @@ from PIL import Image
 from pycocotools import mask
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.annotated_data import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 ONE = {'train': {'p00000.png': [('bird', [10, 20, 30, 15], None)]}}
@@ -249,13 +249,13 @@ def test_names_with_gaps_are_numbered_afresh_and_shown(names, label, classes, nu
     data = read_own_data(str(tmp_path), True)
     assert data.classes == classes
     assert [record['category_id'] for record in data.splits['train']['annotations']] == [number]
-    expected = [(Kind.NAMES_CHANGED, False, f'its names are numbered afresh: {said}')] if said else []
+    expected = [(Fault.NAMES_CHANGED, False, f'its names are numbered afresh: {said}')] if said else []
     assert problems_of(tmp_path) == expected
 
 
 def test_a_number_that_names_does_not_have_is_named(tmp_path):
     yolo(tmp_path, 'train: images/train\nnames: {1: cat, 3: dog}\n', '1 .5 .5 .1 .1\n2 .5 .5 .1 .1')
-    assert (Kind.UNKNOWN_ID, True, 'line 2 has the class 2, but names has 1, 3') in problems_of(tmp_path)
+    assert (Fault.UNKNOWN_ID, True, 'line 2 has the class 2, but names has 1, 3') in problems_of(tmp_path)
 
 
 def test_names_without_splits_take_the_images_that_have_labels_and_say_so(tmp_path):
@@ -268,7 +268,7 @@ def test_names_without_splits_take_the_images_that_have_labels_and_say_so(tmp_pa
         'val': ['images/val/p00000.png'],
     }
     ((kind, is_severe, what),) = problems_of(tmp_path)
-    assert (kind, is_severe) == (Kind.ASSUMED, False)
+    assert (kind, is_severe) == (Fault.ASSUMED, False)
     assert what.startswith(
         'has names but no train: the images in images/train, images/val, which have labels, are taken'
     )

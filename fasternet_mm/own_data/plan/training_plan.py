@@ -17,16 +17,16 @@ from mmengine.config import Config
 from ...engine.config import CONFIG, load_config, write_config
 from ...errors import UserError, few
 from ...files import check_writable, is_output, mark_output, write_atomically
-from ..layouts.content import Instances, Kind, LabelMaps, Problem
+from ..layouts.annotated_data import DetectionData, Fault, Problem, SegmentationData
 from ..layouts.label_maps import TABLE, write_label_maps
 from ..layouts.recognition import read_own_data
-from .checking import check_own_data
-from .configuring import use_data, use_schedule
+from .config_writing import use_data, use_schedule
+from .data_checks import check_own_data
 from .image_descriptions import ImageDescription, describe_images
 from .recipe import Recipe, choose_recipe
-from .splitting import ensure_validation, read_earlier_split
 from .start_weights import choose_start
 from .summary import problem_list, summary_table
+from .validation_split import ensure_validation, read_earlier_split
 
 DATA = 'data'
 """The folder in a work directory that has the annotations of each part."""
@@ -52,7 +52,7 @@ class Plan:
         start: the weights that training starts from, for people.
     """
 
-    data: Instances | LabelMaps
+    data: DetectionData | SegmentationData
     descriptions: dict[str, list[ImageDescription]]
     problems: list[Problem]
     split: str
@@ -88,7 +88,7 @@ def use_own_data(
         UserError: the data is not recognized, has mistakes, or is not what the config's model learns from.
     """
     data = read_own_data(folder, 'decode_head' not in cfg.model, ignored)
-    if ignored is not None and isinstance(data, Instances):
+    if ignored is not None and isinstance(data, DetectionData):
         raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
     reason = 'as you say'
     if scale is None and earlier:
@@ -98,15 +98,15 @@ def use_own_data(
     _check_masks(cfg, folder, data)
     check_writable(cfg.work_dir)
     written = Path(cfg.work_dir, DATA).absolute()
-    if isinstance(data, LabelMaps):
+    if isinstance(data, SegmentationData):
         data = write_label_maps(data, written)
     descriptions = {name: describe_images(data, name) for name in data.splits}
     before = read_earlier_split(earlier / DATA, data.root) if earlier else None
     split = ensure_validation(data, descriptions, checked.images, seed, pattern, before)
-    if isinstance(data, LabelMaps):
+    if isinstance(data, SegmentationData):
         data.class_counts = {name: _counts(data, part) for name, part in descriptions.items()}
     recipe = choose_recipe(
-        'detection' if isinstance(data, Instances) else 'segmentation',
+        'detection' if isinstance(data, DetectionData) else 'segmentation',
         descriptions['train'],
         cfg.train_dataloader.batch_size,
         processes,
@@ -200,7 +200,7 @@ def _scale_of(work_dir: Path) -> tuple[int, int] | None:
     return scales[0] if scales else None
 
 
-def _counts(data: LabelMaps, descriptions: Sequence[ImageDescription]) -> list[int]:
+def _counts(data: SegmentationData, descriptions: Sequence[ImageDescription]) -> list[int]:
     counts = Counter(label for image in descriptions for label in image.labels)
     return [counts[label] for label in range(len(data.classes))]
 
@@ -215,12 +215,12 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
         )
 
 
-def _check_masks(cfg: Config, folder: str, data: Instances | LabelMaps) -> None:
-    if isinstance(data, LabelMaps) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
+def _check_masks(cfg: Config, folder: str, data: DetectionData | SegmentationData) -> None:
+    if isinstance(data, SegmentationData) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
         return
     objects = [obj for annotations in data.objects.values() for obj in annotations]
     bare = sum('segmentation' not in obj for obj in objects)
-    reasons = [problem for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
+    reasons = [problem for problem in data.problems if problem.kind is Fault.BAD_OUTLINE]
     shown = f' ({few(reasons, SHOWN_PROBLEMS, "; ")})' if reasons else ''
     config = Path(cfg.filename)
     boxes_alone = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))

@@ -23,7 +23,7 @@ FOREIGN = re.compile(r'[/\\]|\.\.|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+://')
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ImageReference:
     """A file that is looked for.
 
     Attributes:
@@ -90,7 +90,7 @@ class FileIndex:
             if folder_kind(folder) in (None, 'image'):
                 self._folders.update(composed(folder).split('/'))
 
-    def match(self, wanted: Sequence[Wanted]) -> list[str | None]:
+    def match(self, wanted: Sequence[ImageReference]) -> list[str | None]:
         """The file that each means, None where it means none.
 
         Of several with an equally long end that in a folder of no other split comes first, then that with the hint's
@@ -118,7 +118,7 @@ class FileIndex:
             for each, match in zip(wanted, matches)
         ]
 
-    def _options(self, wanted: Wanted) -> list[_Candidate]:
+    def _options(self, wanted: ImageReference) -> list[_Candidate]:
         if wanted.exact in self.files:
             return [self._candidate(wanted.exact, self._parts(wanted.name), 0)]
         for name in dict.fromkeys((wanted.name, unquote(wanted.name))):
@@ -156,7 +156,7 @@ class FileIndex:
         return any(part in self._folders and part not in composed(file).split('/')[:-1] for part in left_out)
 
 
-def _best(wanted: Wanted, options: Sequence[_Candidate], counts: Counter[str]) -> _Candidate | None:
+def _best(wanted: ImageReference, options: Sequence[_Candidate], counts: Counter[str]) -> _Candidate | None:
     if len(options) < 2:
         return options[0] if options else None
     home, own_name = posixpath.dirname(wanted.source), posixpath.basename(wanted.name.replace('\\', '/'))
@@ -184,7 +184,7 @@ def _best(wanted: Wanted, options: Sequence[_Candidate], counts: Counter[str]) -
     return best
 
 
-def _consistent(wanted: Sequence[Wanted], matches: Sequence[_Candidate | None]) -> list[_Candidate | None]:
+def _consistent(wanted: Sequence[ImageReference], matches: Sequence[_Candidate | None]) -> list[_Candidate | None]:
     """Matches without those that pass over more of their names than others have to: folders that should be here.
 
     Where cam0/1.jpg leads to a file in cam0, cam1/1.jpg does not lead to one in cam0, though there is no cam1.
@@ -205,12 +205,12 @@ def is_likely(folder: str) -> bool:
     return folder_kind(folder) in (None, 'image')
 
 
-def _is_beside(wanted: Wanted, file: str) -> bool:
+def _is_beside(wanted: ImageReference, file: str) -> bool:
     """Whether a file has the name that is in the one beside it: labeling tools do that in folders of any name."""
     return file == posixpath.join(posixpath.dirname(wanted.source), wanted.hint)
 
 
-def _contradicts(wanted: Wanted, folder: str) -> bool:
+def _contradicts(wanted: ImageReference, folder: str) -> bool:
     return None not in (split_of(folder), wanted.split) and split_of(folder) != wanted.split
 
 
