@@ -8,72 +8,65 @@ from pathlib import Path
 
 from mmcv.image.geometric import rescale_size
 
-from ..layouts.annotated_data import DetectionData, Fault, Problem, SegmentationData
+from ..layouts.annotated_data import DetectionData, OwnData
+from ..layouts.problems import Fault, Problem
 from .decoded_images import DecodedImage, decode_images
 from .image_descriptions import ImageDescription, describe_images
-from .recipe import JITTER, choose_scale
+from .recipe import JITTER, choose_size
 
 
 @dataclass(frozen=True)
 class CheckedData:
-    """Data that were read, looked at as training will.
+    """What checks found in data that were read, as training will read them.
 
     Attributes:
         problems: all of them, those of reading the data first; the ``severe`` ones must be mended before training.
-        images: the sound ones, of all splits.
-        scale: longer and shorter side that training resizes images to fit into.
-        scale_reason: why, for people.
+        images: the sound images of all splits.
+        size: height and width that training resizes images to fit into; None where there is no image to train on.
+        size_reason: why, for people.
     """
 
     problems: list[Problem]
     images: dict[Path, DecodedImage]
-    scale: tuple[int, int] | None
-    scale_reason: str
+    size: tuple[int, int] | None
+    size_reason: str
 
 
-def check_own_data(
-    data: DetectionData | SegmentationData, scale: tuple[int, int] | None = None, scale_reason: str = 'as you say'
-) -> CheckedData:
-    """Find all that is wrong with data, by decoding every image and resizing each on paper.
+def check_own_data(data: OwnData, size: tuple[int, int] | None = None, size_reason: str = 'as you say') -> CheckedData:
+    """Find all that is wrong with data: decode every image, and compute the size of each after resizing.
 
     Args:
-        data: as `layouts.read_own_data` gave them.
-        scale: longer and shorter side that training resizes images to fit into. Default: chosen by the images of train,
-            or None where there are none.
-        scale_reason: why, for people.
+        data: as `layouts.recognition.read_own_data` gave them.
+        size: height and width that training resizes images to fit into. Default: chosen by the images of train.
+        size_reason: why, for people.
     """
     images, unreadable = decode_images(data.root, [image for part in data.image_paths.values() for image in part])
-    if scale is None:
-        scale, scale_reason = _scale_of(data, images)
+    if size is None:
+        descriptions = _descriptions(data, images)
+        size, size_reason = choose_size(data.task, descriptions) if descriptions else (None, '')
     problems = [*data.problems, *_check_classes(data)]
     if isinstance(data, DetectionData):
         problems += _check_background(data)
     problems += [*_check_splits(data, images), *unreadable]
-    if scale:
-        problems += _check_resizing(data, images, scale)
-    return CheckedData(problems, images, scale, scale_reason)
+    if size:
+        problems += _check_resizing(data, images, size)
+    return CheckedData(problems, images, size, size_reason)
 
 
-def _scale_of(
-    data: DetectionData | SegmentationData, images: Mapping[Path, DecodedImage]
-) -> tuple[tuple[int, int] | None, str]:
+def _descriptions(data: OwnData, images: Mapping[Path, DecodedImage]) -> list[ImageDescription]:
+    """The images of train, as far as their size is chosen by them."""
     if isinstance(data, DetectionData):
-        task, descriptions = 'detection', describe_images(data, 'train')
-    else:
-        known = [images[path] for path in data.image_paths['train'] if path in images]
-        task, descriptions = 'segmentation', [ImageDescription(image.size, ()) for image in known]
-    return choose_scale(task, descriptions) if descriptions else (None, '')
+        return describe_images(data, 'train')
+    return [ImageDescription(images[path].size, ()) for path in data.image_paths['train'] if path in images]
 
 
-def _check_classes(data: DetectionData | SegmentationData) -> Iterable[Problem]:
+def _check_classes(data: OwnData) -> Iterable[Problem]:
     counts = data.class_counts['train']
     if not any(counts):
         ignored = len(data.ignored_regions['train']) if isinstance(data, DetectionData) else 0
-        what = (
-            f'all {ignored} objects of train are crowds, difficult or of an unusable outline, which are not trained'
-            if ignored
-            else 'has no sound annotation in train'
-        )
+        what = 'has no sound annotation in train'
+        if ignored:
+            what = f'all {ignored} objects of train are crowds, difficult or of an unusable outline: none is trained'
         yield Problem(str(data.root), what, Fault.NOTHING_TO_LEARN)
         return
     for name, count in zip(data.classes, counts):
@@ -91,7 +84,7 @@ def _check_background(data: DetectionData) -> Iterable[Problem]:
             yield Problem(str(data.root), what, Fault.MOSTLY_EMPTY)
 
 
-def _check_splits(data: DetectionData | SegmentationData, images: Mapping[Path, DecodedImage]) -> Iterable[Problem]:
+def _check_splits(data: OwnData, images: Mapping[Path, DecodedImage]) -> Iterable[Problem]:
     """Images of equal content in two splits, which makes figures too good."""
     first: dict[str, tuple[str, Path]] = {}
     for split, paths in data.image_paths.items():
@@ -104,18 +97,19 @@ def _check_splits(data: DetectionData | SegmentationData, images: Mapping[Path, 
                 yield Problem(str(path), what, Fault.IN_TWO_SPLITS)
 
 
-def _check_resizing(
-    data: DetectionData | SegmentationData, images: Mapping[Path, DecodedImage], scale: tuple[int, int]
-) -> Iterable[Problem]:
-    """Images of which a resized one would have no height or no width."""
-    smallest = JITTER['detection' if isinstance(data, DetectionData) else 'segmentation'][0]
+def _check_resizing(data: OwnData, images: Mapping[Path, DecodedImage], size: tuple[int, int]) -> Iterable[Problem]:
+    """Images that would have no height or no width after resizing."""
+    smallest = JITTER[data.task][0]
     for split, paths in data.image_paths.items():
         ratio = smallest if split == 'train' else 1
-        within = tuple(int(side * ratio) for side in scale)  # as mmcv's RandomResize
+        height, width = (int(side * ratio) for side in size)  # as mmcv's RandomResize
         for path in paths:
-            if path in images and min(resized := rescale_size(images[path].size, within)) < 1:
+            if path not in images:
+                continue
+            resized = rescale_size(images[path].size[::-1], (width, height))[::-1]
+            if min(resized) < 1:
                 what = (
-                    '{}x{} is resized to {}x{} where images have to fit into {}x{}: crop it to what matters, leave it '
-                    'out, or train at a larger --size'
-                ).format(*images[path].size, *resized, *within)
+                    '{}x{} (H x W) is resized to {}x{}, since images have to fit into {}x{}: crop it to what matters, '
+                    'leave it out, or train at a larger --size'
+                ).format(*images[path].size, *resized, height, width)
                 yield Problem(str(path), what, Fault.TOO_THIN)

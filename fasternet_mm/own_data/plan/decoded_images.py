@@ -20,19 +20,18 @@ from PIL import Image
 from ...datasets.image_files import last_change, size_as_read
 from ...files import write_atomically
 from ...parallel import in_threads
-from ..layouts.annotated_data import Fault, Problem
+from ..layouts.problems import Fault, Problem
 
-DECODERS = [1, cv2.__version__, PIL.__version__]
-"""By which images were decoded: the version of these checks, and of the libraries. Others decode them again."""
-
+DECODERS = [2, cv2.__version__, PIL.__version__]
+"""The versions of these checks, of OpenCV and of Pillow. What other versions decoded is decoded again."""
 
 LARGE = 1 << 25
-"""Pixels above which images are decoded one after the other, since each takes more than 100 MB of memory."""
+"""The number of pixels above which images are decoded one after the other: each takes more than 100 MB of memory."""
 
 _ONE_AT_A_TIME = Lock()
 
 State = tuple[str, int, int]
-"""Of a file: its path in the data folder, its size in bytes, the time of its last change in nanoseconds."""
+"""A file's path in the data folder, its size in bytes, and the time of its last change in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class DecodedImage:
     """An image that was decoded to its end.
 
     Attributes:
-        size: width and height as training reads it.
+        size: height and width as training reads it.
         sha256: of the file's content, in hexadecimal.
     """
 
@@ -60,7 +59,7 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
         paths: of the images.
 
     Returns:
-        What is known of each sound image, in the order of ``paths``, and what is wrong with the others.
+        Each sound image, in the order of ``paths``, and what is wrong with the others.
     """
     paths = list(dict.fromkeys(paths))
     cache = _cache_file(root)
@@ -93,8 +92,8 @@ def _decode(path: Path) -> DecodedImage | Problem:
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
-            size = size_as_read(image)
-            with _ONE_AT_A_TIME if size[0] * size[1] > LARGE else nullcontext():
+            width, height = size_as_read(image)
+            with _ONE_AT_A_TIME if width * height > LARGE else nullcontext():
                 pixels = _pixels(image, content)
     except Exception as error:  # decoders raise whatever they stumble over
         reason = ' '.join(str(error).split()) or type(error).__name__
@@ -103,19 +102,19 @@ def _decode(path: Path) -> DecodedImage | Problem:
         return Problem(
             str(path), 'cannot be read by OpenCV, as training does: save it as PNG or JPEG of 8 bits', Fault.UNREADABLE
         )
-    decoded = pixels.shape[1::-1]
-    if decoded != size:
-        what = 'has {}x{} pixels by its header, {}x{} decoded'.format(*size, *decoded)
+    size = pixels.shape[:2]
+    if size != (height, width):
+        what = 'has {}x{} pixels (H x W) by its header, but {}x{} when it is decoded'.format(height, width, *size)
         return Problem(str(path), what, Fault.WRONG_SIZE)
     return DecodedImage(size, hashlib.sha256(content).hexdigest())
 
 
 def _pixels(image: Image.Image, content: bytes) -> np.ndarray | None:
-    """What training gets by mmcv's ``imread``; None where that cannot be.
+    """The pixels that training gets by mmcv's ``imread``; None where OpenCV cannot decode them.
 
     Pillow, which raises an error where a file ends too early, decodes it first: OpenCV may give gray there.
     """
-    image.draft('L', (1, 1))  # of a JPEG all is read, little computed
+    image.draft('L', (1, 1))  # reads all of a JPEG, and computes little
     image.load()
     image.close()  # which frees its memory
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -130,14 +129,14 @@ def _cache_file(root: Path) -> Path | None:
 
 
 def _read_cache(file: Path) -> Mapping[State, DecodedImage]:
-    """What was remembered; nothing where the file is missing, broken, or of other decoders."""
+    """The images that were remembered; none where the file is missing, broken, or of other decoders."""
     try:
         content = json.loads(file.read_bytes())
         if content['decoders'] != DECODERS:
             return {}
         return {
-            (path, int(size), int(changed)): DecodedImage((int(width), int(height)), str(sha256))
-            for path, (size, changed, width, height, sha256) in content['images'].items()
+            (path, int(size), int(changed)): DecodedImage((int(height), int(width)), str(sha256))
+            for path, (size, changed, height, width, sha256) in content['images'].items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}

@@ -1,8 +1,7 @@
-"""What decisions about training need to know of each image."""
+"""The sizes, classes and objects of images, by which decisions about training are made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from ...datasets.image_files import labels_in, size_as_read
 from ...parallel import in_threads
-from ..layouts.annotated_data import DetectionData, SegmentationData
+from ..layouts.annotated_data import OwnData, SegmentationData
 
 
 @dataclass(frozen=True)
@@ -18,9 +17,9 @@ class ImageDescription:
     """One image and its annotations in brief.
 
     Attributes:
-        size: width and height.
-        labels: indices of classes: one for each object that is trained, or those that the label map has.
-        sides: of each such object, the square root of its box's area in pixels; none for label maps.
+        size: height and width.
+        labels: the indices of its classes: one for each object that is trained, or those that the label map has.
+        sides: the square root of each such object's box area, in pixels; none for label maps.
     """
 
     size: tuple[int, int]
@@ -28,10 +27,14 @@ class ImageDescription:
     sides: tuple[float, ...] = ()
 
 
-def describe_images(data: DetectionData | SegmentationData, split: str) -> list[ImageDescription]:
+def describe_images(data: OwnData, split: str) -> list[ImageDescription]:
     """A `ImageDescription` for each of a split, in its order. Label maps are read, which takes a while, on all CPUs."""
     if isinstance(data, SegmentationData):
-        return list(in_threads(_reader(len(data.classes)), data.splits[split], f'reading {split}'))
+
+        def describe(pair: tuple[Path, Path]) -> ImageDescription:
+            return _describe(*pair, len(data.classes))
+
+        return list(in_threads(describe, data.splits[split], f'reading {split}'))
     content = data.splits[split]
     index = {category['id']: number for number, category in enumerate(content['categories'])}
     objects: dict[int, list[dict]] = {image['id']: [] for image in content['images']}
@@ -39,7 +42,7 @@ def describe_images(data: DetectionData | SegmentationData, split: str) -> list[
         objects[obj['image_id']].append(obj)
     return [
         ImageDescription(
-            (image['width'], image['height']),
+            (image['height'], image['width']),
             tuple(index[obj['category_id']] for obj in objects[image['id']]),
             tuple((obj['bbox'][2] * obj['bbox'][3]) ** 0.5 for obj in objects[image['id']]),
         )
@@ -47,12 +50,9 @@ def describe_images(data: DetectionData | SegmentationData, split: str) -> list[
     ]
 
 
-def _reader(classes: int) -> Callable[[tuple[Path, Path]], ImageDescription]:
-    def read(pair: tuple[Path, Path]) -> ImageDescription:
-        image, labels = pair
-        with Image.open(image) as opened:
-            size = size_as_read(opened)
-        with Image.open(labels) as opened:
-            return ImageDescription(size, tuple(sorted(label for label in labels_in(opened) if label < classes)))
-
-    return read
+def _describe(image: Path, labels: Path, class_count: int) -> ImageDescription:
+    with Image.open(image) as opened:
+        width, height = size_as_read(opened)
+    with Image.open(labels) as label_map:
+        classes = sorted(label for label in labels_in(label_map) if label < class_count)
+    return ImageDescription((height, width), tuple(classes))

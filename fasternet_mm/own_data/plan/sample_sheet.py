@@ -16,6 +16,7 @@ from ...visualization.drawing import draw_truth, write_drawing, write_sheet
 from .image_descriptions import ImageDescription
 
 SAMPLES = 12
+"""The number of images on the sheet, at most."""
 
 
 def draw_samples(cfg: Config, images: Sequence[ImageDescription], out_file: Path) -> None:
@@ -40,13 +41,13 @@ def draw_samples(cfg: Config, images: Sequence[ImageDescription], out_file: Path
 
 
 def choose_samples(images: Sequence[ImageDescription]) -> list[int]:
-    """Numbers of up to `SAMPLES` images: each next one has most of the classes that were not shown yet."""
+    """Numbers of up to `SAMPLES` images: each next one has most of the classes that those before it do not have."""
     order = np.random.default_rng(0).permutation(len(images)).tolist()
     chosen: list[int] = []
-    shown: set[int] = set()
+    classes: set[int] = set()
     while order and len(chosen) < SAMPLES:
-        number = max(order[:1000], key=lambda number: len({*images[number].labels} - shown))
+        number = max(order[:1000], key=lambda number: len({*images[number].labels} - classes))
         order.remove(number)
         chosen.append(number)
-        shown |= {*images[number].labels}
+        classes |= {*images[number].labels}
     return chosen

@@ -1,4 +1,4 @@
-"""A validation part for data that comes without one."""
+"""A validation split for data that come without one."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, few
-from ..layouts.annotated_data import DetectionData, SegmentationData
+from ..layouts.annotated_data import OwnData
 from .decoded_images import DecodedImage
 from .image_descriptions import ImageDescription
 
 TOO_FEW = 10
-"""Below so many images there is nothing to split: they are trained on and evaluated on."""
+"""The number of images below which data is not split: all images are trained on and evaluated on."""
 
 SHARE = 0.2
-"""Of the images, for validation: the probability of each group of them."""
+"""The probability that a group of images is for validation."""
 
 ROBOFLOW_COPY = re.compile(r'(.+)\.rf\.[0-9A-Za-z]+\.[A-Za-z]+')
-"""Of a path: one of the copies of an image, each augmented at random, that Roboflow exports. Its group is theirs."""
+"""The path of a copy of an image, one of several that Roboflow augments at random; its group names the image."""
 
-SHOWN = 5
-"""Moved groups, and classes, that are named to people."""
+NAMED = 5
+"""The number of groups that were moved, or of classes, that the text for people names."""
 
 
 @dataclass
 class ImageGroup:
-    """Images that are much alike, and so are never apart.
+    """Images that are alike, and so always in the same split.
 
     Attributes:
         images: their numbers.
-        place: a number from 0 to 1 that depends on nothing but the group's name and the seed.
+        place: a number from 0 to 1 that depends on the group's name and the seed alone.
         labels: the classes that are in them.
-        validation: whether they are for validation; below `SHARE` the place says so.
+        validation: whether they are for validation, where the place is below `SHARE` or they were moved.
         settled: whether they stay where they are, as a resumed run has them.
     """
 
@@ -51,11 +51,11 @@ class ImageGroup:
 
 @dataclass(frozen=True)
 class EarlierSplit:
-    """How a run that is resumed has split its images.
+    """The split of a run that is resumed.
 
     Attributes:
-        folder: where that is written.
-        parts: 'train' and 'val', each the images' paths in the data's folder.
+        folder: the folder with its annotations.
+        parts: for 'train' and for 'val', the images' paths in the data's folder.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ def read_earlier_split(folder: Path, root: Path) -> EarlierSplit | None:
         root: the data's folder, to which the paths in lists of label maps are made relative.
 
     Raises:
-        UserError: a file is there, and not as it was written.
+        UserError: a file is there, but cannot be read.
     """
     parts = {}
     for part in ('train', 'val'):
@@ -96,43 +96,43 @@ def _in_folder(path: str, root: Path) -> str:
 
 
 def ensure_validation(
-    data: DetectionData | SegmentationData,
+    data: OwnData,
     descriptions: dict[str, list[ImageDescription]],
     images: Mapping[Path, DecodedImage],
     seed: int,
     pattern: str | None = None,
     earlier: EarlierSplit | None = None,
 ) -> str:
-    """Give the data, and what is known of its ``descriptions``, a part 'val' where they have none.
+    """Give the data, and its ``descriptions``, a split 'val' where they have none.
 
-    Each group of images is put where the hash of its name and the seed says, so that further images do not move those
-    that are there. A group is the images whose path has the same match of ``pattern``, Roboflow's copies of an image
-    (its name is before ``.rf.``), images of the same bytes, and whatever hangs together by these. Its name is that
-    match, else that name, else its content: one that a further twin does not change.
+    The hash of a group's name and the seed says where its images go, so that adding images does not move others. Images
+    are a group where their paths have the same match of ``pattern``, where they are Roboflow's copies of one image (its
+    name is before ``.rf.``), where they have the same bytes, or where an image connects them by these. The group's name
+    is the match, else the name of the image, else the content: adding another copy does not change it.
 
-    There are two exceptions. Images that hang together since an image was added that is like both are put together. And
-    where the hash leaves a class out of validation, or out of training, a group that has it is moved there: that each
-    class is in both and that none is ever moved cannot both hold. What was moved is said, and ``earlier`` prevents it.
+    There are two exceptions. Groups that an added image connects become one. And where the hash leaves a class out of
+    validation, or out of training, a group that has it is moved there, since each class should be in both. The text for
+    people tells what was moved, and ``earlier`` prevents it.
 
     Args:
         data: as read; its splits are changed.
         descriptions: of each split, in the data's order; they are changed likewise.
-        images: by path, as decoded.
-        seed: another one gives another split.
+        images: the decoded images by path.
+        seed: another seed gives another split.
         pattern: a regular expression, searched in each image's path in the data's folder. Its first group, or without
-            groups the match, is the image's group. Images without a match are in none. Default: no such groups.
-        earlier: the split of the run that is resumed: what is in it stays where it is. Default: there is none.
+            groups the match, names the image's group. Images without a match are in none. Default: no such groups.
+        earlier: the split of the run that is resumed, whose images stay where they are. Default: a new run.
 
     Returns:
-        How, for people, a line for each thing to say.
+        How the data are split, for people, in one or more lines.
 
     Raises:
-        UserError: ``pattern`` is no regular expression, matches nothing, or the data has a validation part.
+        UserError: ``pattern`` is not a regular expression, matches nothing, or the data has a validation split.
     """
     if {'val', 'test'} & data.splits.keys():
         if pattern is not None:
             raise UserError(
-                f'--group {pattern!r} is for data that has no validation part yet, but {data.root} has '
+                f'--group {pattern!r} is for data that has no validation split yet, but {data.root} has '
                 f'{", ".join(data.splits)}: leave it out'
             )
         lines = ['as the data has it']
@@ -145,7 +145,7 @@ def ensure_validation(
 
 
 def _divide(
-    data: DetectionData | SegmentationData,
+    data: OwnData,
     descriptions: dict[str, list[ImageDescription]],
     images: Mapping[Path, DecodedImage],
     seed: int,
@@ -155,8 +155,10 @@ def _divide(
     paths = [path.relative_to(data.root).as_posix() for path in data.image_paths['train']]
     labels = [image.labels for image in descriptions['train']]
     groups = group_images(paths, [images[path].sha256 for path in data.image_paths['train']], labels, seed, pattern)
-    shown = f'{len(paths)} images are {len(groups)} group{"s" if len(groups) > 1 else ""}'
-    related = [f'{shown}: those that are equal or belong together'] if len(groups) < len(paths) else []
+    related = []
+    if len(groups) < len(paths):
+        count = f'{len(groups)} group{"s" if len(groups) > 1 else ""}'
+        related = [f'{len(paths)} images are {count}: images that are equal or belong together']
     if earlier:
         groups = _settle(groups, paths, labels, earlier)
     notes = _balance(groups, paths, data.classes) if earlier or len(paths) >= TOO_FEW else []
@@ -170,19 +172,16 @@ def _divide(
         part = [number for number in range(len(paths)) if (number in validation) is chosen]
         data.splits[split], descriptions[split] = _part(whole, part), [known[number] for number in part]
     how = f'{len(validation) / len(paths):.0%} ({len(validation)} of {len(paths)} images) for validation, '
-    how += _as_earlier(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
+    how += _earlier_text(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
     return [how, *related, *notes]
 
 
 def _absent(descriptions: Mapping[str, Sequence[ImageDescription]], classes: Sequence[str]) -> list[str]:
-    """Which classes are trained and not evaluated, for people."""
-    trained, evaluated = (
-        {label for image in descriptions[part] for label in image.labels} for part in ('train', 'val')
-    )
+    """A line about the classes that are trained and not evaluated, where there are any."""
+    trained = {label for image in descriptions['train'] for label in image.labels}
+    evaluated = {label for image in descriptions['val'] for label in image.labels}
     names = [repr(classes[label]) for label in sorted(trained - evaluated)]
-    if not names:
-        return []
-    return [f'not in validation, which says nothing about them: {few(names, SHOWN)}']
+    return [f'not in validation, which says nothing about them: {few(names, NAMED)}'] if names else []
 
 
 def _part(whole: Any, numbers: Sequence[int]) -> Any:
@@ -190,7 +189,8 @@ def _part(whole: Any, numbers: Sequence[int]) -> Any:
         return [whole[number] for number in numbers]
     images = [whole['images'][number] for number in numbers]
     ids = {image['id'] for image in images}
-    return {**whole, 'images': images, 'annotations': [one for one in whole['annotations'] if one['image_id'] in ids]}
+    annotations = [annotation for annotation in whole['annotations'] if annotation['image_id'] in ids]
+    return {**whole, 'images': images, 'annotations': annotations}
 
 
 def group_images(
@@ -238,7 +238,7 @@ def _matches(paths: Sequence[str], pattern: str | None) -> list[str | None]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f'--group {pattern!r} is no regular expression ({error}): write one such as "(video[0-9]+)_"'
+            f'--group {pattern!r} is not a regular expression ({error}): write one such as "(video[0-9]+)_"'
         ) from error
     matches = [compiled.search(path) for path in paths]
     texts = [match and (match[1] if compiled.groups else match[0]) for match in matches]
@@ -302,7 +302,7 @@ def _settle(
     return result
 
 
-def _as_earlier(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
+def _earlier_text(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
     known = earlier.parts['train'] | earlier.parts['val']
     new, gone = len({*paths} - known), len(known - {*paths})
     return (
@@ -312,10 +312,10 @@ def _as_earlier(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
 
 
 def _balance(groups: Sequence[ImageGroup], paths: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Move groups so that each class is in both parts, where that can be; in training if only in one.
+    """Move groups so that each class is in training and, where a second group has it, in validation too.
 
     Returns:
-        What was moved and why, for people.
+        A line for each group that was moved, with the reason.
     """
     having = defaultdict(list)
     for group in groups:
@@ -329,19 +329,27 @@ def _balance(groups: Sequence[ImageGroup], paths: Sequence[str], classes: Sequen
         moved.append(f'moved to {to}, {reason}: {paths[group.images[0]]}{others}')
 
     def may_leave_training(group: ImageGroup) -> bool:
-        left = (any(not other.validation for other in having[label] if other is not group) for label in group.labels)
-        return not group.settled and not group.validation and all(left)
+        if group.settled or group.validation:
+            return False
+        return all(
+            any(other is not group and not other.validation for other in having[label]) for label in group.labels
+        )
 
     rarest_first = sorted(having, key=lambda label: (len(having[label]), label))
     for label in rarest_first:
         if all(group.validation for group in having[label]):
-            for group in [group for group in having[label] if not group.settled][-1:]:
-                move(group, 'training', f'where {classes[label]!r} would be missing')
+            movable = [group for group in having[label] if not group.settled]
+            if movable:
+                move(movable[-1], 'training', f'where {classes[label]!r} would be missing')
     for label in rarest_first:
         if not any(group.validation for group in having[label]):
-            for group in [group for group in having[label] if may_leave_training(group)][:1]:
-                move(group, 'validation', f'where {classes[label]!r} would be missing')
+            movable = [group for group in having[label] if may_leave_training(group)]
+            if movable:
+                move(movable[0], 'validation', f'where {classes[label]!r} would be missing')
     if not any(group.validation for group in groups):
-        for group in [group for group in groups if may_leave_training(group)][:1]:
-            move(group, 'validation', 'which would be empty')
-    return moved[:SHOWN] + ([f'… and {len(moved) - SHOWN} more are moved'] if len(moved) > SHOWN else [])
+        movable = [group for group in groups if may_leave_training(group)]
+        if movable:
+            move(movable[0], 'validation', 'which would be empty')
+    if len(moved) > NAMED:
+        return [*moved[:NAMED], f'… and {len(moved) - NAMED} more are moved']
+    return moved

@@ -10,9 +10,9 @@ import pytest
 from own_layouts import coco_content, voc_xml, write_images, write_json
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.annotated_data import Fault
 from fasternet_mm.own_data.layouts.data_folder import DataFolder
 from fasternet_mm.own_data.layouts.label_maps import find_label_maps
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 BOX = [10, 20, 30, 15]
@@ -212,7 +212,7 @@ def test_a_name_in_another_case_is_taken_where_it_is_the_only_one(tmp_path):
     images(tmp_path, 'images')
     (tmp_path / 'images' / NAME).rename(tmp_path / 'images/P00000.png')
     images(tmp_path, 'images')
-    assert 'none of which is in' in refusal(tmp_path)
+    assert 'has none of them' in refusal(tmp_path)
 
 
 @pytest.mark.parametrize('layout', NAMING)
@@ -310,7 +310,7 @@ def test_where_no_image_is_there_the_first_ones_and_the_nearest_file_are_named(l
     said = refusal(tmp_path)
     assert 'names 4 images (' in said
     assert all(name in said for name in (NAME, OTHER)) or 'p00003.png, p00002.png, p00001.png, …' in said
-    assert f'({tmp_path}/images/p00009.png is nearest to the first)' in said
+    assert f"{tmp_path} has none of them (did you mean 'p00009.png'?)" in said
     assert f'(before that: {tmp_path}/broken.json: is not JSON' in said
 
 
@@ -335,8 +335,8 @@ def test_where_no_file_of_one_image_has_it_the_first_ones_are_named(layout, tmp_
         else:
             labelme(tmp_path, f'Annotations/p0000{number}.json', name)
     said = refusal(tmp_path)
-    assert f'{tmp_path}/Annotations names 4 images (p00000.png, p00001.png, p00002.png, …), none of which is in' in said
-    assert f'({tmp_path}/images/p00009.png is nearest to the first)' in said
+    assert f'{tmp_path}/Annotations names 4 images (p00000.png, p00001.png, p00002.png, …), and {tmp_path} has' in said
+    assert f"{tmp_path} has none of them (did you mean 'p00009.png'?)" in said
 
 
 def test_nothing_outside_of_the_folder_is_opened(tmp_path):
@@ -382,14 +382,14 @@ def test_in_nested_folders_no_image_is_lost_or_taken_for_another(seed, tmp_path)
     xml = [label.replace('.png', '.xml') for label in label_maps]
     names = [prefix + key.rpartition('/')[2] + '.jpg' for key in labels.values()]
     for images, keys in (
-        (folder.find_images([f'{prefix}{key.lstrip("/")}.jpg' for key in truth], 'all.json', None, []), truth),
-        (folder.images_of(xml, names, [], stem_first=True), labels.values()),
-        (folder.images_of(xml, names, [], stem_first=False), labels.values()),
+        (folder.find_images([f'{prefix}{key.lstrip("/")}.jpg' for key in truth], 'all.json', None), truth),
+        (folder.images_of(xml, names, stem_first=True), labels.values()),
+        (folder.images_of(xml, names, stem_first=False), labels.values()),
     ):
         assert {key: image for key, image in zip(keys, images) if image in folder.all} == {
             key: image for key, image in truth.items() if key not in missing
         }
-    pairs = {label: image for image, label in find_label_maps(folder, [])}
+    pairs = {label: image for image, label in find_label_maps(folder)}
     assert pairs == {label: truth[key] for label, key in zip(label_maps, labels.values()) if key not in missing}
 
 
@@ -442,7 +442,7 @@ def test_spaces_around_class_names_do_not_count_and_merges_are_said(layout, tmp_
     assert data.class_counts == {'train': [2]}
     (problem,) = data.problems
     assert (problem.kind, problem.severe) == (Fault.NAMES_CHANGED, False)
-    assert "' bird ', 'bird' differ in spaces" in problem.what
+    assert "' bird ', 'bird' differ only in spaces" in problem.what
 
 
 def test_classes_whose_names_look_the_same_are_one(tmp_path):

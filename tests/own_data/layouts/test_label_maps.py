@@ -10,8 +10,8 @@ from own_layouts import write_images
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.annotated_data import Fault
 from fasternet_mm.own_data.layouts.label_maps import write_label_maps
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 from fasternet_mm.own_data.plan.data_checks import check_own_data
 
@@ -495,7 +495,7 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
         (
             lambda r: save(r / 'labels/p00000.png', labels(1)[1:]),
             Fault.WRONG_SIZE,
-            'labels/p00000.png: has 64x47 pixels',
+            'labels/p00000.png: has 47x64 pixels (H x W), but its image',
         ),
         (
             lambda r: save(r / 'labels/p00000.png', labels(2, 7)),
@@ -503,7 +503,11 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
             'has the labels 7, but 0 to 2 are',
         ),
         (lambda r: (r / 'labels/p00000.png').unlink(), Fault.MISSING_LABELS, 'images/p00000.png: has no label map'),
-        (lambda r: (r / 'images/p00000.png').unlink(), Fault.MISSING_IMAGE, 'is the label map of no image'),
+        (
+            lambda r: (r / 'images/p00000.png').unlink(),
+            Fault.MISSING_IMAGE,
+            'is a label map, but no image has its name',
+        ),
         (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'labels/p00000.png: cannot be read'),
         (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'images/p00000.png: is not an image'),
     ],

@@ -27,7 +27,7 @@ from PIL import Image
 from pycocotools import mask
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.annotated_data import Fault
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 ONE = {'train': {'p00000.png': [('bird', [10, 20, 30, 15], None)]}}
@@ -382,15 +382,15 @@ def test_masks_of_one_group_are_one_object_and_mixed_ones_are_named(tmp_path):
     labelme(tmp_path / 'b', parts[0], dict(points=[[1, 1], [9, 1], [9, 9]], group_id=1))
     (problem,) = read_own_data(str(tmp_path / 'b')).problems
     assert problem.severe
-    assert 'shape 1 (bird) is of one group with shape 0 (bird), but one is a mask' in problem.what
+    assert 'shape 1 (bird) is of one group with shape 0 (bird), but only one of them is a mask' in problem.what
 
 
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        (dict(mask=None), 'it is no PNG in base64'),
-        (dict(mask='AAAA'), 'it is no PNG in base64'),
-        (dict(mask=png([1, 1, 1])), 'it has 3x1 pixels, and is not what is between its corners'),
+        (dict(mask=None), 'it is not a PNG in base64'),
+        (dict(mask='AAAA'), 'it is not a PNG in base64'),
+        (dict(mask=png([1, 1, 1])), 'it has 1x3 pixels (H x W), and is not what is between its corners'),
         (dict(points=[[60, 5], [64, 6]]), 'are not two of an area in the image'),
         (dict(points=[[5, 6], [math.inf, 7]]), 'has a mask that cannot be used'),
         (dict(points=[[5, 6]]), 'is a mask of 1 points'),
@@ -514,7 +514,7 @@ def test_two_layouts_in_one_folder_are_refused(tmp_path):
         ('all.json', '{"images": []}', 'all.json is JSON of another kind: export the annotations as COCO'),
         ('all.json', '{"images": [', 'all.json: is not JSON'),
         ('all.xml', '<annotations/>', 'all.xml is XML of another kind: export the annotations as Pascal VOC'),
-        ('all.csv', 'a,b', 'export the annotations from your labeling tool as COCO'),
+        ('all.csv', 'a,b', 'export the annotations from your labeling tool as COCO, which most tools write'),
     ],
 )
 def test_a_layout_that_is_not_recognized_is_told_with_the_nearest(file, content, message, tmp_path):

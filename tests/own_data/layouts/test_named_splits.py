@@ -6,8 +6,8 @@ import pytest
 from own_layouts import coco_content, via_records, voc_xml, write_images, write_json
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.annotated_data import Fault
 from fasternet_mm.own_data.layouts.folder_words import split_of
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 OBJECTS = [('bird', [10, 20, 30, 15], None)]
@@ -177,7 +177,7 @@ def test_what_a_list_names_and_is_not_there_must_be_mended(tmp_path):
         (Fault.MISSING_IMAGE, True),
         (Fault.MISSING_LABELS, True),
     ]
-    assert 'names p99999, of which there is no image' in problems[0].what
+    assert 'names p99999, which is not there' in problems[0].what
     assert problems[1].file.endswith('p00003.png')
 
 
@@ -192,7 +192,7 @@ def test_listed_images_without_an_xml_file_are_background(tmp_path):
 def test_lists_that_name_nothing_are_refused(tmp_path):
     voc(tmp_path, lists=dict(train=['a', 'b']))
     with pytest.raises(
-        UserError, match=r'lists of images \(ImageSets/Main/train.txt\), but none names one that is there'
+        UserError, match=r'lists of images \(ImageSets/Main/train.txt\), but they name none that is there'
     ):
         read(tmp_path)
 

@@ -7,7 +7,8 @@ import pytest
 from own_layouts import coco_content, voc_xml, write_images, write_json, yolo_line
 from pycocotools import mask as coco_masks
 
-from fasternet_mm.own_data.layouts.annotated_data import Fault, truth_value
+from fasternet_mm.own_data.layouts.normal_form import truth_value
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 from fasternet_mm.own_data.plan.data_checks import check_own_data
 
@@ -262,7 +263,7 @@ def test_data_of_crowds_alone_have_nothing_to_learn_from_and_say_why(tmp_path):
     coco(tmp_path, dict(iscrowd=1), dict(iscrowd='1'))
     problems = check_own_data(read_own_data(str(tmp_path), True)).problems
     (named,) = [str(problem) for problem in problems if problem.kind is Fault.NOTHING_TO_LEARN]
-    assert 'all 2 objects of train are crowds, difficult or of an unusable outline, which are not trained' in named
+    assert 'all 2 objects of train are crowds, difficult or of an unusable outline: none is trained' in named
 
 
 def test_images_of_crowds_alone_have_annotations_but_nothing_to_train_on(tmp_path):
@@ -364,7 +365,11 @@ MISREAD = {
     ),
     'YOLO, pixels': ('YOLO', lambda boxes: boxes, 'are their coordinates pixels? Fractions (0 to 1) are needed'),
     'YOLO, outlines in pixels': ('YOLO', lambda boxes: [rim(box) for box in boxes], 'are their coordinates pixels?'),
-    'YOLO, fractions of fractions': ('YOLO', lambda boxes: fractions(centers(boxes)), 'nothing can be learned'),
+    'YOLO, fractions of fractions': (
+        'YOLO',
+        lambda boxes: fractions(centers(boxes)),
+        'a model learns nothing from them',
+    ),
 }
 
 

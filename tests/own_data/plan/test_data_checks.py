@@ -7,7 +7,7 @@ import shutil
 import pytest
 from own_layouts import made, write_coco, write_labelme, write_via, write_voc, write_yolo
 
-from fasternet_mm.own_data.layouts.annotated_data import Fault
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 from fasternet_mm.own_data.plan.data_checks import check_own_data
 
@@ -68,11 +68,15 @@ FILES = {
     ),
 }
 RECORDS = {
-    'size': (image(width=65), Fault.WRONG_SIZE, r'p00003.png: has 64x48 pixels, but .*train2017.json says 65x48'),
+    'size': (
+        image(width=65),
+        Fault.WRONG_SIZE,
+        r'p00003.png: has 48x64 pixels .H x W., but .*train2017.json says 48x65$',
+    ),
     'turned': (image(width=48, height=64), Fault.WRONG_SIZE, 'EXIF orientation'),
-    'no size': (image(width='x'), Fault.MALFORMED, r'image 0 \(p00003.png\) has the width .x'),
+    'no size': (image(width='x'), Fault.MALFORMED, r'image 0 \(p00003.png\) has the height 48 and the width .x'),
     'outside': (annotation(bbox=[64, 0, 5, 5]), Fault.OUTSIDE_IMAGE, r'annotation 100 \(images/train/p00003.png\)'),
-    'over the edge': (annotation(bbox=[60, 0, 5.5, 5]), Fault.OVER_EDGE, 'annotation 100 .* over the edge of .*64x48'),
+    'over the edge': (annotation(bbox=[60, 0, 5.5, 5]), Fault.OVER_EDGE, 'annotation 100 .* over the edge of .*48x64'),
     'empty': (
         annotation(bbox=[3, 3, 0, 5], segmentation=[]),
         Fault.EMPTY,
@@ -82,7 +86,7 @@ RECORDS = {
     'under a pixel inside': (
         annotation(bbox=[63.1, 3, 5, 5], segmentation=[]),
         Fault.EMPTY,
-        'less than a pixel in the image of 64x48 pixels',
+        'less than a pixel in the image of 48x64 pixels',
     ),
     'swapped': (
         annotation(bbox=[9, 3, -4, 5], segmentation=[]),
@@ -299,13 +303,13 @@ OTHERS = {
         write_voc,
         lambda r: edit_text(r / 'ImageSets/Main/train.txt', 'p00000', 'p0'),
         Fault.MISSING_IMAGE,
-        'train.txt: names p0, of which there is no image',
+        'train.txt: names p0, which is not there',
     ),
     'voc size': (
         write_voc,
         lambda r: edit_text(r / 'Annotations/p00000.xml', '<width>64', '<width>63'),
         Fault.WRONG_SIZE,
-        'p00000.png: has 64x48 pixels, but .*p00000.xml says 63x48',
+        'p00000.png: has 48x64 pixels .H x W., but .*p00000.xml says 48x63',
     ),
     'labelme json': (write_labelme, lambda r: cut(r / SHAPES), Fault.MALFORMED, 'p00000.json: is not JSON'),
     'labelme line': (

@@ -11,7 +11,7 @@ from mmcv.transforms import LoadImageFromFile
 from own_layouts import made, write_coco, write_images
 from PIL import ExifTags, Image
 
-from fasternet_mm.own_data.layouts.annotated_data import Fault
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 from fasternet_mm.own_data.plan import decoded_images
 from fasternet_mm.own_data.plan.data_checks import check_own_data
@@ -59,9 +59,9 @@ FILES = {
 
 
 def loaded(path):
-    """Width and height as MMDetection's first step gives them; None where it raises."""
+    """Height and width as MMDetection's first step gives them; None where it raises."""
     try:
-        return LoadImageFromFile()(dict(img_path=str(path)))['img'].shape[1::-1]
+        return LoadImageFromFile()(dict(img_path=str(path)))['img'].shape[:2]
     except Exception:
         return None
 
@@ -190,7 +190,7 @@ def test_what_was_decoded_before_an_interruption_is_remembered(images, decoded, 
     assert len(decoded) == 2
 
 
-def thin(tmp_path, width, height):
+def thin(tmp_path, height, width):
     """Data of five images of 64x48, the last of them replaced."""
     splits = {'train': {name: [] for name in made(train=5)['train']}}
     splits['train']['p00000.png'] = [('bird', [1, 1, 40, 40], None)]
@@ -205,20 +205,20 @@ def thin(tmp_path, width, height):
 
 
 @pytest.mark.parametrize(
-    ('size', 'scale', 'resized'),
+    ('size', 'largest', 'resized'),
     [
-        ((500, 2), None, '51x0'),  # 64 x 0.8, by which images vary, is 51; 2 x 51 / 500 is 0.2
-        ((2, 500), None, '0x51'),
-        ((500, 4), None, '51x0'),
-        ((500, 5), None, None),  # 0.51, which is rounded to 1
-        ((500, 2), (800, 600), None),
-        ((500, 2), (150, 100), '120x0'),
+        ((2, 500), None, '0x51'),  # 64 x 0.8, by which images vary, is 51; 2 x 51 / 500 is 0.2
+        ((500, 2), None, '51x0'),
+        ((4, 500), None, '0x51'),
+        ((5, 500), None, None),  # 0.51, which is rounded to 1
+        ((2, 500), (600, 800), None),
+        ((2, 500), (100, 150), '0x120'),
     ],
 )
-def test_an_image_that_would_be_resized_to_nothing_is_named(size, scale, resized, tmp_path):
-    problems = [p for p in check_own_data(thin(tmp_path, *size), scale).problems if p.kind == Fault.TOO_THIN]
+def test_an_image_that_would_be_resized_to_nothing_is_named(size, largest, resized, tmp_path):
+    problems = [p for p in check_own_data(thin(tmp_path, *size), largest).problems if p.kind == Fault.TOO_THIN]
     if resized is None:
         assert not problems
     else:
-        assert f'{size[0]}x{size[1]} is resized to {resized} where images have to fit' in str(problems[0])
+        assert f'{size[0]}x{size[1]} (H x W) is resized to {resized}, since images have to fit' in str(problems[0])
         assert 'p00004.png' in problems[0].file

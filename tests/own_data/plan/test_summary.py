@@ -75,7 +75,7 @@ def compare(data, cfg):
 def planned(config, folder, work_dir):
     cfg = load_config(config, OPTIONS)
     cfg.work_dir = str(work_dir)
-    return use_own_data(cfg, str(folder), scale=(64, 48)).data, cfg
+    return use_own_data(cfg, str(folder), size=(48, 64)).data, cfg
 
 
 @pytest.mark.parametrize('layout', BOXES)
@@ -281,7 +281,7 @@ def test_200_generated_data_sets_with_random_faults(tmp_path):
         if any(problem.severe for problem in check_own_data(data).problems):
             continue
         cfg = configs[data.with_masks]
-        recipe = recipe or choose_recipe('detection', describe_images(data, 'train'), 1, 1, 0.1, 1)
+        recipe = recipe or choose_recipe('detection', describe_images(data, 'train'), 1, 1, 0.1, 1, (48, 64), '')
         use_data(cfg, data, recipe, folder)
         dataset = cfg.train_dataloader.dataset
         dataset.pipeline = [*dataset.pipeline[:2], dict(type='PackDetInputs', meta_keys=())]

@@ -96,7 +96,7 @@ def test_names_of_classes_and_folders_are_data(tmp_path, monkeypatch):
 
 
 def test_the_schedule_is_the_recipes(coco, tmp_path):
-    cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out', epochs=20, scale=(96, 64))
+    cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out', epochs=20, size=(64, 96))
     recipe = plan.recipe
     assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=2)
     warmup, cosine = cfg.param_scheduler
@@ -231,7 +231,7 @@ def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
     content = json.loads(path.read_text())
     content['annotations'][0]['image_id'] = 999
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r'has 1 mistake .*999.*tools/check_data.py'):
+    with pytest.raises(UserError, match=r'has 1 mistake .*999.*mend them, fasternet-mm check-data .*data lists all'):
         planned(MASK_RCNN, coco, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
@@ -333,7 +333,7 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
 
 
 def test_a_sheet_shows_every_class_that_it_has_room_for():
-    images = [ImageDescription((64, 64), (0,))] * 50 + [ImageDescription((64, 64), (label,)) for label in range(1, 12)]
+    images = [ImageDescription((48, 64), (0,))] * 50 + [ImageDescription((48, 64), (label,)) for label in range(1, 12)]
     shown = choose_samples(images)
     assert len(shown) == len(set(shown)) == 12
     assert {label for number in shown for label in images[number].labels} == set(range(12))

@@ -90,7 +90,7 @@ def test_a_group_is_the_first_group_of_the_expression_or_its_match():
 @pytest.mark.parametrize(
     ('pattern', 'message'),
     [
-        ('(', r"--group '\(' is no regular expression"),
+        ('(', r"--group '\(' is not a regular expression"),
         ('video', r"--group 'video' matches none of the 12 images.*p0000"),
     ],
 )
@@ -101,7 +101,7 @@ def test_an_expression_that_cannot_be_meant_is_refused(pattern, message, tmp_pat
 
 def test_groups_are_for_data_that_are_not_split_yet(tmp_path):
     write_coco(tmp_path, made())
-    with pytest.raises(UserError, match=r'--group .* has no validation part yet, but .* has train, val'):
+    with pytest.raises(UserError, match=r'--group .* has no validation split yet, but .* has train, val'):
         validated(read_own_data(str(tmp_path), True), pattern='p')
 
 
@@ -188,7 +188,7 @@ def test_images_that_all_hang_together_are_evaluated_on_as_well_and_that_is_said
     data = only_train(tmp_path, 12)
     said = validated(data, pattern='.')[0]
     assert 'says nothing about other images' in said
-    assert f'{len(data.image_paths["train"])} images are 1 group: those that are equal or belong together' in said
+    assert f'{len(data.image_paths["train"])} images are 1 group: images that are equal or belong together' in said
     assert data.splits['val'] == data.splits['train']
 
 
