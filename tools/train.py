@@ -236,7 +236,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             cfg,
             args.data,
             seed=args.seed or 0,
-            scale=args.size,
+            size=args.size and args.size[::-1],
             epochs=args.epochs,
             ignored=args.ignore_label,
             processes=get_world_size(),
