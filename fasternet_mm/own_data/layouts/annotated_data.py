@@ -71,6 +71,17 @@ class DetectionData:
         return counts
 
     @property
+    def image_classes(self) -> dict[str, list[set[int]]]:
+        """The indices of the classes whose objects are trained and scored, of each image, by split."""
+        classes = {}
+        for split, objects in self.objects.items():
+            by_image: dict[int, set[int]] = {image['id']: set() for image in self.splits[split]['images']}
+            for obj in objects:
+                by_image[obj['image_id']].add(obj['category_id'] - 1)
+            classes[split] = list(by_image.values())
+        return classes
+
+    @property
     def without_annotations(self) -> dict[str, int]:
         """The number of images without any annotation, by split."""
         return {
@@ -101,7 +112,7 @@ class SegmentationData:
         labels: what a label map's pixels mean: the number of a class, or 255 for what does not count, by their value.
         fits: whether the label maps hold these numbers already, in 8 bits; `label_maps.write_label_maps` makes it so.
         problems: what reading found wrong.
-        class_counts: the number of label maps that have each class, by split.
+        classes_in: the numbers of the classes in each image's label map, by image.
     """
 
     task: ClassVar[str] = 'segmentation'
@@ -113,7 +124,21 @@ class SegmentationData:
     labels: dict[Value, int]
     fits: bool
     problems: list[Problem] = field(default_factory=list)
-    class_counts: dict[str, list[int]] = field(default_factory=dict)
+    classes_in: dict[Path, set[int]] = field(default_factory=dict)
+
+    @property
+    def image_classes(self) -> dict[str, list[set[int]]]:
+        """The numbers of the classes in the label map of each image, by split."""
+        return {split: [self.classes_in[image] for image, _ in pairs] for split, pairs in self.splits.items()}
+
+    @property
+    def class_counts(self) -> dict[str, list[int]]:
+        """The number of label maps that have each class, by split."""
+        counts = {}
+        for split, images in self.image_classes.items():
+            numbers = Counter(label for classes in images for label in classes)
+            counts[split] = [numbers[label] for label in range(len(self.classes))]
+        return counts
 
     @property
     def image_paths(self) -> dict[str, list[Path]]:

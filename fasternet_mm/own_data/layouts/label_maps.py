@@ -137,17 +137,16 @@ def read_label_maps(
         what = f'--ignore-label {ignored} changes nothing: no label map has the label {ignored}'
         folder.report('', what, Fault.NEVER_THERE)
     splits = {pairs[pair]: [] for pair in items}
-    counts = {split: Counter() for split in splits}
     for pair, content in maps.items():
         values = values_in(content, layout)
         unknown = values - data.labels.keys()
         if unknown:
             folder.report(pair[1], unknown_values(data, names, unknown), Fault.UNKNOWN_LABEL)
         else:
-            splits[pairs[pair]].append(tuple(folder.root / file for file in pair))
-            counts[pairs[pair]].update({data.labels[value] for value in values})
-    class_counts = {split: [count[label] for label in range(len(data.classes))] for split, count in counts.items()}
-    return replace(data, splits=named_splits(folder, splits), class_counts=named_splits(folder, class_counts))
+            image, label = (folder.root / file for file in pair)
+            splits[pairs[pair]].append((image, label))
+            data.classes_in[image] = {data.labels[value] for value in values} - {UNUSED}
+    return replace(data, splits=named_splits(folder, splits))
 
 
 def write_label_maps(data: SegmentationData, folder: str | Path) -> SegmentationData:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmcv.image.geometric import rescale_size
 
-from ..layouts.annotated_data import DetectionData, OwnData
+from ..layouts.annotated_data import DetectionData, OwnData, SegmentationData
 from ..layouts.problems import Fault, Problem
 from .decoded_images import DecodedImage, decode_images
-from .image_descriptions import ImageDescription, describe_images
 from .recipe import JITTER, choose_size
 
 
@@ -42,8 +42,8 @@ def check_own_data(data: OwnData, size: tuple[int, int] | None = None, size_reas
     """
     images, unreadable = decode_images(data.root, [image for part in data.image_paths.values() for image in part])
     if size is None:
-        descriptions = _descriptions(data, images)
-        size, size_reason = choose_size(data.task, descriptions) if descriptions else (None, '')
+        sizes = [images[path].size for path in data.image_paths['train'] if path in images]
+        size, size_reason = choose_size(data.task, sizes, object_sides(data)) if sizes else (None, '')
     problems = [*data.problems, *_check_classes(data)]
     if isinstance(data, DetectionData):
         problems += _check_background(data)
@@ -53,11 +53,11 @@ def check_own_data(data: OwnData, size: tuple[int, int] | None = None, size_reas
     return CheckedData(problems, images, size, size_reason)
 
 
-def _descriptions(data: OwnData, images: Mapping[Path, DecodedImage]) -> list[ImageDescription]:
-    """The images of train, as far as their size is chosen by them."""
-    if isinstance(data, DetectionData):
-        return describe_images(data, 'train')
-    return [ImageDescription(images[path].size, ()) for path in data.image_paths['train'] if path in images]
+def object_sides(data: OwnData) -> list[float]:
+    """The square root of the area, in pixels, of each box that is trained; none for label maps."""
+    if isinstance(data, SegmentationData):
+        return []
+    return [math.sqrt(obj['bbox'][2] * obj['bbox'][3]) for obj in data.objects['train']]
 
 
 def _check_classes(data: OwnData) -> Iterable[Problem]:

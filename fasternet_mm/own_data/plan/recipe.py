@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .image_descriptions import ImageDescription
-
 ENOUGH_IMAGES = 2000
 """The number of images from which on each is seen `EPOCHS` times. Fewer images are seen more often."""
 
@@ -74,7 +72,7 @@ class Recipe:
 
 def choose_recipe(
     task: str,
-    images: Sequence[ImageDescription],
+    count: int,
     batch: int,
     processes: int,
     lr: float,
@@ -87,7 +85,7 @@ def choose_recipe(
 
     Args:
         task: 'detection' or 'segmentation'.
-        images: those to train on.
+        count: the number of images to train on.
         batch: images per process and step that the config has.
         processes: that train together.
         lr: the config's learning rate, for ``base_batch`` images per step in all.
@@ -96,7 +94,6 @@ def choose_recipe(
         size_reason: why, for people.
         epochs: how often each image is seen. Default: `EPOCHS`, and more where there are few images.
     """
-    count = len(images)
     batch = min(batch, max(LEAST_BATCH[task], count // processes))
     together = batch * processes
     steps_per_epoch = math.ceil(count / together)
@@ -121,19 +118,25 @@ def choose_recipe(
     )
 
 
-def choose_size(task: str, images: Sequence[ImageDescription]) -> tuple[tuple[int, int], str]:
+def choose_size(
+    task: str, sizes: Sequence[tuple[int, int]], object_sides: Sequence[float]
+) -> tuple[tuple[int, int], str]:
     """Height and width, the smaller one first, to resize images to, and the reason.
 
     It is the middle image's size, enlarged until a quarter of the objects at most are small, and within `LARGEST`.
+
+    Args:
+        task: 'detection' or 'segmentation'.
+        sizes: height and width of each image.
+        object_sides: the square root of each object's area.
     """
-    height = sorted(min(image.size) for image in images)[len(images) // 2]
-    width = sorted(max(image.size) for image in images)[len(images) // 2]
-    sides = sorted(side for image in images for side in image.sides)
+    height = sorted(map(min, sizes))[len(sizes) // 2]
+    width = sorted(map(max, sizes))[len(sizes) // 2]
     largest = LARGEST[task]
     reason = 'the middle size of the images'
     factor = 1.0
-    if sides:
-        quarter = sides[len(sides) // 4]
+    if object_sides:
+        quarter = sorted(object_sides)[len(object_sides) // 4]
         if quarter < SMALL_OBJECT:
             factor = SMALL_OBJECT / max(quarter, 1)
             reason = f'enlarged, since a quarter of the objects are below {quarter:.0f} pixels'

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from ..layouts.problems import Fault, Problem
 from ..layouts.recognition import read_own_data
 from .config_writing import use_data, use_schedule
 from .data_checks import check_own_data
-from .image_descriptions import ImageDescription, describe_images
 from .recipe import Recipe, choose_recipe
 from .start_weights import choose_start
 from .summary import problem_list, summary_table
@@ -45,7 +43,6 @@ class Plan:
 
     Attributes:
         data: the data, with a validation split.
-        descriptions: the images of each split.
         problems: the problems that need not be mended.
         split: how the validation split came about, for people.
         recipe: sizes and schedule.
@@ -53,7 +50,6 @@ class Plan:
     """
 
     data: OwnData
-    descriptions: dict[str, list[ImageDescription]]
     problems: list[Problem]
     split: str
     recipe: Recipe
@@ -100,14 +96,11 @@ def use_own_data(
     written = Path(cfg.work_dir, DATA).absolute()
     if isinstance(data, SegmentationData):
         data = write_label_maps(data, written)
-    descriptions = {name: describe_images(data, name) for name in data.splits}
     before = read_earlier_split(earlier / DATA, data.root) if earlier else None
-    split = ensure_validation(data, descriptions, checked.images, seed, pattern, before)
-    if isinstance(data, SegmentationData):
-        data.class_counts = {name: _counts(data, part) for name, part in descriptions.items()}
+    split = ensure_validation(data, checked.images, seed, pattern, before)
     recipe = choose_recipe(
         data.task,
-        descriptions['train'],
+        len(data.image_paths['train']),
         cfg.train_dataloader.batch_size,
         processes,
         cfg.optim_wrapper.optimizer.lr,
@@ -118,7 +111,7 @@ def use_own_data(
     )
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe)
-    return Plan(data, descriptions, checked.problems, split, recipe, choose_start(cfg))
+    return Plan(data, checked.problems, split, recipe, choose_start(cfg))
 
 
 def earlier_run(work_dir: Path, resumed: str | None) -> Path | None:
@@ -201,11 +194,6 @@ def _size_of(work_dir: Path) -> tuple[int, int] | None:
             width, height = step.scale
             return height, width
     return None
-
-
-def _counts(data: SegmentationData, descriptions: Sequence[ImageDescription]) -> list[int]:
-    counts = Counter(label for image in descriptions for label in image.labels)
-    return [counts[label] for label in range(len(data.classes))]
 
 
 def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:

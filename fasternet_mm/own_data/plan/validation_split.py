@@ -15,7 +15,6 @@ from typing import Any
 from ...errors import UserError, few
 from ..layouts.annotated_data import OwnData
 from .decoded_images import DecodedImage
-from .image_descriptions import ImageDescription
 
 TOO_FEW = 10
 """The number of images below which data is not split: all images are trained on and evaluated on."""
@@ -97,13 +96,12 @@ def _in_folder(path: str, root: Path) -> str:
 
 def ensure_validation(
     data: OwnData,
-    descriptions: dict[str, list[ImageDescription]],
     images: Mapping[Path, DecodedImage],
     seed: int,
     pattern: str | None = None,
     earlier: EarlierSplit | None = None,
 ) -> str:
-    """Give the data, and its ``descriptions``, a split 'val' where they have none.
+    """Give the data a split 'val' where they have none.
 
     The hash of a group's name and the seed says where its images go, so that adding images does not move others. Images
     are a group where their paths have the same match of ``pattern``, where they are Roboflow's copies of one image (its
@@ -116,7 +114,6 @@ def ensure_validation(
 
     Args:
         data: as read; its splits are changed.
-        descriptions: of each split, in the data's order; they are changed likewise.
         images: the decoded images by path.
         seed: another seed gives another split.
         pattern: a regular expression, searched in each image's path in the data's folder. Its first group, or without
@@ -137,23 +134,22 @@ def ensure_validation(
             )
         lines = ['as the data has it']
         if 'val' not in data.splits:
-            data.splits['val'], descriptions['val'] = data.splits['test'], descriptions['test']
+            data.splits['val'] = data.splits['test']
             lines = ['as the data has it; test serves as val, too']
     else:
-        lines = _divide(data, descriptions, images, seed, pattern, earlier)
-    return '\n'.join([*lines, *_absent(descriptions, data.classes)])
+        lines = _divide(data, images, seed, pattern, earlier)
+    return '\n'.join([*lines, *_absent(data)])
 
 
 def _divide(
     data: OwnData,
-    descriptions: dict[str, list[ImageDescription]],
     images: Mapping[Path, DecodedImage],
     seed: int,
     pattern: str | None,
     earlier: EarlierSplit | None,
 ) -> list[str]:
     paths = [path.relative_to(data.root).as_posix() for path in data.image_paths['train']]
-    labels = [image.labels for image in descriptions['train']]
+    labels = data.image_classes['train']
     groups = group_images(paths, [images[path].sha256 for path in data.image_paths['train']], labels, seed, pattern)
     related = []
     if len(groups) < len(paths):
@@ -164,23 +160,21 @@ def _divide(
     notes = _balance(groups, paths, data.classes) if earlier or len(paths) >= TOO_FEW else []
     validation = {number for group in groups if group.validation for number in group.images}
     if not validation or (len(paths) < TOO_FEW and not earlier):
-        data.splits['val'], descriptions['val'] = data.splits['train'], descriptions['train']
+        data.splits['val'] = data.splits['train']
         reason = f'fewer than {TOO_FEW} images' if len(paths) < TOO_FEW else 'images that cannot be divided'
         return [f'none: {reason} are evaluated on as well, which says nothing about other images', *related]
-    whole, known = data.splits['train'], descriptions['train']
-    for split, chosen in (('train', False), ('val', True)):
-        part = [number for number in range(len(paths)) if (number in validation) is chosen]
-        data.splits[split], descriptions[split] = _part(whole, part), [known[number] for number in part]
+    whole = data.splits['train']
+    data.splits['train'] = _part(whole, [number for number in range(len(paths)) if number not in validation])
+    data.splits['val'] = _part(whole, sorted(validation))
     how = f'{len(validation) / len(paths):.0%} ({len(validation)} of {len(paths)} images) for validation, '
     how += _earlier_text(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
     return [how, *related, *notes]
 
 
-def _absent(descriptions: Mapping[str, Sequence[ImageDescription]], classes: Sequence[str]) -> list[str]:
+def _absent(data: OwnData) -> list[str]:
     """A line about the classes that are trained and not evaluated, where there are any."""
-    trained = {label for image in descriptions['train'] for label in image.labels}
-    evaluated = {label for image in descriptions['val'] for label in image.labels}
-    names = [repr(classes[label]) for label in sorted(trained - evaluated)]
+    counts = zip(data.classes, data.class_counts['train'], data.class_counts['val'])
+    names = [repr(name) for name, trained, evaluated in counts if trained and not evaluated]
     return [f'not in validation, which says nothing about them: {few(names, NAMED)}'] if names else []
 
 

@@ -1,13 +1,11 @@
 import pytest
 
-from fasternet_mm.own_data.plan.image_descriptions import ImageDescription
 from fasternet_mm.own_data.plan.recipe import choose_recipe, choose_size
 
 
 def recipe(count, task='detection', **changes):
-    images = [ImageDescription((480, 640), (0,), (100.0,))] * count
     settings = dict(batch=2, processes=1, lr=2e-4, base_batch=16, size=(480, 640), size_reason='')
-    return choose_recipe(task, images, **{**settings, **changes})
+    return choose_recipe(task, count, **{**settings, **changes})
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,7 @@ def test_what_the_user_says_about_size_and_length_holds():
     ],
 )
 def test_the_size_of_images_is_theirs_enlarged_for_small_objects_within_limits(size, sides, chosen):
-    assert choose_size('detection', [ImageDescription(size, (0,) * len(sides), sides)] * 5)[0] == chosen
+    assert choose_size('detection', [size] * 5, sides * 5)[0] == chosen
 
 
 def test_segmenters_are_trained_on_crops_that_fit_into_the_images():

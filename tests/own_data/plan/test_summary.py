@@ -25,7 +25,6 @@ from fasternet_mm.engine.config import load_config
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 from fasternet_mm.own_data.plan.config_writing import use_data
 from fasternet_mm.own_data.plan.data_checks import check_own_data
-from fasternet_mm.own_data.plan.image_descriptions import describe_images
 from fasternet_mm.own_data.plan.recipe import choose_recipe
 from fasternet_mm.own_data.plan.summary import summary_table
 from fasternet_mm.own_data.plan.training_plan import use_own_data
@@ -281,7 +280,7 @@ def test_200_generated_data_sets_with_random_faults(tmp_path):
         if any(problem.severe for problem in check_own_data(data).problems):
             continue
         cfg = configs[data.with_masks]
-        recipe = recipe or choose_recipe('detection', describe_images(data, 'train'), 1, 1, 0.1, 1, (48, 64), '')
+        recipe = recipe or choose_recipe('detection', 4, 1, 1, 0.1, 1, (48, 64), '')
         use_data(cfg, data, recipe, folder)
         dataset = cfg.train_dataloader.dataset
         dataset.pipeline = [*dataset.pipeline[:2], dict(type='PackDetInputs', meta_keys=())]

@@ -18,7 +18,7 @@ from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import MARKER
 from fasternet_mm.own_data.plan import start_weights
-from fasternet_mm.own_data.plan.image_descriptions import ImageDescription
+from fasternet_mm.own_data.plan.data_checks import object_sides
 from fasternet_mm.own_data.plan.sample_sheet import choose_samples
 from fasternet_mm.own_data.plan.training_plan import begin_draft, plan_text, put_in_place, use_own_data
 
@@ -220,10 +220,9 @@ def test_crowds_are_left_out_of_what_sizes_and_the_split_are_chosen_by(coco, tmp
     path.write_text(json.dumps(content))
     cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out')
     assert cfg.find_unused_parameters  # a process may get images of crowds alone
-    (sides,) = (image.sides for image in plan.descriptions['train'] if image.sides)
     box = content['annotations'][0]['bbox']
-    assert sides == ((box[2] * box[3]) ** 0.5,)
-    assert sum(len(image.labels) for image in plan.descriptions['train']) == 1
+    assert object_sides(plan.data) == [(box[2] * box[3]) ** 0.5]
+    assert sum(map(len, plan.data.image_classes['train'])) == 1
 
 
 def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
@@ -333,10 +332,10 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
 
 
 def test_a_sheet_shows_every_class_that_it_has_room_for():
-    images = [ImageDescription((48, 64), (0,))] * 50 + [ImageDescription((48, 64), (label,)) for label in range(1, 12)]
-    shown = choose_samples(images)
-    assert len(shown) == len(set(shown)) == 12
-    assert {label for number in shown for label in images[number].labels} == set(range(12))
+    image_classes = [{0}] * 50 + [{label} for label in range(1, 12)]
+    samples = choose_samples(image_classes)
+    assert len(samples) == len(set(samples)) == 12
+    assert {label for number in samples for label in image_classes[number]} == set(range(12))
 
 
 def test_a_reader_of_random_weights_is_not_left_with_the_authors_small_ones():
