@@ -32,11 +32,7 @@ def is_coco(content: Any) -> bool:
 
 
 def read_coco(folder: DataFolder, files: dict[str, Any]) -> DetectionData:
-    """Read COCO annotations.
-
-    Args:
-        folder: where the images are.
-        files: the content of each annotation file.
+    """Read COCO annotations, from the content of each annotation file.
 
     Raises:
         UserError: the files cannot be told apart as train, val and test; or none of a file's images is there.

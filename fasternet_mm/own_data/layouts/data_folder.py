@@ -146,9 +146,7 @@ class DataFolder:
         present = [image for image in images if image]
         if not present:
             raise self.no_image_of(source, names)
-        self._report_unlikely_places(
-            [image for image in present if posixpath.dirname(image) != posixpath.dirname(source)]
-        )
+        self._report_unlikely_places([source] * len(images), images)
         self._report_other_splits(source, split, present)
         place, left_out = _usual_place(names, images)
         return [
@@ -179,13 +177,7 @@ class DataFolder:
         order = (by_own_name, by_name) if stem_first else (by_name, by_own_name)
         first, second = map(self._by_stem.match, order)
         images = [image or other for image, other in zip(first, second)]
-        self._report_unlikely_places(
-            [
-                image
-                for file, image in zip(files, images)
-                if image and posixpath.dirname(image) != posixpath.dirname(file)
-            ]
-        )
+        self._report_unlikely_places(files, images)
         return [
             image or self._missing(name, file, posixpath.dirname(file), 0)
             for file, name, image in zip(files, names, images)
@@ -221,26 +213,30 @@ class DataFolder:
         paths = (posixpath.join(place, *parts[min(left_out, len(parts) - 1) :]), posixpath.join(place, *parts))
         return next((path for path in paths if path not in self.all), None)
 
-    def _report_unlikely_places(self, images: Sequence[str]) -> None:
-        for folder, files in _by_folder(images).items():
+    def _report_unlikely_places(self, sources: Sequence[str], images: Sequence[str | None]) -> None:
+        """Report images in folders of label maps or drawings, unless these are beside their annotation files."""
+        apart = [image for source, image in zip(sources, images) if image and not _are_beside(source, image)]
+        for folder, files in _by_folder(apart).items():
             if not is_likely(folder):
-                self.report(
-                    folder,
+                what = (
                     f'{len(files)} images are taken from here (the first is {posixpath.basename(files[0])}), though '
-                    'the name is one for label maps or drawings: no other folder has them',
-                    Fault.UNLIKELY_FOLDER,
+                    'the name is one for label maps or drawings: no other folder has them'
                 )
+                self.report(folder, what, Fault.UNLIKELY_FOLDER)
 
     def _report_other_splits(self, source: str, split: str | None, images: Sequence[str]) -> None:
         for folder, files in _by_folder(images).items():
             if None not in (split, split_of(folder)) and split != split_of(folder):
-                self.report(
-                    source,
+                what = (
                     f'{len(files)} of its images are in {self.full_path(folder)} (the first is '
                     f'{posixpath.basename(files[0])}): the folder says {split_of(folder)}, but the file {split}, '
-                    'which counts',
-                    Fault.SPLITS_DIFFER,
+                    'which counts'
                 )
+                self.report(source, what, Fault.SPLITS_DIFFER)
+
+
+def _are_beside(file: str, other: str) -> bool:
+    return posixpath.dirname(file) == posixpath.dirname(other)
 
 
 def _by_folder(images: Sequence[str]) -> dict[str, list[str]]:

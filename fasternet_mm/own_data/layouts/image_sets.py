@@ -31,7 +31,7 @@ def split_by_lists(
     images' folders below JPEGImages, and suffixes or none.
 
     Args:
-        folder: the data.
+        folder: with the data.
         kinds: names of the folders of lists.
         images: images that the lists may name.
         used: those of them that are reported where no list names them.

@@ -107,10 +107,7 @@ def read_label_maps(
     alike. Maps of 0 and 255 alone are background and foreground. The indices of palettes count unless the file has
     colors.
 
-    Args:
-        folder: where the images are.
-        pairs: images with their label maps, and their splits, as from `find_label_maps`.
-        ignored: another label that does not count.
+    ``pairs`` are those of `find_label_maps`; ``ignored`` is another label that does not count.
 
     Raises:
         UserError: nothing says which values are which classes; or palettes contradict each other.
@@ -155,12 +152,7 @@ def write_label_maps(data: SegmentationData, folder: str | Path) -> Segmentation
     Label maps that hold these numbers already stay where they are. One that was written before is written again only
     where it or the classes changed since.
 
-    Args:
-        data: as read.
-        folder: the folder to write to; the files in it have the label maps' paths.
-
-    Returns:
-        The same data with index PNGs.
+    The files in ``folder`` have the label maps' paths. Returns the same data with index PNGs.
     """
     if data.fits:
         return data

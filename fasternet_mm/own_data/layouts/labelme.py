@@ -41,11 +41,7 @@ def read_labelme(folder: DataFolder, files: dict[str, dict[str, Any]]) -> Detect
 
     An image is at ``imagePath``, or has the name of its JSON file. Images beside these without JSON are background.
     Regions labeled ``__ignore__`` are neither trained nor scored, ``_background_`` is no object: LabelMe's own
-    exporters treat them so.
-
-    Args:
-        folder: with the data.
-        files: the content of each JSON file, without the image that may be in it.
+    exporters treat them so. The content of each JSON file comes without the image that may be in it.
 
     Raises:
         UserError: no image is there; or no part is to train on.

@@ -56,29 +56,29 @@ def folder_splits(folder: DataFolder, pairs: Sequence[tuple[str, str]], annotati
     Args:
         folder: with the data.
         pairs: images and their annotations; '' where there is none.
-        annotations: what these are called, for people: 'label maps'.
+        annotations: the word for these in messages: 'label maps'.
     """
-    by_pair = [tuple(split_of(posixpath.dirname(file)) for file in pair) for pair in pairs]
-    differing = [pair for pair, splits in zip(pairs, by_pair) if None not in splits and splits[0] != splits[1]]
+    splits, differing = [], []
+    for image, annotation in pairs:
+        of_image, of_annotation = split_of(posixpath.dirname(image)), split_of(posixpath.dirname(annotation))
+        splits.append(of_image or of_annotation or 'train')
+        if None not in (of_image, of_annotation) and of_image != of_annotation:
+            differing.append((image, annotation))
     if differing:
         image, annotation = differing[0]
-        folder.report(
-            '',
-            f'{len(differing)} {annotations} lie in a folder of another split than their images, which counts (the '
-            f'first is {annotation}, its image {image})',
-            Fault.SPLITS_DIFFER,
+        what = (
+            f'{len(differing)} {annotations} lie in a folder of another split than their images, whose folder counts '
+            f'(the first is {annotation}, its image {image})'
         )
-    return [of_image or of_annotation or 'train' for of_image, of_annotation in by_pair]
+        folder.report('', what, Fault.SPLITS_DIFFER)
+    return splits
 
 
 def split_by_folders(folder: DataFolder, images: Sequence[AnnotatedImage]) -> dict[str, list[AnnotatedImage]]:
     """Splits as folders' names say, with the images without annotations in the same folders, which are background.
 
     The image's folder counts more than that of its annotation file. Label maps and drawings of the images, such as
-    0001_mask.png, are no background.
-
-    Raises:
-        UserError: there are several splits, but none to train.
+    0001_mask.png, are not background.
     """
     annotated = {image.file for image in images}
     places = {posixpath.dirname(file) for file in annotated}
@@ -99,16 +99,7 @@ def split_by_folders(folder: DataFolder, images: Sequence[AnnotatedImage]) -> di
 def split_of_one_file(
     folder: DataFolder, splits: dict[str, list[AnnotatedImage]], file: str
 ) -> dict[str, list[AnnotatedImage]]:
-    """Splits as the folders of images say, where the only annotation file says none; else those of the files.
-
-    Args:
-        folder: with the data.
-        splits: of the annotation files.
-        file: the first of them.
-
-    Raises:
-        UserError: there are several splits, but none to train.
-    """
+    """The splits of annotation files; those of the images' folders, where ``file`` is the only one and says none."""
     if len(splits) > 1 or split_of(file) or not splits['train']:
         return splits
     by_folder = defaultdict(list)

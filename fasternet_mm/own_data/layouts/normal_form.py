@@ -16,7 +16,7 @@ from .annotated_data import DetectionData
 from .box_notation import NumbersAsRead, notation_question
 from .data_folder import DataFolder
 from .image_matching import composed
-from .outlines import BadOutlineError, Outline, are_four_numbers, reaches_over, read_outline, repeats_box
+from .outlines import BadOutlineError, are_four_numbers, reaches_over, read_outline, repeats_box
 from .problems import Fault, Problem, Report, UnusableError
 
 Record = TypeVar('Record')
@@ -65,10 +65,7 @@ def usable_objects(
 ) -> list[AnnotatedObject]:
     """The objects of records that can be used; what is wrong with the others is reported.
 
-    Args:
-        read_object: from a record and its place to the object.
-        records: each with its place in the file, for messages, before it.
-        report: for problems of the file.
+    Each record comes with its place in the file, for messages, before it; ``read_object`` takes record and place.
     """
     objects = []
     for place, record in records:
@@ -269,43 +266,38 @@ def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, rep
         UnusableError: nothing of it can be used.
     """
     scale = size[::-1] if relative else (1, 1)
-    box, outline, ignored = _in_pixels(obj.box, scale, report), _outline(obj, scale, size, report), obj.crowd
-    if isinstance(outline, Outline):
+    box, ignored = _in_pixels(obj.box, scale, report), obj.crowd
+    outline, bad_outline = None, None
+    if not repeats_box(obj.segmentation, obj.box):
+        try:
+            outline = read_outline(obj.segmentation, scale, size, report)
+        except BadOutlineError as error:
+            bad_outline = error
+    if outline:
         if box is None or min(box[2:]) < 1:
             if obj.box is not None:
                 report(f'has the box {reprlib.repr(obj.box)}: that of its outline is taken', Fault.BAD_BOX)
             box = outline.box
-    elif box is None and obj.box is not None:
+    elif box is not None:
+        if bad_outline:
+            report(f'{bad_outline}: its box alone is kept', Fault.BAD_OUTLINE)
+    elif obj.box is not None:
         what = f'has the box {reprlib.repr(obj.box)}: four numbers are needed, up to a million'
         raise UnusableError(what, Fault.NOT_A_NUMBER)
-    elif box is None and outline is None:
+    elif bad_outline is None:
         raise UnusableError('has neither a box nor an outline')
-    elif box is None:
-        if outline.box is None:
-            raise outline
-        if min(outline.box[2:]) < 1:
-            raise UnusableError(str(outline), Fault.EMPTY)
-        report(f'{outline}: its place is neither trained nor background', Fault.BAD_OUTLINE)
-        box, ignored = outline.box, True
-    elif outline is not None:
-        report(f'{outline}: its box alone is kept', Fault.BAD_OUTLINE)
+    elif bad_outline.box is None:
+        raise bad_outline
+    elif min(bad_outline.box[2:]) < 1:
+        raise UnusableError(str(bad_outline), Fault.EMPTY)
+    else:
+        report(f'{bad_outline}: its place is neither trained nor background', Fault.BAD_OUTLINE)
+        box, ignored = bad_outline.box, True
     box = _cut(box, size, report)
     annotation = dict(bbox=box, area=round(box[2] * box[3], 2), iscrowd=int(ignored))
-    if isinstance(outline, Outline):
+    if outline:
         annotation.update(area=outline.area, segmentation=outline.segmentation)
     return annotation
-
-
-def _outline(
-    obj: AnnotatedObject, scale: tuple[int, int], size: tuple[int, int], report: Report
-) -> Outline | BadOutlineError | None:
-    """The outline, or what is wrong with it; None where there is none."""
-    if repeats_box(obj.segmentation, obj.box):
-        return None
-    try:
-        return read_outline(obj.segmentation, scale, size, report)
-    except BadOutlineError as error:
-        return error
 
 
 def _in_pixels(box: Any, scale: tuple[int, int], report: Report) -> list[float] | None:

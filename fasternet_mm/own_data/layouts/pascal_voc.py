@@ -44,10 +44,6 @@ def read_pascal_voc(folder: DataFolder, files: list[str]) -> DetectionData:
     the coordinates of edges, so there xmin=0 and xmax=width are. Files whose ``source`` names PASCAL VOC count as the
     challenge's.
 
-    Args:
-        folder: with the data.
-        files: the XML files.
-
     Raises:
         UserError: no XML file has an image, or one has two; or no part is to train on.
     """

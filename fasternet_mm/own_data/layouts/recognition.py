@@ -27,7 +27,7 @@ READERS = {
     'Pascal VOC': read_pascal_voc,
     'YOLO': read_yolo,
 }
-"""The functions that read objects, by layout: each from the folder and the files of its layout."""
+"""The functions that read objects, by layout. Each takes the folder and what `_annotation_files` has for its layout."""
 
 OBJECT_LAYOUTS = 'COCO, VIA or LabelMe JSON, Pascal VOC XML, or YOLO with its data.yaml'
 LABEL_MAP_LAYOUT = 'PNG label maps in a folder such as labels, masks or annotations, named as the images'
@@ -92,7 +92,7 @@ def _problems_before(problems: list[Problem]) -> str:
 
 
 def _annotation_files(folder: DataFolder) -> dict[str, Any]:
-    """The files of each layout of objects that is there, mostly with their content, as its reader takes them."""
+    """For each layout of objects that is there, its annotation files, or their content by file."""
     layouts = _json_files(folder)
     xml_files = pascal_voc_files(folder)
     if xml_files:

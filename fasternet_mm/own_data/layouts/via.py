@@ -41,11 +41,7 @@ def _is_image(record: Any) -> bool:
 
 
 def read_via(folder: DataFolder, files: dict[str, dict[str, Any]]) -> DetectionData:
-    """Read VIA's polygons, rectangles, circles and ellipses.
-
-    Args:
-        folder: where the images are.
-        files: the images' records of each annotation file.
+    """Read VIA's polygons, rectangles, circles and ellipses, from the images' records of each annotation file.
 
     Raises:
         UserError: the files cannot be told apart as train, val and test; no image is there; or several attributes of

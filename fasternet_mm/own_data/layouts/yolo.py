@@ -32,10 +32,7 @@ USUAL_STEMS = ('data', 'dataset')
 def yolo_files(folder: DataFolder, splits_needed: bool) -> dict[str, dict[str, Any]]:
     """The content of each file like a ``data.yaml``, with names and splits, and of Darknet's ``obj.data``.
 
-    Args:
-        folder: with the data.
-        splits_needed: whether a file without splits never counts. It does where nothing else is there and images have
-            labels.
+    Unless ``splits_needed``, a file without splits counts where there is no other and images have labels.
 
     Raises:
         UserError: a file called data.yaml is not YAML.
@@ -77,14 +74,10 @@ def _split_keys(content: dict[str, Any]) -> dict[str, str]:
 
 
 def read_yolo(folder: DataFolder, files: dict[str, dict[str, Any]]) -> DetectionData:
-    """Read YOLO data sets.
-
-    Args:
-        folder: where the images are.
-        files: the content of the one ``data.yaml``, by its file.
+    """Read a YOLO data set, from the content of the one ``data.yaml``.
 
     Raises:
-        UserError: there are several; or it names folders that are not there, or no classes; or no image has labels.
+        UserError: there are several such files, or it names no classes or no images that have labels.
     """
     if len(files) > 1:
         raise UserError(f'{folder.root} has {len(files)} files like data.yaml ({", ".join(files)}): leave one')

@@ -115,12 +115,7 @@ def _use_label_maps(cfg: Config, data: SegmentationData, recipe: Recipe, folder:
             dict(type='PhotoMetricDistortion'),
             dict(type='PackSegInputs'),
         ],
-        val=[
-            load[0],
-            dict(type='Resize', scale=scale, keep_ratio=True),
-            load[1],
-            dict(type='PackSegInputs'),
-        ],
+        val=[load[0], dict(type='Resize', scale=scale, keep_ratio=True), load[1], dict(type='PackSegInputs')],
     )
     for split, pairs in data.splits.items():
         records = [dict(img_path=str(image.absolute()), seg_map_path=str(labels.absolute())) for image, labels in pairs]

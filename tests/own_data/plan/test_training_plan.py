@@ -12,7 +12,6 @@ from own_layouts import CLASSES, made, write_coco, write_images, write_yolo
 from PIL import Image
 
 from fasternet_mm.datasets.checks import check_data
-from fasternet_mm.datasets.shapes import ensure_shapes
 from fasternet_mm.engine.config import load_config, merge_options, write_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
@@ -30,11 +29,6 @@ def planned(config, data, work_dir, options=(), **settings):
     cfg = load_config(config, options)
     cfg.work_dir = str(work_dir)
     return cfg, use_own_data(cfg, str(data), **settings)
-
-
-@pytest.fixture(scope='module')
-def shapes(root):
-    return ensure_shapes(root / 'data' / 'shapes')
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +51,13 @@ def test_classes_and_files_are_set_everywhere_and_pass_the_usual_checks(coco, tm
     assert cfg.val_evaluator.metric == ['bbox', 'segm']
     assert cfg.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
     check_data(cfg, ('train', 'val', 'test'))
-    text = plan_text(plan)
-    assert 'COCO' in text
-    assert 'as the data has it' in text
-    assert f'{plan.recipe.epochs} epochs' in text
+    (height, width), lines = plan.recipe.size, plan_text(plan).splitlines()
+    assert height < width
+    assert f'data:          {coco}: COCO' in lines
+    assert 'split:         as the data has it' in lines
+    assert f'image size:    {height}x{width} (H x W): {plan.recipe.size_reason}' in lines
+    assert any(line.startswith(f'schedule:      {plan.recipe.epochs} epochs, ') for line in lines)
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == (width, height)  # MMDetection's order
 
 
 def test_the_written_config_is_complete_and_the_annotations_are_cocos(coco, tmp_path):
@@ -242,12 +239,15 @@ def test_a_work_directory_that_cannot_be_written_is_named(coco, tmp_path):
 
 
 @pytest.fixture
-def label_maps(shapes, tmp_path):
-    for split, count in (('train', 12), ('val', 3)):
-        for kind in ('images', 'labels'):
-            (tmp_path / 'data' / kind / split).mkdir(parents=True)
-            for image in sorted((shapes / kind / split).iterdir())[:count]:
-                shutil.copy(image, tmp_path / 'data' / kind / split)
+def label_maps(tmp_path):
+    """Images with stripes of the labels 0 to 6, which begin in each with another one."""
+    for split, numbers in (('train', range(12)), ('val', range(12, 15))):
+        write_images(tmp_path / 'data/images' / split, [f'p{number:05d}.png' for number in numbers])
+        (tmp_path / 'data/labels' / split).mkdir(parents=True)
+        for number in numbers:
+            stripes = ((np.arange(48) // 4 + number) % 7).astype(np.uint8)
+            path = tmp_path / f'data/labels/{split}/p{number:05d}.png'
+            assert cv2.imwrite(str(path), np.repeat(stripes[:, None], 64, axis=1))
     return tmp_path / 'data'
 
 
@@ -262,8 +262,11 @@ def test_label_maps_set_heads_crops_and_the_ignored_label(label_maps, tmp_path):
     check_data(cfg, ('train', 'val', 'test'))
     init_default_scope('mmseg')
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
-    assert sample['inputs'].shape[-1] <= 160
-    assert sample['data_samples'].gt_sem_seg.data.unique().numel() > 1
+    assert plan.recipe.size == (48, 64)
+    assert cfg.model.data_preprocessor.size == cfg.model.test_cfg.crop_size == (64, 64)
+    assert max(sample['inputs'].shape[-2:]) <= 64
+    assert sample['inputs'].shape[-2:] == sample['data_samples'].gt_sem_seg.data.shape[-2:]
+    assert {*sample['data_samples'].gt_sem_seg.data.unique().tolist()} == {0, 1, 2, 3, 4, 5, 255}
 
 
 @pytest.mark.parametrize('by_name', [False, True])
@@ -301,8 +304,10 @@ def test_a_detectors_data_has_no_ignored_label(coco, tmp_path):
 
 
 def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_they_are_random(monkeypatch):
-    cfg = load_config('configs/mask_rcnn_fasternet_s.py')
-    state = build_model(cfg).state_dict()
+    fast = ['model.roi_head.bbox_head.fc_out_channels=16']  # most of the weights, and here of the time
+    three = [*fast, 'model.roi_head.bbox_head.num_classes=3']
+    mask_rcnn, faster_rcnn = 'configs/mask_rcnn_fasternet_s.py', 'configs/faster_rcnn_fasternet_s.py'
+    state = build_model(load_config(mask_rcnn, fast)).state_dict()
     available = {'mask_rcnn_fasternet_s_coco': dict(state_dict=state), 'fasternet_s_in1k': dict(state_dict={})}
 
     def read(source, mmap):
@@ -311,18 +316,18 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
         return available[source]
 
     monkeypatch.setattr(start_weights, 'read_checkpoint', read)
-    ours = load_config('configs/mask_rcnn_fasternet_s.py', ['model.roi_head.bbox_head.num_classes=3'])
+    ours = load_config(mask_rcnn, three)
     ours.model.roi_head.mask_head.num_classes = 3
     assert start_weights.choose_start(ours).startswith('mask_rcnn_fasternet_s_coco, heads')
     assert ours.load_from == 'mask_rcnn_fasternet_s_coco'
-    boxes = load_config('configs/faster_rcnn_fasternet_s.py', ['model.roi_head.bbox_head.num_classes=3'])
+    boxes = load_config(faster_rcnn, three)
     assert start_weights.choose_start(boxes).startswith('mask_rcnn_fasternet_s_coco, heads')
     assert boxes.load_options == dict(new_heads=True, allow_mismatch=True)
-    other = load_config('configs/faster_rcnn_fasternet_s.py', ['model.rpn_head.feat_channels=128'])
+    other = load_config(faster_rcnn, [*fast, 'model.rpn_head.feat_channels=128'])
     assert start_weights.choose_start(other).startswith('fasternet_s_in1k')
     assert other.load_from is None
     del available['mask_rcnn_fasternet_s_coco']
-    cfg = load_config('configs/mask_rcnn_fasternet_s.py')
+    cfg = load_config(mask_rcnn)
     assert start_weights.choose_start(cfg).startswith('fasternet_s_in1k, in the backbone')
     del available['fasternet_s_in1k']
     assert start_weights.choose_start(cfg).startswith('random weights')
