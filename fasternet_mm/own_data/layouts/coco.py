@@ -83,7 +83,7 @@ def _unknown(identifier: Hashable, known: Container[Hashable]) -> str:
 def _class_names(
     folder: DataFolder, file: str, categories: list[NumberedRecord], used: set[Hashable]
 ) -> dict[Hashable, str]:
-    """Names of classes by their ids, without two that are no classes where they have no objects.
+    """Names of classes by their ids, without two that count only where they have objects.
 
     These are Roboflow's first, the parent of all others, and LabelMe's ``_background_``.
     """

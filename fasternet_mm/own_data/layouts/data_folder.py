@@ -113,15 +113,11 @@ class DataFolder:
                 self.report(file, str(error))
             return []
 
-    def image_size(self, file: str) -> tuple[int, int]:
-        """Height and width of an image as OpenCV reads it.
-
-        Raises:
-            UnusableError: it is not an image that can be read.
-        """
+    def image_size(self, file: str) -> tuple[int, int] | Problem:
+        """Height and width of an image as OpenCV reads it; or why it cannot be read."""
         size = image_size(self.root / file)
         if isinstance(size, str):
-            raise UnusableError(size, Fault.UNREADABLE)
+            return Problem(self.full_path(file), size, Fault.UNREADABLE)
         width, height = size
         return height, width
 

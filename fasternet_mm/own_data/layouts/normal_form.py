@@ -143,7 +143,8 @@ def _split_content(
 ) -> dict[str, Any]:
     annotated = _once_each(folder, annotated)
     images, annotations, numbers = [], [], NumbersAsRead(relative=any(image.relative for image in annotated))
-    for image, size in zip(annotated, _sizes(folder, annotated)):
+    sizes = in_threads(partial(_size, folder), annotated, "reading images' sizes")
+    for image, size in zip(annotated, sizes):
         if isinstance(size, Problem):
             folder.problems.append(size)
             continue
@@ -229,31 +230,18 @@ def _once_each(folder: DataFolder, images: Iterable[AnnotatedImage]) -> list[Ann
     return [by_file[file][0] for file in sorted(by_file) if len(by_file[file]) == 1]
 
 
-def _sizes(folder: DataFolder, images: Sequence[AnnotatedImage]) -> Iterable[tuple[int, int] | Problem]:
-    """Height and width of each image, or why it cannot be used."""
-
-    def size(image: AnnotatedImage) -> tuple[int, int] | Problem:
-        try:
-            return _checked_size(folder, image)
-        except UnusableError as error:
-            return Problem(folder.full_path(image.file), str(error), error.kind)
-
-    return in_threads(size, images, "reading images' sizes")
-
-
-def _checked_size(folder: DataFolder, image: AnnotatedImage) -> tuple[int, int]:
-    """Height and width of an image, which its annotation file must not contradict."""
-    source = folder.full_path(image.source)
+def _size(folder: DataFolder, image: AnnotatedImage) -> tuple[int, int] | Problem:
+    """Height and width of an image; or why it cannot be used, also where its annotation file states another size."""
+    path, source = folder.full_path(image.file), folder.full_path(image.source)
     if image.file not in folder.all:
-        raise UnusableError(f'does not exist, but {source} names it', Fault.MISSING_IMAGE)
+        return Problem(path, f'does not exist, but {source} names it', Fault.MISSING_IMAGE)
     size = folder.image_size(image.file)
-    if image.size is not None and tuple(image.size) != size:
-        hint = ''
-        if tuple(image.size) == size[::-1]:
-            hint = ': it leaves out the turn of the EXIF orientation, or has height and width swapped'
-        what = 'has {}x{} pixels (H x W), but {} says {}x{}{}'.format(*size, source, *image.size, hint)
-        raise UnusableError(what, Fault.WRONG_SIZE)
-    return size
+    if isinstance(size, Problem) or image.size in (None, size):
+        return size
+    what = 'has {}x{} pixels (H x W), but {} says {}x{}'.format(*size, source, *image.size)
+    if image.size == size[::-1]:
+        what += ': it leaves out the turn of the EXIF orientation, or has height and width swapped'
+    return Problem(path, what, Fault.WRONG_SIZE)
 
 
 def _annotation(obj: AnnotatedObject, size: tuple[int, int], relative: bool, report: Report) -> dict[str, Any]:

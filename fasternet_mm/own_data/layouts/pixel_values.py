@@ -71,10 +71,9 @@ class PixelClass:
 
 def read_content(folder: DataFolder, image: str, label: str) -> MapContent | Problem:
     """What is in the label map of an image, or the problem with one of them."""
-    try:
-        size = folder.image_size(image)
-    except UnusableError as error:
-        return Problem(folder.full_path(image), str(error), error.kind)
+    size = folder.image_size(image)
+    if isinstance(size, Problem):
+        return size
     try:
         with Image.open(folder.full_path(label)) as label_map:
             if (label_map.height, label_map.width) != size:
@@ -218,7 +217,7 @@ def number_classes(
     """The data without its files: classes numbered afresh, in their order, without what does not count.
 
     Raises:
-        UserError: there is no class, or more than 8 bits hold; or ``ignored`` is no label, since pixels are colors.
+        UserError: there is no class, or more than 8 bits hold; or ``ignored`` is given, but pixels are colors.
     """
     if ignored is not None and layout == COLORS:
         raise UserError(
@@ -308,7 +307,7 @@ def unknown_values(data: SegmentationData, names: ClassFile | None, unknown: set
     if data.layout == COLORS:
         line = '"void {} {} {}"'.format(*min(unknown))
         cause = cause or f': give each a line there, such as {line} where it does not count'
-        return f'has the colors {few(sorted(unknown))}, which are no class in {names.file}{cause}'
+        return f'has the colors {few(sorted(unknown))}, which {names.file} does not name{cause}'
     ignored = [value for value, label in data.labels.items() if label == UNUSED]
     if not names:
         cause = f'{BLENDED}; where they are classes, name them in a classes.txt'

@@ -30,9 +30,6 @@ LARGE = 1 << 25
 
 _ONE_AT_A_TIME = Lock()
 
-State = tuple[str, int, int]
-"""A file's path in the data folder, its size in bytes, and the time of its last change in nanoseconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
@@ -64,7 +61,7 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
     paths = list(dict.fromkeys(paths))
     cache = _cache_file(root)
     remembered = _read_cache(cache) if cache else {}
-    keys = {path: (path.relative_to(root).as_posix(), *_state(path)) for path in paths}
+    keys = {path: _key(root, path) for path in paths}
     sound = {key: remembered[key] for key in keys.values() if key in remembered}
     unknown = [path for path, key in keys.items() if key not in sound]
     problems = []
@@ -80,12 +77,13 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
     return {path: sound[key] for path, key in keys.items() if key in sound}, problems
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _key(root: Path, path: Path) -> str:
+    """The size of a file in bytes, the time of its last change in nanoseconds, and its path in the data folder."""
     try:
         status = path.stat()
     except OSError:  # `_decode` says why
-        return -1, -1
-    return status.st_size, last_change(status)
+        return f'missing {path}'
+    return f'{status.st_size} {last_change(status)} {path.relative_to(root).as_posix()}'
 
 
 def _decode(path: Path) -> DecodedImage | Problem:
@@ -128,22 +126,22 @@ def _cache_file(root: Path) -> Path | None:
     return Path(caches, 'fasternet_mm', 'decoded', f'{name}.json') if caches else None
 
 
-def _read_cache(file: Path) -> Mapping[State, DecodedImage]:
+def _read_cache(file: Path) -> Mapping[str, DecodedImage]:
     """The images that were remembered; none where the file is missing, broken, or of other decoders."""
     try:
         content = json.loads(file.read_bytes())
         if content['decoders'] != DECODERS:
             return {}
         return {
-            (path, int(size), int(changed)): DecodedImage((int(height), int(width)), str(sha256))
-            for path, (size, changed, height, width, sha256) in content['images'].items()
+            key: DecodedImage((int(height), int(width)), str(sha256))
+            for key, (height, width, sha256) in content['images'].items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
-def _write_cache(file: Path, images: Mapping[State, DecodedImage]) -> None:
-    content = {path: [size, changed, *image.size, image.sha256] for (path, size, changed), image in images.items()}
+def _write_cache(file: Path, images: Mapping[str, DecodedImage]) -> None:
+    content = {key: [*image.size, image.sha256] for key, image in images.items()}
     # In a home that cannot be written, or has no room, nothing is remembered: they are decoded again the next time.
     with suppress(OSError):
         write_atomically(file, json.dumps(dict(decoders=DECODERS, images=content)).encode())

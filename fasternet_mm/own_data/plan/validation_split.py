@@ -142,11 +142,7 @@ def ensure_validation(
 
 
 def _divide(
-    data: OwnData,
-    images: Mapping[Path, DecodedImage],
-    seed: int,
-    pattern: str | None,
-    earlier: EarlierSplit | None,
+    data: OwnData, images: Mapping[Path, DecodedImage], seed: int, pattern: str | None, earlier: EarlierSplit | None
 ) -> list[str]:
     paths = [path.relative_to(data.root).as_posix() for path in data.image_paths['train']]
     labels = data.image_classes['train']

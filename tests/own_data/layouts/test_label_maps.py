@@ -537,7 +537,9 @@ def test_a_color_that_is_no_class_is_named(tmp_path):
     pair(tmp_path, array=color_map([*COLORS, (1, 2, 3)]))
     (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
     (problem,) = read_own_data(str(tmp_path), False).problems
-    assert 'has the colors (1, 2, 3), which are no class' in str(problem)
+    assert f'has the colors (1, 2, 3), which {tmp_path}/classes.txt does not name: give each a line there' in str(
+        problem
+    )
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,7 @@ def test_a_broken_image_is_named_each_time(images, tmp_path):
         assert list(sound) == [images[0], *images[2:]]
 
 
-INFINITE = json.dumps(
-    dict(decoders=decoded_images.DECODERS, images={'p00000.png': [1, 2, float('inf'), 4, '']})
-).encode()
+INFINITE = json.dumps(dict(decoders=decoded_images.DECODERS, images={'1 2 p00000.png': [float('inf'), 4, '']})).encode()
 
 
 @pytest.mark.parametrize('content', [b'', b'{', b'[]', b'{"decoders": 1}', INFINITE, b'\xff\x00', b'[' * 100_000])

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, init_default_scope
 from own_layouts import CLASSES, made, write_coco, write_images, write_yolo
+from own_plans import fresh_config, planned
 from PIL import Image
 
 from fasternet_mm.datasets.checks import check_data
@@ -19,16 +20,10 @@ from fasternet_mm.files import MARKER
 from fasternet_mm.own_data.plan import start_weights
 from fasternet_mm.own_data.plan.data_checks import object_sides
 from fasternet_mm.own_data.plan.sample_sheet import choose_samples
-from fasternet_mm.own_data.plan.training_plan import begin_draft, plan_text, put_in_place, use_own_data
+from fasternet_mm.own_data.plan.training_plan import begin_draft, plan_text, put_in_place
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
-
-
-def planned(config, data, work_dir, options=(), **settings):
-    cfg = load_config(config, options)
-    cfg.work_dir = str(work_dir)
-    return cfg, use_own_data(cfg, str(data), **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +196,7 @@ def test_an_object_that_lost_its_outline_is_named_for_masks_and_trained_as_a_box
 
 
 def test_own_data_never_make_a_crowd_background_and_published_configs_are_as_published(coco, tmp_path):
-    published = load_config('configs/mask_rcnn_fasternet_t0.py').model.train_cfg
+    published = fresh_config('configs/mask_rcnn_fasternet_t0.py').model.train_cfg
     cfg, _ = planned(MASK_RCNN, coco, tmp_path / 'out')
     for stage in ('rpn', 'rcnn'):
         assert published[stage].assigner.type == 'MaxIoUAssigner'
@@ -307,7 +302,7 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
     fast = ['model.roi_head.bbox_head.fc_out_channels=16']  # most of the weights, and here of the time
     three = [*fast, 'model.roi_head.bbox_head.num_classes=3']
     mask_rcnn, faster_rcnn = 'configs/mask_rcnn_fasternet_s.py', 'configs/faster_rcnn_fasternet_s.py'
-    state = build_model(load_config(mask_rcnn, fast)).state_dict()
+    state = build_model(fresh_config(mask_rcnn, fast)).state_dict()
     available = {'mask_rcnn_fasternet_s_coco': dict(state_dict=state), 'fasternet_s_in1k': dict(state_dict={})}
 
     def read(source, mmap):
@@ -316,18 +311,18 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
         return available[source]
 
     monkeypatch.setattr(start_weights, 'read_checkpoint', read)
-    ours = load_config(mask_rcnn, three)
+    ours = fresh_config(mask_rcnn, three)
     ours.model.roi_head.mask_head.num_classes = 3
     assert start_weights.choose_start(ours).startswith('mask_rcnn_fasternet_s_coco, heads')
     assert ours.load_from == 'mask_rcnn_fasternet_s_coco'
-    boxes = load_config(faster_rcnn, three)
+    boxes = fresh_config(faster_rcnn, three)
     assert start_weights.choose_start(boxes).startswith('mask_rcnn_fasternet_s_coco, heads')
     assert boxes.load_options == dict(new_heads=True, allow_mismatch=True)
-    other = load_config(faster_rcnn, [*fast, 'model.rpn_head.feat_channels=128'])
+    other = fresh_config(faster_rcnn, [*fast, 'model.rpn_head.feat_channels=128'])
     assert start_weights.choose_start(other).startswith('fasternet_s_in1k')
     assert other.load_from is None
     del available['mask_rcnn_fasternet_s_coco']
-    cfg = load_config(mask_rcnn)
+    cfg = fresh_config(mask_rcnn)
     assert start_weights.choose_start(cfg).startswith('fasternet_s_in1k, in the backbone')
     del available['fasternet_s_in1k']
     assert start_weights.choose_start(cfg).startswith('random weights')
@@ -344,7 +339,7 @@ def test_a_sheet_shows_every_class_that_it_has_room_for():
 
 
 def test_a_reader_of_random_weights_is_not_left_with_the_authors_small_ones():
-    cfg = load_config('configs/mask_rcnn_fasternet_t0.py', ['model.backbone.init_cfg=None'])
+    cfg = fresh_config('configs/mask_rcnn_fasternet_t0.py', ['model.backbone.init_cfg=None'])
     assert start_weights.choose_start(cfg).startswith('random weights')
     backbone = build_model(cfg).backbone
     backbone.init_weights()
