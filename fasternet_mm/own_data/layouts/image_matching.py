@@ -195,10 +195,11 @@ def _consistent(references: Sequence[ImageReference], matches: Sequence[_Candida
         for reference, match in zip(references, matches)
     ]
     usual = {parts for parts, match in zip(strange, matches) if match and match.has_folders()}
-    return [
-        match if match and not any(parts[0] == other[0] and parts[1] > other[1] for other in usual) else None
-        for parts, match in zip(strange, matches)
-    ]
+    consistent = []
+    for parts, match in zip(strange, matches):
+        is_stranger = match and any(parts[0] == other[0] and parts[1] > other[1] for other in usual)
+        consistent.append(None if is_stranger else match)
+    return consistent
 
 
 def is_likely(folder: str) -> bool:

@@ -176,12 +176,13 @@ def put_in_place(cfg: Config, work_dir: Path) -> Path:
 
 
 def _replace_start(node: Any, old: str, new: str) -> None:
-    """Let all strings in a config, or a part of it, that start with ``old`` start with ``new``."""
-    for key in list(node) if hasattr(node, 'keys') else range(len(node)):
-        if isinstance(node[key], str) and node[key].startswith(old):
-            node[key] = new + node[key].removeprefix(old)
-        elif isinstance(node[key], (Mapping, list)):
-            _replace_start(node[key], old, new)
+    """Replace ``old`` by ``new`` at the beginning of all strings in a config, or in a part of it."""
+    items = enumerate(node) if isinstance(node, list) else node.items()
+    for key, value in list(items):
+        if isinstance(value, str) and value.startswith(old):
+            node[key] = new + value.removeprefix(old)
+        elif isinstance(value, (Mapping, list)):
+            _replace_start(value, old, new)
 
 
 def _size_of(work_dir: Path) -> tuple[int, int] | None:

@@ -214,9 +214,9 @@ def test_colors_become_indices(name, text, palette, tmp_path):
     assert (numbered.layout, numbered.classes) == ('index PNGs', ['Animal', 'Archway'])
     ((image, label),) = numbered.splits['train']
     assert image == tmp_path / 'images/p00000.png'
-    found = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
-    assert found.shape == (48, 64)
-    assert found[:3, 0].tolist() == [1, 0, 255]
+    label_map = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
+    assert label_map.shape == (48, 64)
+    assert label_map[:3, 0].tolist() == [1, 0, 255]
 
 
 def test_label_maps_are_written_again_only_where_something_changed(tmp_path):

@@ -98,9 +98,9 @@ def test_rle_is_kept_and_gives_box_and_area_where_they_lack(tmp_path):
     content['annotations'][0].update(segmentation=dict(size=[48, 64], counts=counts))
     del content['annotations'][0]['bbox']
     write_json(tmp_path / 'a.json', content)
-    (found,) = objects(tmp_path)
-    assert found['segmentation'] == dict(size=[48, 64], counts=counts)
-    assert (found['bbox'], found['area'], found['iscrowd']) == ([10, 20, 2, 5], 10, 0)
+    (annotation,) = objects(tmp_path)
+    assert annotation['segmentation'] == dict(size=[48, 64], counts=counts)
+    assert (annotation['bbox'], annotation['area'], annotation['iscrowd']) == ([10, 20, 2, 5], 10, 0)
 
 
 def test_a_size_that_is_not_stated_is_read_as_opencv_reads_it(tmp_path):
@@ -119,10 +119,10 @@ def test_objects_over_the_edge_are_cut_there(tmp_path):
     write_images(tmp_path, ['p00000.png'])
     content = coco_content({'p00000.png': [('bird', [50, 30, 20, 20], [50, 30, 70, 30, 70, 50, 50, 50])]})
     write_json(tmp_path / 'a.json', content)
-    (found,) = objects(tmp_path)
-    assert found['bbox'] == [50, 30, 14, 18]
-    assert found['area'] == 14 * 18
-    assert sorted(zip(*[iter(found['segmentation'][0])] * 2)) == [(50, 30), (50, 48), (64, 30), (64, 48)]
+    (annotation,) = objects(tmp_path)
+    assert annotation['bbox'] == [50, 30, 14, 18]
+    assert annotation['area'] == 14 * 18
+    assert sorted(zip(*[iter(annotation['segmentation'][0])] * 2)) == [(50, 30), (50, 48), (64, 30), (64, 48)]
 
 
 def test_two_files_for_one_split_and_files_of_no_split_are_refused_by_name(tmp_path):
@@ -338,9 +338,9 @@ def test_shapes_of_one_group_are_parts_of_one_object(tmp_path):
 
 def test_a_circle_becomes_a_polygon(tmp_path):
     labelme(tmp_path, dict(points=[[30, 20], [30, 30]], shape_type='circle'))
-    (found,) = objects(tmp_path)
-    assert found['bbox'] == [20, 10, 20, 20]
-    assert found['area'] == pytest.approx(math.pi * 100, rel=0.003)
+    (annotation,) = objects(tmp_path)
+    assert annotation['bbox'] == [20, 10, 20, 20]
+    assert annotation['area'] == pytest.approx(math.pi * 100, rel=0.003)
 
 
 def test_rectangles_are_outlines_only_among_other_shapes(tmp_path):
@@ -377,8 +377,8 @@ def test_a_mask_is_what_its_png_has_between_its_corners(tmp_path):
 def test_masks_of_one_group_are_one_object_and_mixed_ones_are_named(tmp_path):
     parts = [mask_shape(x, 5, [1, 1], [1, 1], group_id=1) for x in (0, 62)]
     labelme(tmp_path / 'a', *parts)
-    (found,) = objects(tmp_path / 'a')
-    assert decoded(found) == [[y, x] for y in (5, 6) for x in (0, 1, 62, 63)]
+    (annotation,) = objects(tmp_path / 'a')
+    assert decoded(annotation) == [[y, x] for y in (5, 6) for x in (0, 1, 62, 63)]
     labelme(tmp_path / 'b', parts[0], dict(points=[[1, 1], [9, 1], [9, 9]], group_id=1))
     (problem,) = read_own_data(str(tmp_path / 'b')).problems
     assert problem.severe
@@ -428,8 +428,8 @@ def test_an_ellipse_is_turned_as_via_draws_it(tmp_path):
     shape = dict(name='ellipse', cx=32, cy=24, rx=16, ry=4, theta=math.pi / 2)
     record['regions'][0]['shape_attributes'] = shape
     file.write_text(json.dumps(content))
-    (found,) = objects(tmp_path)
-    assert found['bbox'] == [28, 8, 8, 32]
+    (annotation,) = objects(tmp_path)
+    assert annotation['bbox'] == [28, 8, 8, 32]
 
 
 def via(root, *attributes):

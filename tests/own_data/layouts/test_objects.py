@@ -167,7 +167,7 @@ def test_a_bad_outline_beside_a_sound_box_leaves_the_box(shape, tmp_path):
 def test_where_an_outline_of_two_points_is_all_there_is_its_place_is_ignored(tmp_path):
     coco(tmp_path, dict(segmentation=[[10, 20, 40, 35]], bbox=None), {})
     data, kinds = read(tmp_path)
-    assert [one['bbox'] for one in data.ignored_regions['train']] == [BOX]
+    assert [obj['bbox'] for obj in data.ignored_regions['train']] == [BOX]
     assert len(data.objects['train']) == 1
     assert kinds == {Fault.BAD_OUTLINE}
 
@@ -220,7 +220,7 @@ def test_difficult_objects_of_pascal_voc_and_labelme_are_no_objects(tmp_path):
     write_json(tmp_path / 'labelme/p00000.json', dict(shapes=shapes, imagePath=NAME))
     for layout in ('voc', 'labelme'):
         data, kinds = read(tmp_path / layout)
-        assert [one['bbox'] for one in data.ignored_regions['train']] == [BOX], layout
+        assert [obj['bbox'] for obj in data.ignored_regions['train']] == [BOX], layout
         assert data.class_counts == {'train': [1]}
         assert kinds == set()
 
@@ -232,7 +232,7 @@ def test_an_object_of_labelme_is_difficult_where_a_part_of_it_is(tmp_path):
     ]
     write_json(tmp_path / 'p00000.json', dict(shapes=shapes, imagePath=NAME))
     data, _ = read(tmp_path)
-    assert [one['bbox'] for one in data.ignored_regions['train']] == [[5, 5, 34, 15]]
+    assert [obj['bbox'] for obj in data.ignored_regions['train']] == [[5, 5, 34, 15]]
     assert data.objects == {'train': []}
 
 
@@ -392,7 +392,7 @@ def test_four_swapped_boxes_may_be_sound_as_sizes_by_chance_and_are_sorted(tmp_p
     write_boxes(tmp_path, [[20, 15, 10, 5]] * 4, 'Pascal VOC')
     assert asked(tmp_path) == []
     data = read_own_data(str(tmp_path), True)
-    assert [one['bbox'] for one in data.objects['train']] == [[10, 5, 10, 10]] * 4
+    assert [obj['bbox'] for obj in data.objects['train']] == [[10, 5, 10, 10]] * 4
 
 
 def test_boxes_over_the_edge_of_which_some_cannot_be_corners_are_no_corners(tmp_path):

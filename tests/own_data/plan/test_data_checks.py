@@ -208,10 +208,10 @@ def test_problems_together_are_all_named_and_all_that_is_sound_stays(tmp_path):
     assert {problem.kind for problem in problems} >= {kind for _, kind, _ in (FILES | RECORDS).values()}
     sound = made(train=90, val=3)['train']
     for image in data.splits['train']['images']:
-        found = [r['bbox'] for r in data.splits['train']['annotations'] if r['image_id'] == image['id']]
+        read = [r['bbox'] for r in data.splits['train']['annotations'] if r['image_id'] == image['id']]
         boxes = [box for _, box, _ in sound[image['file_name'].rpartition('/')[2]]]
         mended = [[60, 0, 4, 5], [5, 3, 4, 5], [1, 1, 4, 4]]  # cut, sorted, of two points
-        assert all(box in [*boxes, *mended] for box in found)
+        assert all(box in [*boxes, *mended] for box in read)
     assert len(data.splits['train']['annotations']) > 40
 
 

@@ -47,15 +47,15 @@ def loaded(cfg, split):
     """What one epoch over a part yields: numbers of images and objects, by class, and of what is ignored."""
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
-    found = Counter(images=len(dataset))
+    counts = Counter(images=len(dataset))
     for number in range(len(dataset)):
         sample = dataset[number]['data_samples']
         names = [dataset.metainfo['classes'][label] for label in sample.gt_instances.labels]
-        found.update(f'class {name}' for name in names)
-        found['objects'] += len(names)
-        found['ignored'] += len(sample.ignored_instances.bboxes)
-        found['nothing'] += not len(names) + len(sample.ignored_instances.bboxes)
-    return found
+        counts.update(f'class {name}' for name in names)
+        counts['objects'] += len(names)
+        counts['ignored'] += len(sample.ignored_instances.bboxes)
+        counts['nothing'] += not len(names) + len(sample.ignored_instances.bboxes)
+    return counts
 
 
 def compare(data, cfg):

@@ -173,7 +173,7 @@ def test_a_class_of_one_image_is_trained_and_its_absence_from_validation_is_said
 
 def test_a_class_that_the_datas_own_validation_part_lacks_is_said(tmp_path):
     splits = made(train=6, val=3)
-    splits['val'] = {name: [one for one in objects if one[0] != 'cat'] for name, objects in splits['val'].items()}
+    splits['val'] = {name: [obj for obj in objects if obj[0] != 'cat'] for name, objects in splits['val'].items()}
     write_coco(tmp_path, splits)
     assert validated(read_own_data(str(tmp_path), True)).splitlines()[1:] == [
         "not in validation, which says nothing about them: 'cat'"
