@@ -14,7 +14,7 @@ from .data_folder import DataFolder
 from .folder_words import split_of
 from .labelme import BACKGROUND
 from .named_splits import one_per_split, split_of_one_file
-from .normal_form import AnnotatedImage, AnnotatedObject, to_normal_form, truth_value
+from .normal_form import AnnotatedImage, AnnotatedObject, flag, to_normal_form, truth_value
 from .problems import Fault, UnusableError
 
 NumberedRecord = tuple[int, dict[str, Any]]
@@ -164,11 +164,8 @@ def _is_whole(side: Any) -> bool:
 
 def _object(record: dict[str, Any], place: str, name: str, is_brush_mask: bool) -> AnnotatedObject:
     """The object; it is a crowd where ``iscrowd`` says so, or ``ignore``, which converters from Pascal VOC write."""
-    flags = dict(ignore=truth_value(record.get('ignore')), iscrowd=truth_value(record.get('iscrowd')))
-    for flag, value in flags.items():
-        if value is None:
-            raise UnusableError(f'{place} has the {flag} {reprlib.repr(record[flag])}: 0 or 1 is needed')
-    crowd = flags['ignore'] or (flags['iscrowd'] and not is_brush_mask)
+    is_ignored, is_crowd = (flag(record.get(key), key, place) for key in ('ignore', 'iscrowd'))
+    crowd = is_ignored or (is_crowd and not is_brush_mask)
     return AnnotatedObject(name, place, record.get('bbox') or None, record.get('segmentation'), crowd)
 
 

@@ -84,24 +84,18 @@ def _lists(folder: DataFolder, kinds: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _by_split(folder: DataFolder, files: Sequence[str]) -> dict[str, list[str]]:
-    lists = defaultdict(list)
+    """Lists whose names are splits; else those of all classes; else those of one class, as VoTT writes them."""
+    ranked: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
-        split = _split_of_list(stem(file))
+        name = stem(file)
+        rank, split = 0, _split_of_list(name)
+        if split is None and not _is_of_one_class(folder, file):
+            rank, split = 1, split_of(name) or 'train'
+        elif split is None:
+            rank, split = 2, _split_of_list(name.rpartition('_')[2])
         if split:
-            lists[split].append(file)
-    if lists:
-        return lists
-    of_classes = [file for file in files if _is_of_one_class(folder, file)]
-    for file in files:
-        if file not in of_classes:
-            lists[split_of(stem(file)) or 'train'].append(file)
-    if lists:
-        return lists
-    for file in of_classes:  # VoTT writes no others, and all images into each of them
-        split = _split_of_list(stem(file).rpartition('_')[2])
-        if split:
-            lists[split].append(file)
-    return lists
+            ranked[rank][split].append(file)
+    return ranked[min(ranked)] if ranked else {}
 
 
 def _split_of_list(name: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import reprlib
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -16,14 +15,7 @@ from PIL import Image
 from .annotated_data import DetectionData
 from .data_folder import DataFolder, stem
 from .named_splits import split_by_folders
-from .normal_form import (
-    AnnotatedImage,
-    AnnotatedObject,
-    locate_images,
-    rectangles_are_boxes,
-    to_normal_form,
-    truth_value,
-)
+from .normal_form import AnnotatedImage, AnnotatedObject, flag, locate_images, rectangles_are_boxes, to_normal_form
 from .outlines import ellipse, extent, rectangle
 from .problems import Fault, UnusableError
 
@@ -91,10 +83,8 @@ def _object(shape: Any, place: str, size: tuple[Any, Any]) -> AnnotatedObject:
     if not isinstance(name, str) or not name.strip():
         raise UnusableError(f'{place} has no label')
     name = name.strip() if name.strip() in (IGNORE, BACKGROUND) else name
-    place, difficult = f'{place} ({name})', truth_value(shape.get('difficult'))
-    if difficult is None:
-        raise UnusableError(f'{place} has the difficult {reprlib.repr(shape["difficult"])}: true or false is needed')
-    obj = AnnotatedObject(name, place, crowd=difficult)
+    place = f'{place} ({name})'
+    obj = AnnotatedObject(name, place, crowd=flag(shape.get('difficult'), 'difficult', place))
     polygon = [value for corner in corners for value in corner]
     if kind in ('polygon', 'rotation'):  # the latter is X-AnyLabeling's: the corners of a rectangle that is turned
         obj.segmentation = [polygon]

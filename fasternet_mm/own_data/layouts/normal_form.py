@@ -87,6 +87,18 @@ def truth_value(value: Any) -> bool | None:
     return True if text in ('1', '1.0', 'true') else None
 
 
+def flag(value: Any, name: str, place: str) -> bool:
+    """The `truth_value` of a key of an object.
+
+    Raises:
+        UnusableError: it is neither.
+    """
+    truth = truth_value(value)
+    if truth is None:
+        raise UnusableError(f'{place} has the {name} {reprlib.repr(value)}: 0 or 1, false or true is needed')
+    return truth
+
+
 def to_normal_form(
     layout: str, folder: DataFolder, splits: dict[str, list[AnnotatedImage]], classes: Sequence[str] | None = None
 ) -> DetectionData:
@@ -152,7 +164,7 @@ def _split_content(
         images.append(dict(id=len(images) + 1, file_name=image.file, width=width, height=height))
         for obj in image.objects:
             numbers.add(obj.box, obj.segmentation, size)
-            report = partial(_report_object, folder, image, obj)
+            report = partial(_report_object, folder, image.source, obj.place)
             try:
                 annotation = _annotation(obj, size, image.relative, report)
             except UnusableError as error:
@@ -171,10 +183,8 @@ def _split_content(
     )
 
 
-def _report_object(
-    folder: DataFolder, image: AnnotatedImage, obj: AnnotatedObject, what: str, kind: Fault = Fault.MALFORMED
-) -> None:
-    folder.report(image.source, f'{obj.place} {what}', kind)
+def _report_object(folder: DataFolder, file: str, place: str, what: str, kind: Fault = Fault.MALFORMED) -> None:
+    folder.report(file, f'{place} {what}', kind)
 
 
 def rectangles_are_boxes(images: Iterable[AnnotatedImage]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import reprlib
 from collections import defaultdict
 from functools import partial
 from xml.etree.ElementTree import Element, ParseError
@@ -16,7 +15,7 @@ from .annotated_data import DetectionData
 from .data_folder import DataFolder, stem
 from .image_sets import OF_OBJECTS, split_by_lists
 from .named_splits import named_splits, split_by_folders
-from .normal_form import AnnotatedImage, AnnotatedObject, locate_images, to_normal_form, truth_value, usable_objects
+from .normal_form import AnnotatedImage, AnnotatedObject, flag, locate_images, to_normal_form, usable_objects
 from .problems import Fault, UnusableError
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -103,10 +102,7 @@ def _object(element: Element, place: str, origin: int) -> AnnotatedObject:
     except (TypeError, ValueError) as error:
         raise UnusableError(f'{place} has the box {dict(zip(SIDES, texts))}', Fault.NOT_A_NUMBER) from error
     (left, right), (top, bottom) = _edges(left, right, origin), _edges(top, bottom, origin)
-    text = element.findtext('difficult')
-    difficult = truth_value(text)
-    if difficult is None:
-        raise UnusableError(f'{place} has the difficult {reprlib.repr(text)}: 0 or 1 is needed')
+    difficult = flag(element.findtext('difficult'), 'difficult', place)
     return AnnotatedObject(name, place, [left, top, right - left, bottom - top], crowd=difficult)
 
 

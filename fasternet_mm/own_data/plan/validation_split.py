@@ -7,8 +7,8 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,16 @@ class ImageGroup:
     Attributes:
         images: their numbers.
         place: a number from 0 to 1 that depends on the group's name and the seed alone.
-        labels: the classes that are in them.
         validation: whether they are for validation, where the place is below `SHARE` or they were moved.
         settled: whether they stay where they are, as a resumed run has them.
+        labels: the classes that are in them.
     """
 
     images: list[int]
     place: float
-    labels: set[int]
     validation: bool
     settled: bool = False
+    labels: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,15 @@ def _divide(
 ) -> list[str]:
     paths = [path.relative_to(data.root).as_posix() for path in data.image_paths['train']]
     labels = data.image_classes['train']
-    groups = group_images(paths, [images[path].sha256 for path in data.image_paths['train']], labels, seed, pattern)
+    groups = group_images(paths, [images[path].sha256 for path in data.image_paths['train']], seed, pattern)
     related = []
     if len(groups) < len(paths):
         count = f'{len(groups)} group{"s" if len(groups) > 1 else ""}'
         related = [f'{len(paths)} images are {count}: images that are equal or belong together']
     if earlier:
-        groups = _settle(groups, paths, labels, earlier)
+        groups = _settle(groups, paths, earlier)
+    for group in groups:
+        group.labels = set().union(*(labels[number] for number in group.images))
     notes = _balance(groups, paths, data.classes) if earlier or len(paths) >= TOO_FEW else []
     validation = {number for group in groups if group.validation for number in group.images}
     if not validation or (len(paths) < TOO_FEW and not earlier):
@@ -184,18 +186,13 @@ def _part(whole: Any, numbers: Sequence[int]) -> Any:
 
 
 def group_images(
-    paths: Sequence[str],
-    contents: Sequence[str],
-    labels: Sequence[Iterable[int]],
-    seed: int,
-    pattern: str | None = None,
+    paths: Sequence[str], contents: Sequence[str], seed: int, pattern: str | None = None
 ) -> list[ImageGroup]:
     """The groups of images, as `ensure_validation` has them, in the order of their places.
 
     Args:
         paths: in the data's folder, with ``/``.
         contents: a digest of each file.
-        labels: the classes in each image.
         seed: of the places.
         pattern: see `ensure_validation`.
     """
@@ -211,14 +208,8 @@ def group_images(
         own = {name for number in numbers for name in names[number]}
         naming = min(kind for kind, _ in own)
         place = min(_place(kind, name, seed) for kind, name in own if kind == naming)
-        groups.append(_group(numbers, labels, place, place < SHARE))
+        groups.append(ImageGroup(numbers, place, place < SHARE))
     return sorted(groups, key=lambda group: (group.place, group.images))
-
-
-def _group(
-    images: list[int], labels: Sequence[Iterable[int]], place: float, validation: bool, settled: bool = False
-) -> ImageGroup:
-    return ImageGroup(images, place, {label for number in images for label in labels[number]}, validation, settled)
 
 
 def _matches(paths: Sequence[str], pattern: str | None) -> list[str | None]:
@@ -264,9 +255,7 @@ def _place(kind: int, name: str, seed: int) -> float:
     return int.from_bytes(digest[:7], 'big') / 2**56
 
 
-def _settle(
-    groups: Sequence[ImageGroup], paths: Sequence[str], labels: Sequence[Iterable[int]], earlier: EarlierSplit
-) -> list[ImageGroup]:
+def _settle(groups: Sequence[ImageGroup], paths: Sequence[str], earlier: EarlierSplit) -> list[ImageGroup]:
     """Put images where an earlier split has them, and new images of a group with the group.
 
     A group that is in both parts there, as by another ``--group``, becomes two; new images of it are trained on.
@@ -285,10 +274,10 @@ def _settle(
         if not trained and not evaluated:
             result.append(group)
         if trained:
-            result.append(_group(trained + new, labels, group.place, validation=False, settled=True))
+            result.append(ImageGroup(trained + new, group.place, validation=False, settled=True))
         if evaluated:
             images = evaluated if trained else evaluated + new
-            result.append(_group(images, labels, group.place, validation=True, settled=True))
+            result.append(ImageGroup(images, group.place, validation=True, settled=True))
     return result
 
 

@@ -135,7 +135,11 @@ RECORDS = {
         Fault.BAD_OUTLINE,
         'mask without a pixel: its box alone is kept',
     ),
-    'crowd': (annotation(iscrowd='no'), Fault.MALFORMED, "annotation 100 .* has the iscrowd 'no': 0 or 1 is needed"),
+    'crowd': (
+        annotation(iscrowd='no'),
+        Fault.MALFORMED,
+        "has the iscrowd 'no': 0 or 1, false or true is needed",
+    ),
     'crowd of two': (annotation(iscrowd=2), Fault.MALFORMED, 'has the iscrowd 2'),
     'ignored': (annotation(ignore=[]), Fault.MALFORMED, r'has the ignore \[\]'),
     'image id': (

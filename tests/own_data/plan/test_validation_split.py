@@ -31,7 +31,7 @@ def names(data, split):
 
 def in_validation(images, seed, pattern=None):
     """Of ``{path: content}``, the paths that the hash alone puts into validation."""
-    groups = group_images(list(images), list(images.values()), [[]] * len(images), seed, pattern)
+    groups = group_images(list(images), list(images.values()), seed, pattern)
     return {list(images)[number] for group in groups if group.validation for number in group.images}
 
 
@@ -81,7 +81,7 @@ def test_images_that_are_added_move_none(seed, new):
 def test_a_group_is_the_first_group_of_the_expression_or_its_match():
     images = {f'{day}/{camera}-{n}.jpg': f'{day} {camera} {n}' for day in 'ab' for camera in 'xy' for n in range(3)}
     for pattern, count in ((r'^(.)/', 2), (r'[xy](?=-)', 2), (r'./.', 4), (r'a/(.)', 2 + 6)):
-        assert len(group_images(list(images), list(images.values()), [[]] * 12, 0, pattern)) == count, pattern
+        assert len(group_images(list(images), list(images.values()), 0, pattern)) == count, pattern
 
 
 @pytest.mark.parametrize(
