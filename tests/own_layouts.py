@@ -20,14 +20,14 @@ def made(train=3, val=2, objects=2, masks=True, size=(64, 48)):
     for split, count in (('train', train), ('val', val)):
         splits[split] = {}
         for _ in range(count):
-            found = []
+            objects_of_image = []
             for k in range(objects if number % 3 != 2 else 0):
                 x, y = generator.integers(0, width - 12), generator.integers(0, height - 12)
                 w, h = generator.integers(4, 12, 2)
                 x, y, w, h = map(int, (x, y, w, h))
                 polygon = [x, y, x + w, y, x + w, y + h, x + w // 2, y + h, x, y + h // 2] if masks else None
-                found.append((CLASSES[(number + k) % len(CLASSES)], [x, y, w, h], polygon))
-            splits[split][f'p{number:05d}.png'] = found
+                objects_of_image.append((CLASSES[(number + k) % len(CLASSES)], [x, y, w, h], polygon))
+            splits[split][f'p{number:05d}.png'] = objects_of_image
             number += 1
     return {split: images for split, images in splits.items() if images}
 

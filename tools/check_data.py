@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
 
     from fasternet_mm.files import check_writable, write_atomically
     from fasternet_mm.own_data.layouts.recognition import read_own_data
-    from fasternet_mm.own_data.plan.checking import check_own_data
+    from fasternet_mm.own_data.plan.data_checks import check_own_data
     from fasternet_mm.own_data.plan.summary import problem_list, summary_table
 
     if args.json:

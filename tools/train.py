@@ -148,7 +148,7 @@ def prepare(cfg, args: argparse.Namespace):
     from fasternet_mm.engine.config import default_work_dir
     from fasternet_mm.engine.work_dir import refuse_earlier_training
     from fasternet_mm.errors import UserError
-    from fasternet_mm.own_data.plan.planning import earlier_run
+    from fasternet_mm.own_data.plan.training_plan import earlier_run
 
     with_data = args.dry_run, args.size, args.epochs, args.ignore_label is not None, args.group is not None
     if args.data is None and any(with_data):
@@ -224,8 +224,8 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
     from fasternet_mm.engine.runner import check_run
     from fasternet_mm.engine.work_dir import checkpoint_of_training
     from fasternet_mm.files import drafting
-    from fasternet_mm.own_data.plan.planning import begin_draft, plan_text, put_in_place, use_own_data
-    from fasternet_mm.own_data.plan.samples import draw_samples
+    from fasternet_mm.own_data.plan.sample_sheet import draw_samples
+    from fasternet_mm.own_data.plan.training_plan import begin_draft, plan_text, put_in_place, use_own_data
 
     work_dir = Path(cfg.work_dir)
     untouched = checkpoint_of_training(cfg.work_dir) if args.dry_run else None
@@ -236,7 +236,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             cfg,
             args.data,
             seed=args.seed or 0,
-            scale=args.size,
+            size=args.size and args.size[::-1],
             epochs=args.epochs,
             ignored=args.ignore_label,
             processes=get_world_size(),
@@ -253,7 +253,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             advice = 'train with --resume, or in another --work-dir'
             print(f'{work_dir} holds {untouched.name}: nothing was written; {advice}')
             return
-        draw_samples(cfg, plan.descriptions['train'], Path(draft, 'samples.png'))
+        draw_samples(cfg, plan.data.image_classes['train'], Path(draft, 'samples.png'))
         config = put_in_place(cfg, work_dir)
     print(f'{"samples:":15}{work_dir / "samples.png"}\n{"config:":15}{config}', flush=True)
     if args.dry_run:

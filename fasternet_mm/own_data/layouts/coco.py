@@ -6,64 +6,62 @@ import json
 import reprlib
 from collections import Counter
 from collections.abc import Container, Hashable
+from functools import partial
 from typing import Any
 
-from .content import Instances, Kind, Problem, Report, truth_value
-from .data_folder import DataFolder, one_per_split
+from .annotated_data import DetectionData
+from .data_folder import DataFolder
 from .folder_words import split_of
 from .labelme import BACKGROUND
-from .normal_form import AnnotatedImage, AnnotatedObject, split_of_one_file, to_instances
+from .named_splits import one_per_split, split_of_one_file
+from .normal_form import AnnotatedImage, AnnotatedObject, flag, to_normal_form, truth_value
+from .problems import Fault, UnusableError
 
-Record = tuple[int, dict[str, Any]]
+NumberedRecord = tuple[int, dict[str, Any]]
+"""A record with its position in its list, counted from 0."""
+
 NEEDED = dict(images=('id', 'file_name'), annotations=('image_id', 'category_id'), categories=('id', 'name'))
-"""What the records of each part cannot be used without."""
+"""The keys that each record of a list must have."""
 
 IDS = ('id', 'image_id', 'category_id')
 
 
 def is_coco(content: Any) -> bool:
     """Whether the content of a JSON file is annotations of objects in COCO's format."""
-    return isinstance(content, dict) and all(isinstance(content.get(part), list) for part in NEEDED)
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in NEEDED)
 
 
-def read_coco(folder: DataFolder, files: dict[str, Any], problems: list[Problem]) -> Instances:
-    """Read COCO annotations.
-
-    Args:
-        folder: where the images are.
-        files: the content of each annotation file.
-        problems: to add to.
+def read_coco(folder: DataFolder, files: dict[str, Any]) -> DetectionData:
+    """Read COCO annotations, from the content of each annotation file.
 
     Raises:
         UserError: the files cannot be told apart as train, val and test; or none of a file's images is there.
     """
-    chosen = one_per_split(folder, files, 'COCO annotation')
+    chosen = one_per_split(folder, files, 'COCO')
     records = {
-        split: {part: _sound(folder, file, files[file], part, problems) for part in NEEDED}
+        split: {key: _sound_records(folder, file, files[file][key], key) for key in NEEDED}
         for split, file in chosen.items()
     }
-    used = {obj['category_id'] for parts in records.values() for _, obj in parts['annotations']}
-    names: dict[str, dict[Hashable, str]] = {}
+    used = {annotation['category_id'] for lists in records.values() for _, annotation in lists['annotations']}
+    classes: dict[str, None] = {}
     splits: dict[str, list[AnnotatedImage]] = {}
     for split, file in chosen.items():
-        names[split] = _categories(folder, file, records[split]['categories'], used, problems)
-        splits[split] = _annotated_images(folder, file, records[split], names[split], problems)
-    splits = split_of_one_file(folder, splits, chosen['train'])
-    classes = list(dict.fromkeys(name for by_id in names.values() for name in by_id.values()))
-    return to_instances('COCO', folder, splits, classes, problems)
+        names = _class_names(folder, file, records[split]['categories'], used)
+        splits[split] = _annotated_images(folder, file, records[split], names)
+        classes |= dict.fromkeys(names.values())
+    return to_normal_form('COCO', folder, split_of_one_file(folder, splits, chosen['train']), [*classes])
 
 
-def _sound(folder: DataFolder, file: str, content: Any, part: str, problems: list[Problem]) -> list[Record]:
-    """The records of a part that have what each needs, with their positions; ids that are whole numbers as integers."""
+def _sound_records(folder: DataFolder, file: str, records: list[Any], key: str) -> list[NumberedRecord]:
+    """The records of a list that have what each needs; ids that are whole numbers become integers."""
     sound = []
-    for number, record in enumerate(content[part]):
+    for number, record in enumerate(records):
         values = {}
         if isinstance(record, dict):
-            values = {**record, **{key: _identifier(record[key]) for key in IDS if key in record}}
-        lacking = [key for key in NEEDED[part] if type(values.get(key)) not in (str, int)]
+            values = {**record, **{name: _identifier(record[name]) for name in IDS if name in record}}
+        lacking = [name for name in NEEDED[key] if type(values.get(name)) not in (str, int)]
         if lacking:
-            what = f'{part}[{number}] has no {" and ".join(lacking)} that can be used (counted from 0)'
-            problems.append(Problem(folder.shown(file), what, Kind.MALFORMED))
+            folder.report(file, f'{key}[{number}] has no {" and ".join(lacking)} that can be used (counted from 0)')
         else:
             sound.append((number, values))
     return sound
@@ -73,112 +71,105 @@ def _identifier(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _shown(identifier: Hashable, known: Container[Hashable]) -> str:
+def _unknown(identifier: Hashable, known: Container[Hashable]) -> str:
     """An id that is not known, as JSON has it: text in quotes. The same number or text is said where that is known."""
     twin: Hashable = str(identifier)
     if isinstance(identifier, str):
         twin = int(identifier) if identifier.strip().isdecimal() else None
-    shown = json.dumps(identifier, ensure_ascii=False)
-    return f'{shown} (not {json.dumps(twin)})' if twin in known else shown
+    text = json.dumps(identifier, ensure_ascii=False)
+    return f'{text} (not {json.dumps(twin)})' if twin in known else text
 
 
-def _categories(
-    folder: DataFolder, file: str, records: list[Record], used: set[Hashable], problems: list[Problem]
+def _class_names(
+    folder: DataFolder, file: str, categories: list[NumberedRecord], used: set[Hashable]
 ) -> dict[Hashable, str]:
-    """Names of classes by their ids, without two that are none where they have no objects.
+    """Names of classes by their ids, without two that count only where they have objects.
 
     These are Roboflow's first, the parent of all others, and LabelMe's ``_background_``.
     """
-    parents = {str(category.get('supercategory')) for _, category in records[1:]}
-    if parents == {records[0][1]['name'] if records else None} and records[0][1]['id'] not in used:
-        records = records[1:]
-    records = [
-        (number, category) for number, category in records if category['name'] != BACKGROUND or category['id'] in used
-    ]
-    found: dict[Hashable, str] = {}
-    for number, category in records:
+    parents = {str(category.get('supercategory')) for _, category in categories[1:]}
+    names: dict[Hashable, str] = {}
+    for place, (number, category) in enumerate(categories):
         identifier, name = category['id'], str(category['name'])
-        if identifier in found or name in found.values():
+        is_parent = place == 0 and parents == {category['name']}
+        if (is_parent or name == BACKGROUND) and identifier not in used:
+            continue
+        if identifier in names or name in names.values():
             what = f'category {number} has the id or name of one before (id {json.dumps(identifier)}, name {name})'
-            problems.append(Problem(folder.shown(file), what, Kind.DUPLICATE))
+            folder.report(file, what, Fault.DUPLICATE)
         else:
-            found[identifier] = name
-    return found
+            names[identifier] = name
+    return names
 
 
 def _annotated_images(
-    folder: DataFolder,
-    file: str,
-    records: dict[str, list[Record]],
-    names: dict[Hashable, str],
-    problems: list[Problem],
+    folder: DataFolder, file: str, records: dict[str, list[NumberedRecord]], names: dict[Hashable, str]
 ) -> list[AnnotatedImage]:
-    report = folder.reporter(file, problems)
-    images = _images(folder, file, records['images'], problems, report)
+    report = partial(folder.report, file)
+    images = _images(folder, file, records['images'])
     brush_masks = _brush_masks(records['annotations'])
     if brush_masks:
         what = (
             f'has {len(brush_masks)} RLE masks, all of them crowds, and no other crowds: they are taken as objects, as '
             'labeling tools mark the masks that are drawn with a brush so'
         )
-        report(what, Kind.BRUSH_MASKS)
-    seen: Counter = Counter()
+        report(what, Fault.BRUSH_MASKS)
+    seen: Counter[str] = Counter()
     for number, record in records['annotations']:
         identifier = json.dumps(record['id']) if 'id' in record else f'[{number}]'
-        image = images.get(record['image_id'])
+        image, category = images.get(record['image_id']), record['category_id']
         place = f'annotation {identifier}' + (f' ({image.file})' if image else '')
         seen[identifier] += 1
         if seen[identifier] == 2:
-            report(f'{place} has the id of one before', Kind.DUPLICATE_OBJECT_ID)
+            report(f'{place} has the id of one before', Fault.DUPLICATE_OBJECT_ID)
         if record['image_id'] not in images:
-            what = f'{place} has the image_id {_shown(record["image_id"], images)}, which no image has'
-            report(what, Kind.UNKNOWN_ID)
-        elif record['category_id'] not in names:
-            what = f'{place} has the category_id {_shown(record["category_id"], names)}, which no category has'
-            report(what, Kind.UNKNOWN_ID)
+            unknown = _unknown(record['image_id'], images)
+            report(f'{place} has the image_id {unknown}, which no image has', Fault.UNKNOWN_ID)
+        elif category not in names:
+            unknown = _unknown(category, names)
+            report(f'{place} has the category_id {unknown}, which no category has', Fault.UNKNOWN_ID)
         elif image:
-            obj = _object(record, names[record['category_id']], place, number in brush_masks, report)
-            image.objects += [obj] if obj else []
+            try:
+                image.objects.append(_object(record, place, names[category], number in brush_masks))
+            except UnusableError as error:
+                report(str(error), error.kind)
     return [image for image in images.values() if image]
 
 
-def _images(
-    folder: DataFolder, file: str, records: list[Record], problems: list[Problem], report: Report
-) -> dict[Hashable, AnnotatedImage | None]:
+def _images(folder: DataFolder, file: str, records: list[NumberedRecord]) -> dict[Hashable, AnnotatedImage | None]:
     """Images by their ids; None for those that were reported, so that their objects are not as well."""
     names = [str(image['file_name']) for _, image in records]
-    paths = folder.find_images(names, file, split_of(file), problems)
+    paths = folder.find_images(names, file, split_of(file))
     images: dict[Hashable, AnnotatedImage | None] = {}
-    for name, path, (number, image) in zip(names, paths, records):
+    for name, path, (number, record) in zip(names, paths, records):
         place = f'image {number} ({name})'
-        if image['id'] in images:
-            report(f'{place} has the id {json.dumps(image["id"])} of one before', Kind.DUPLICATE)
-            images[image['id']] = None
-            continue
-        images[image['id']] = None
-        size = image.get('width'), image.get('height')
-        if path is None:
-            report(f'{place} is not in the folder', Kind.OUTSIDE_FOLDER)
-        elif size != (None, None) and not all(type(side) in (int, float) and side % 1 == 0 for side in size):
-            report(f'{place} has the width {reprlib.repr(size[0])} and height {reprlib.repr(size[1])}')
+        identifier, height, width = record['id'], record.get('height'), record.get('width')
+        has_size = (height, width) != (None, None)
+        image = None
+        if identifier in images:
+            folder.report(file, f'{place} has the id {json.dumps(identifier)} of one before', Fault.DUPLICATE)
+        elif path is None:
+            folder.report(file, f'{place} is not in the folder', Fault.OUTSIDE_FOLDER)
+        elif has_size and not (_is_whole(height) and _is_whole(width)):
+            folder.report(file, f'{place} has the height {reprlib.repr(height)} and the width {reprlib.repr(width)}')
         else:
-            images[image['id']] = AnnotatedImage(path, file, size=None if None in size else size)
+            image = AnnotatedImage(path, file, size=(height, width) if has_size else None)
+        images[identifier] = image
     return images
 
 
-def _object(
-    record: dict[str, Any], name: str, place: str, is_brush_mask: bool, report: Report
-) -> AnnotatedObject | None:
+def _is_whole(side: Any) -> bool:
+    return type(side) in (int, float) and side % 1 == 0
+
+
+def _object(record: dict[str, Any], place: str, name: str, is_brush_mask: bool) -> AnnotatedObject:
     """The object; it is a crowd where ``iscrowd`` says so, or ``ignore``, which converters from Pascal VOC write."""
-    flags = dict(ignore=truth_value(record.get('ignore')), iscrowd=truth_value(record.get('iscrowd')))
-    for flag, value in flags.items():
-        if value is None:
-            return report(f'{place} has the {flag} {reprlib.repr(record[flag])}: 0 or 1 is needed')
-    crowd = flags['ignore'] or (flags['iscrowd'] and not is_brush_mask)
+    is_ignored, is_crowd = (flag(record.get(key), key, place) for key in ('ignore', 'iscrowd'))
+    crowd = is_ignored or (is_crowd and not is_brush_mask)
     return AnnotatedObject(name, place, record.get('bbox') or None, record.get('segmentation'), crowd)
 
 
-def _brush_masks(records: list[Record]) -> set[int]:
+def _brush_masks(records: list[NumberedRecord]) -> set[int]:
     """The positions of crowds that are objects drawn with a brush; none where crowds are what COCO means by them.
 
     CVAT and Datumaro write every such mask as RLE with ``iscrowd`` 1. In COCO's own files, too, crowds and nothing else
@@ -187,4 +178,6 @@ def _brush_masks(records: list[Record]) -> set[int]:
     crowds = {number: record for number, record in records if truth_value(record.get('iscrowd'))}
     masks = {number for number, record in records if isinstance(record.get('segmentation'), dict)}
     from_tool = all(isinstance(record.get('attributes'), dict) for record in crowds.values())
-    return masks if masks == crowds.keys() and (from_tool or len(crowds) == len(records)) else set()
+    if masks == crowds.keys() and (from_tool or len(crowds) == len(records)):
+        return masks
+    return set()

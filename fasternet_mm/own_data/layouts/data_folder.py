@@ -1,4 +1,4 @@
-"""The files of a data set. Whatever annotations say, only what is listed here is ever opened."""
+"""The files of a data set, and what is wrong with them. Whatever annotations say, no other file is ever opened."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
-from ...datasets.image_files import SUFFIXES
-from ...errors import UserError, few
+from ...datasets.image_files import SUFFIXES, image_size
+from ...errors import UserError, few, nearest
 from ...files import is_output
-from .content import Kind, Problem, Report
 from .folder_words import split_of
-from .matching import FileIndex, Wanted, is_likely, nearest_name, plain_path
-
-T = TypeVar('T')
+from .image_matching import FileIndex, ImageReference, is_likely, plain_path
+from .problems import Fault, Problem, UnusableError
 
 
 class DataFolder:
     """The files under a folder, without hidden ones and folders that our tools wrote.
 
-    Paths are relative to it, with '/' between their parts.
+    Paths are relative to the folder, with '/' between their parts.
 
     Attributes:
         root: the folder.
         files: all files, sorted.
         outputs: folders that our tools wrote.
+        problems: what reading the files finds wrong.
 
     Raises:
         UserError: the folder does not exist, or has no files.
@@ -37,9 +35,10 @@ class DataFolder:
 
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
+        self.problems: list[Problem] = []
         if not self.root.is_dir():
-            is_file = ' is a file' if self.root.is_file() else ' does not exist'
-            raise UserError(f'{root}{is_file}: name the folder that has the images and their annotations')
+            reason = 'is a file' if self.root.is_file() else 'does not exist'
+            raise UserError(f'{root} {reason}: name the folder that has the images and their annotations')
         self.outputs: list[str] = []
         self.files = sorted(_walk(self.root, self.outputs))
         if not self.files:
@@ -58,13 +57,13 @@ class DataFolder:
     @cached_property
     def folders(self) -> frozenset[str]:
         """Folders that have files in them or below, '.' among them."""
-        found = {'.'}
+        folders = {'.'}
         for file in self.files:
             folder = posixpath.dirname(file)
-            while folder and folder not in found:
-                found.add(folder)
+            while folder and folder not in folders:
+                folders.add(folder)
                 folder = posixpath.dirname(folder)
-        return frozenset(found)
+        return frozenset(folders)
 
     @cached_property
     def _by_path(self) -> FileIndex:
@@ -75,79 +74,87 @@ class DataFolder:
         return FileIndex(self.images, stem)
 
     def ending(self, *suffixes: str) -> list[str]:
-        """Files with one of these suffixes, given in lower case."""
+        """Files with one of these suffixes, which are in lower case."""
         return [file for file in self.files if file.lower().endswith(suffixes)]
 
-    def shown(self, file: str) -> str:
-        """A file as the user would find it."""
+    def full_path(self, file: str) -> str:
+        """The path of a file as the user would write it; '' stands for the folder itself."""
         return str(self.root / file)
 
-    def reporter(self, file: str, problems: list[Problem], prefix: str = '') -> Report:
-        """A function that adds to the problems what is wrong with a file, or with what ``prefix`` names in it."""
-
-        def report(what: str, kind: Kind = Kind.MALFORMED) -> None:
-            problems.append(Problem(self.shown(file), prefix + what, kind))
-
-        return report
+    def report(self, file: str, what: str, kind: Fault = Fault.MALFORMED) -> None:
+        """Record a `Problem` of a file, or of the folder itself, which '' stands for."""
+        self.problems.append(Problem(self.full_path(file), what, kind))
 
     def inside(self, folder: str, name: str) -> str | None:
-        """What ``name`` means in ``folder``; None where that is an absolute path, or not in the data's folder."""
+        """The path that ``name`` means in ``folder``; None where it is absolute, or leads out of the data's folder."""
         name = name.replace('\\', '/')
         if name.startswith('/') or re.match('[A-Za-z]:', name):
             return None
         path = posixpath.normpath(posixpath.join(folder, name))
         return None if path.split('/')[0] == '..' else path
 
-    def read_lines(self, file: str, problems: list[Problem]) -> list[str]:
-        """The lines of a text file in UTF-8, with a byte order mark or without; none where it cannot be read."""
+    def read_text(self, file: str) -> str:
+        """The content of a text file in UTF-8, with a byte order mark or without.
+
+        Raises:
+            UnusableError: it cannot be read.
+        """
         try:
-            return [line.strip() for line in (self.root / file).read_text('utf-8-sig').splitlines()]
+            return (self.root / file).read_text('utf-8-sig')
         except (OSError, ValueError) as error:
-            self.reporter(file, problems)(f'is not a text file that can be read ({error})')
+            raise UnusableError(f'is not a text file that can be read ({error})') from error
+
+    def read_lines(self, file: str, report: bool = True) -> list[str]:
+        """The lines of a text file, stripped; none where it cannot be read, which is reported unless told not to."""
+        try:
+            return [line.strip() for line in self.read_text(file).splitlines()]
+        except UnusableError as error:
+            if report:
+                self.report(file, str(error))
             return []
 
-    def find_images(
-        self, names: Sequence[str], source: str, split: str | None, problems: list[Problem]
-    ) -> list[str | None]:
+    def image_size(self, file: str) -> tuple[int, int] | Problem:
+        """Height and width of an image as OpenCV reads it; or why it cannot be read."""
+        size = image_size(self.root / file)
+        if isinstance(size, str):
+            return Problem(self.full_path(file), size, Fault.UNREADABLE)
+        width, height = size
+        return height, width
+
+    def find_images(self, names: Sequence[str], source: str, split: str | None) -> list[str | None]:
         """The image that each name in an annotation file means: see `FileIndex.match`.
 
         Args:
             names: as they are in the annotation file: relative to it, to the data's folder or to any folder in it, or
                 paths and addresses of another machine.
             source: the annotation file.
-            split: what it is for, if it says so.
-            problems: to add to.
+            split: the split that the annotation file is for, if it says so.
 
         Returns:
-            For each name the image; a file that is not there where it is missing; None where the name leads out of the
-            folder and nothing there has its end.
+            For each name the image. Where it is missing, the path that it should have; None where the name leads out
+            of the folder and no image in there has its end.
 
         Raises:
             UserError: no image is there, or two fit a name equally well.
         """
-        wanted = [Wanted(name, source, split, self._exact(name, source)) for name in names]
-        images = self._by_path.match(wanted)
-        if not any(images):
-            raise self.no_image_of(source, names)
+        references = [ImageReference(name, source, split, self._exact(name, source)) for name in names]
+        images = self._by_path.match(references)
         present = [image for image in images if image]
-        problems += self._unlikely_places(
-            [image for image in present if posixpath.dirname(image) != posixpath.dirname(source)]
-        )
-        problems += self._other_splits(source, split, present)
+        if not present:
+            raise self.no_image_of(source, names)
+        self._report_unlikely_places([source] * len(images), images)
+        self._report_other_splits(source, split, present)
         place, left_out = _usual_place(names, images)
         return [
             image or self._missing(name, source, place, left_out) for name, image in zip(names, images, strict=True)
         ]
 
-    def images_of(
-        self, files: Sequence[str], names: Sequence[str], problems: list[Problem], stem_first: bool
-    ) -> list[str | None]:
+    def images_of(self, files: Sequence[str], names: Sequence[str], stem_first: bool) -> list[str | None]:
         """The image of each annotation file that is of one image: it has its path and stem, or the name that is in it.
 
         Args:
             files: the annotation files.
             names: of the images, as the annotation files have them.
-            problems: to add to.
             stem_first: whether the annotation file's own name counts more than the one in it.
 
         Returns:
@@ -156,49 +163,43 @@ class DataFolder:
         Raises:
             UserError: two images fit equally well.
         """
-        hints = [posixpath.basename(plain_path(name)) for name in names]
-        splits = [split_of(posixpath.dirname(file)) for file in files]
-        own = [
-            Wanted(posixpath.splitext(file)[0], file, split, hint=hint)
-            for file, hint, split in zip(files, hints, splits)
-        ]
-        named = [
-            Wanted(_named_from(file, name), file, split, self._exact(name, file), hint)
-            for file, name, hint, split in zip(files, names, hints, splits)
-        ]
-        first, second = (self._by_stem.match(wanted) for wanted in ((own, named) if stem_first else (named, own)))
+        by_own_name, by_name = [], []
+        for file, name in zip(files, names):
+            split, hint = split_of(posixpath.dirname(file)), posixpath.basename(plain_path(name))
+            exact = self._exact(name, file)
+            named = posixpath.splitext(posixpath.join(posixpath.dirname(file), plain_path(name)))[0]
+            by_own_name.append(ImageReference(posixpath.splitext(file)[0], file, split, hint=hint))
+            by_name.append(ImageReference(named, file, split, exact, hint))
+        order = (by_own_name, by_name) if stem_first else (by_name, by_own_name)
+        first, second = map(self._by_stem.match, order)
         images = [image or other for image, other in zip(first, second)]
-        problems += self._unlikely_places(
-            [
-                image
-                for file, image in zip(files, images)
-                if image and posixpath.dirname(image) != posixpath.dirname(file)
-            ]
-        )
+        self._report_unlikely_places(files, images)
         return [
             image or self._missing(name, file, posixpath.dirname(file), 0)
             for file, name, image in zip(files, names, images)
         ]
 
     def no_image_of(self, source: str, names: Sequence[str]) -> UserError:
-        """What to say where none of the images is there that an annotation file, or several, name."""
+        """The error to raise where an annotation file, or a folder of them, names images and none of them is there."""
         if not names:
-            return UserError(f'{self.shown(source)} names no image: export it again, with the images')
+            return UserError(f'{self.full_path(source)} names no image: export it again, with the images')
         first = few([name[:100] for name in names], 3, counted=True)
-        nearest = nearest_name(names[0], self.images)
-        hint = f' ({self.shown(nearest)} is nearest to the first)' if nearest else ', which has no image'
+        others = [posixpath.basename(image) for image in self.images]
+        hint = nearest(posixpath.basename(plain_path(names[0])), others, f'it has {len(others)} other images')
         return UserError(
-            f'{self.shown(source)} names {len(names)} images ({first}), none of which is in {self.root}{hint}'
+            f'{self.full_path(source)} names {len(names)} images ({first}), and {self.root} has none of them ({hint})'
             f'{self._passed_over()}: put the images there, in any folder, under these names'
         )
 
     def _passed_over(self) -> str:
-        return f' (besides {", ".join(self.outputs[:3])}, which our tools wrote)' if self.outputs else ''
+        return f' (besides {few(self.outputs, 3)}, which our tools wrote)' if self.outputs else ''
 
     def _exact(self, name: str, source: str) -> str | None:
         """Where a path with folders leads, from its file or from the data's folder. A bare name may be anywhere."""
-        paths = (self.inside(home, name) for home in (posixpath.dirname(source), ''))
-        return next((path for path in paths if path in self.all and re.search(r'[/\\]', name)), None)
+        if not re.search(r'[/\\]', name):
+            return None
+        paths = [self.inside(base, name) for base in (posixpath.dirname(source), '')]
+        return next((path for path in paths if path in self.all), None)
 
     def _missing(self, name: str, source: str, place: str, left_out: int) -> str | None:
         """Where an image would be that is not there; None where the name leads out of the folder."""
@@ -208,29 +209,30 @@ class DataFolder:
         paths = (posixpath.join(place, *parts[min(left_out, len(parts) - 1) :]), posixpath.join(place, *parts))
         return next((path for path in paths if path not in self.all), None)
 
-    def _unlikely_places(self, images: Sequence[str]) -> Iterable[Problem]:
-        for folder, files in _by_folder(images).items():
+    def _report_unlikely_places(self, sources: Sequence[str], images: Sequence[str | None]) -> None:
+        """Report images in folders of label maps or drawings, unless these are beside their annotation files."""
+        apart = [image for source, image in zip(sources, images) if image and not _are_beside(source, image)]
+        for folder, files in _by_folder(apart).items():
             if not is_likely(folder):
                 what = (
                     f'{len(files)} images are taken from here (the first is {posixpath.basename(files[0])}), though '
                     'the name is one for label maps or drawings: no other folder has them'
                 )
-                yield Problem(self.shown(folder), what, Kind.UNLIKELY_FOLDER)
+                self.report(folder, what, Fault.UNLIKELY_FOLDER)
 
-    def _other_splits(self, source: str, split: str | None, images: Sequence[str]) -> Iterable[Problem]:
+    def _report_other_splits(self, source: str, split: str | None, images: Sequence[str]) -> None:
         for folder, files in _by_folder(images).items():
             if None not in (split, split_of(folder)) and split != split_of(folder):
                 what = (
-                    f'{len(files)} of its images are in {self.shown(folder)} (the first is '
+                    f'{len(files)} of its images are in {self.full_path(folder)} (the first is '
                     f'{posixpath.basename(files[0])}): the folder says {split_of(folder)}, but the file {split}, '
                     'which counts'
                 )
-                yield Problem(self.shown(source), what, Kind.SPLITS_DIFFER)
+                self.report(source, what, Fault.SPLITS_DIFFER)
 
 
-def _named_from(file: str, name: str) -> str:
-    """The path without suffix that a name means in an annotation file's folder."""
-    return posixpath.splitext(posixpath.join(posixpath.dirname(file), plain_path(name)))[0]
+def _are_beside(file: str, other: str) -> bool:
+    return posixpath.dirname(file) == posixpath.dirname(other)
 
 
 def _by_folder(images: Sequence[str]) -> dict[str, list[str]]:
@@ -255,70 +257,15 @@ def stem(file: str) -> str:
     return posixpath.splitext(posixpath.basename(file))[0]
 
 
-def folder_splits(
-    folder: DataFolder, pairs: Sequence[tuple[str, str]], annotations: str, problems: list[Problem]
-) -> list[str]:
-    """The split of each image: what its folder says, or else the folder of its annotation, or 'train'.
-
-    Args:
-        folder: with the data.
-        pairs: images and their annotations; '' where there is none.
-        annotations: what these are called, for people: 'label maps'.
-        problems: to add to.
-    """
-    named = [tuple(split_of(posixpath.dirname(file)) for file in pair) for pair in pairs]
-    differing = [pair for pair, splits in zip(pairs, named) if None not in splits and splits[0] != splits[1]]
-    if differing:
-        what = (
-            f'{len(differing)} {annotations} lie in a folder of another split than their images, which counts (the '
-            f'first is {differing[0][1]}, its image {differing[0][0]})'
-        )
-        problems.append(Problem(str(folder.root), what, Kind.SPLITS_DIFFER))
-    return [of_image or of_annotation or 'train' for of_image, of_annotation in named]
-
-
-def one_per_split(folder: DataFolder, files: Iterable[str], what: str) -> dict[str, str]:
-    """Annotation files by split, as their paths say; a single one is 'train'.
-
-    Raises:
-        UserError: two say the same split, or one says none.
-    """
-    files = list(files)
-    if len(files) == 1:
-        return {'train': files[0]}
-    found: dict[str, str] = {}
-    for file in files:
-        split = split_of(file)
-        if split is None or split in found:
-            raise UserError(
-                f'{folder.root} has {len(files)} {what} files ({few(files, counted=True)}): leave one, or one each '
-                'with train, val and test in its name or the name of its folder'
-            )
-        found[split] = file
-    return named_splits(folder, found)
-
-
-def named_splits(folder: DataFolder, found: dict[str, T]) -> dict[str, T]:
-    """Splits in their order; a single one is 'train', whatever its name.
-
-    Raises:
-        UserError: there are several, but no 'train'.
-    """
-    if len(found) == 1:
-        return {'train': next(iter(found.values()))}
-    if 'train' not in found:
-        raise UserError(f'{folder.root} has {" and ".join(found)} data, but none to train: name a part of it train')
-    return {split: found[split] for split in ('train', 'val', 'test') if split in found}
-
-
-def _walk(root: Path, outputs: list[str]) -> Iterable[str]:
+def _walk(root: Path, outputs: list[str]) -> Iterator[str]:
     """Files below a folder; links to folders are followed, once each. What our tools wrote goes to ``outputs``."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         place = os.path.realpath(folder)
         is_ours = folder != str(root) and is_output(folder, folders + files)
-        outputs += [folder] if is_ours else []
-        if place in seen or is_ours:
+        if is_ours:
+            outputs.append(folder)
+        if is_ours or place in seen:
             folders.clear()
             continue
         seen.add(place)

@@ -8,20 +8,20 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ...datasets.image_files import SUFFIXES
 from ...errors import UserError, few
-from .content import Kind, Problem
 from .data_folder import DataFolder, stem
 from .folder_words import split_named, split_of
-from .matching import FileIndex, Wanted
+from .image_matching import FileIndex, ImageReference
+from .problems import Fault
 
 OF_OBJECTS = ('Main', 'Segmentation', 'Layout', '')
-"""Folders of lists for boxes, the first that has lists counts; '' is ``ImageSets`` itself."""
+"""Folders of lists for boxes, of which the first that has lists counts; '' is ``ImageSets`` itself."""
 
 OF_LABEL_MAPS = ('Segmentation', 'Main', 'Layout', '')
 """The same for label maps."""
 
 
 def split_by_lists(
-    folder: DataFolder, kinds: Sequence[str], images: Iterable[str], used: Collection[str], problems: list[Problem]
+    folder: DataFolder, kinds: Sequence[str], images: Iterable[str], used: Collection[str]
 ) -> dict[str, list[str]]:
     """Images by split, as the lists say; empty where there are no lists.
 
@@ -31,11 +31,10 @@ def split_by_lists(
     images' folders below JPEGImages, and suffixes or none.
 
     Args:
-        folder: the data.
+        folder: with the data.
         kinds: names of the folders of lists.
-        images: that may be named.
-        used: those of them of which the user is told where no list names them.
-        problems: to add to.
+        images: images that the lists may name.
+        used: those of them that are reported where no list names them.
 
     Raises:
         UserError: there are lists, but they name no image that is there.
@@ -44,25 +43,26 @@ def split_by_lists(
     index = FileIndex(images, stem)
     splits: dict[str, list[str]] = {}
     for split, files in lists.items():
-        named = [image for file in files for image in _listed(folder, index, file, problems)]
+        named = [image for file in files for image in _listed(folder, index, file)]
         splits[split] = list(dict.fromkeys(named))
+    if not lists:
+        return {}
     listed = {image for part in splits.values() for image in part}
+    files = [file for files in lists.values() for file in files]
+    if not listed:
+        raise UserError(
+            f'{folder.root} has lists of images ({", ".join(files)}), but they name none that is there: mend the '
+            'lists, or remove them'
+        )
     if 'trainval' in splits:
         others = {image for split in ('val', 'test') for image in splits.get(split, ())}
         whole = splits.pop('trainval')
         splits.setdefault('train', [image for image in whole if image not in others])
-    if lists and not listed:
-        files = ', '.join(file for files in lists.values() for file in files)
-        raise UserError(
-            f'{folder.root} has lists of images ({files}), but none names one that is there: mend the lists, or leave '
-            'them out'
-        )
     unlisted = sorted(set(used) - listed)
-    if lists and unlisted:
-        place = posixpath.dirname(next(iter(lists.values()))[0])
-        shown = few(unlisted, 3, counted=True)
-        what = f'{len(unlisted)} of {len(used)} images are in none of its lists and are left out: {shown}'
-        problems.append(Problem(folder.shown(place), what, Kind.NOT_LISTED))
+    if unlisted:
+        first = few(unlisted, 3, counted=True)
+        what = f'{len(unlisted)} of {len(used)} images are in none of its lists and are left out: {first}'
+        folder.report(posixpath.dirname(files[0]), what, Fault.NOT_LISTED)
     return {split: part for split, part in splits.items() if part}
 
 
@@ -73,34 +73,29 @@ def _lists(folder: DataFolder, kinds: Sequence[str]) -> dict[str, list[str]]:
         home, kind = posixpath.split(posixpath.dirname(file))
         if kind.lower() == 'imagesets':
             by_home[posixpath.dirname(file)][''].append(file)
-        elif (kind := kind.capitalize()) in kinds and posixpath.basename(home).lower() == 'imagesets':
-            by_home[home][kind].append(file)
+        elif kind.capitalize() in kinds and posixpath.basename(home).lower() == 'imagesets':
+            by_home[home][kind.capitalize()].append(file)
     lists = defaultdict(list)
     for by_kind in by_home.values():
-        for split, files in next(
-            filter(None, (_by_split(folder, by_kind.get(kind, ())) for kind in kinds)), {}
-        ).items():
+        candidates = [_by_split(folder, by_kind[kind]) for kind in kinds if kind in by_kind]
+        for split, files in next(filter(None, candidates), {}).items():
             lists[split] += files
     return lists
 
 
 def _by_split(folder: DataFolder, files: Sequence[str]) -> dict[str, list[str]]:
-    lists = defaultdict(list)
+    """Lists whose names are splits; else those of all classes; else those of one class, as VoTT writes them."""
+    ranked: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
-        if split := _split_of_list(stem(file)):
-            lists[split].append(file)
-    if lists:
-        return lists
-    of_classes = [file for file in files if _is_of_one_class(folder, file)]
-    for file in files:
-        if file not in of_classes:
-            lists[split_of(stem(file)) or 'train'].append(file)
-    if lists:
-        return lists
-    for file in of_classes:  # VoTT writes no others, and all images into each of them
-        if split := _split_of_list(stem(file).rpartition('_')[2]):
-            lists[split].append(file)
-    return lists
+        name = stem(file)
+        rank, split = 0, _split_of_list(name)
+        if split is None and not _is_of_one_class(folder, file):
+            rank, split = 1, split_of(name) or 'train'
+        elif split is None:
+            rank, split = 2, _split_of_list(name.rpartition('_')[2])
+        if split:
+            ranked[rank][split].append(file)
+    return ranked[min(ranked)] if ranked else {}
 
 
 def _split_of_list(name: str) -> str | None:
@@ -109,28 +104,23 @@ def _split_of_list(name: str) -> str | None:
 
 def _is_of_one_class(folder: DataFolder, file: str) -> bool:
     """Lists of one class have 1, 0 or -1 behind each name."""
-    rows = [line.split() for line in _names(folder, file, [])]
+    rows = [line.split() for line in folder.read_lines(file, report=False) if line]
     return bool(rows) and all(len(row) == 2 and row[1] in ('-1', '0', '1') for row in rows)
 
 
-def _listed(folder: DataFolder, index: FileIndex, file: str, problems: list[Problem]) -> list[str]:
-    lines = list(dict.fromkeys(_names(folder, file, problems)))
-    images = index.match([Wanted(_without_suffix(line), file) for line in lines])
+def _listed(folder: DataFolder, index: FileIndex, file: str) -> list[str]:
+    lines = list(dict.fromkeys(line for line in folder.read_lines(file) if line))
+    images = index.match([ImageReference(_without_suffix(line), file) for line in lines])
     # The layout's lists have the number of an object behind the name; others the label map's path.
     rest = [line for line, image in zip(lines, images) if image is None]
-    again = dict(zip(rest, index.match([Wanted(_without_suffix(line.split()[0]), file) for line in rest])))
+    again = dict(zip(rest, index.match([ImageReference(_without_suffix(line.split()[0]), file) for line in rest])))
     images = [image or again[line] for line, image in zip(lines, images)]
     for line, image in zip(lines, images):
         if image is None:
-            what = f'names {line}, of which there is no image'
-            problems.append(Problem(folder.shown(file), what, Kind.MISSING_IMAGE))
+            folder.report(file, f'names {line}, which is not there', Fault.MISSING_IMAGE)
     return [image for image in images if image]
 
 
 def _without_suffix(name: str) -> str:
     path, suffix = posixpath.splitext(name)
     return path if suffix.lower() in SUFFIXES else name
-
-
-def _names(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:
-    return [line for line in folder.read_lines(file, problems) if line]

@@ -12,16 +12,16 @@ from typing import Any
 from hotcoco import mask as rle
 
 from ...datasets.coco_json import mask_problem
-from .content import Kind, Report
+from .problems import Fault, Report, UnusableError
 
 EDGE = 1.0
-"""Pixels by which something may reach over the image's edge without a word: rounding does that."""
+"""Pixels by which an object may reach over the image's edge without being reported: rounding does that."""
 
 LARGEST = 1e6
-"""No coordinate is larger; what is, is no number that can be meant."""
+"""The largest coordinate that is accepted, in pixels or fractions: larger ones come of mistakes."""
 
 CORNERS = 64
-"""Of a polygon in place of an ellipse: it lacks 0.2 % of its area."""
+"""Corners of the polygon that stands for an ellipse: with so many it lacks 0.2 % of the area."""
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> list[float]:
@@ -63,17 +63,15 @@ class Outline:
     area: float
 
 
-class BadOutlineError(Exception):
-    """An outline that cannot be used.
+class BadOutlineError(UnusableError):
+    """An outline that cannot be used. Its kind of problem counts where there is no box in its place.
 
     Attributes:
-        kind: of problem, where there is no box in its place.
         box: x, y, width, height of its points, where these are known.
     """
 
-    def __init__(self, reason: str, kind: Kind, box: list[float] | None = None):
-        super().__init__(reason)
-        self.kind = kind
+    def __init__(self, what: str, kind: Fault = Fault.MALFORMED, box: list[float] | None = None):
+        super().__init__(what, kind)
         self.box = box
 
 
@@ -82,9 +80,9 @@ def read_outline(segmentation: Any, scale: tuple[int, int], size: tuple[int, int
 
     Args:
         segmentation: an RLE mask; or polygons, as `as_polygons` understands them.
-        scale: what x and y are multiplied by to be pixels.
-        size: of the image: width and height.
-        report: told of parts that are left out.
+        scale: the factors of x and of y that make them pixels.
+        size: height and width of the image.
+        report: for parts that are left out.
 
     Raises:
         BadOutlineError: nothing of it can be used.
@@ -93,7 +91,7 @@ def read_outline(segmentation: Any, scale: tuple[int, int], size: tuple[int, int
         return _read_mask(segmentation, size)
     polygons = as_polygons(segmentation)
     if polygons is None:
-        raise BadOutlineError('has a segmentation that is neither polygons nor RLE', Kind.MALFORMED)
+        raise BadOutlineError('has a segmentation that is neither polygons nor RLE')
     return _read_polygons(polygons, scale, size, report)
 
 
@@ -148,16 +146,16 @@ def repeats_box(segmentation: Any, box: Any) -> bool:
 def reaches_over(box: Sequence[float], size: tuple[int, int]) -> bool:
     """Whether a box x, y, width, height reaches over the edges of an image by more than `EDGE`."""
     x, y, width, height = box
-    return min(x, y) < -EDGE or x + width > size[0] + EDGE or y + height > size[1] + EDGE
+    return min(x, y) < -EDGE or x + width > size[1] + EDGE or y + height > size[0] + EDGE
 
 
 def _read_mask(mask: dict[str, Any], size: tuple[int, int]) -> Outline:
-    problem = mask_problem(mask, size[::-1])
+    problem = mask_problem(mask, size)
     if problem:
-        raise BadOutlineError(problem, Kind.MALFORMED)
+        raise BadOutlineError(problem)
     area = float(rle.area(mask))
     if not area:
-        raise BadOutlineError('has a mask without a pixel', Kind.EMPTY)
+        raise BadOutlineError('has a mask without a pixel', Fault.EMPTY)
     return Outline(mask, [float(value) for value in rle.to_bbox(mask)], area)
 
 
@@ -165,10 +163,10 @@ def _read_polygons(polygons: list[list[Any]], scale: tuple[int, int], size: tupl
     for polygon in polygons:
         if not are_numbers(polygon):
             what = f'has the polygon {reprlib.repr(polygon)} where numbers up to a million are needed'
-            raise BadOutlineError(what, Kind.NOT_A_NUMBER)
+            raise BadOutlineError(what, Fault.NOT_A_NUMBER)
         if len(polygon) % 2:
             what = f'has a polygon of {len(polygon)} numbers where x and y of each point are needed'
-            raise BadOutlineError(what, Kind.MALFORMED)
+            raise BadOutlineError(what)
     pixels = [_in_pixels(polygon, scale) for polygon in polygons]
     box = extent(pixels)
     sound = [polygon for polygon in pixels if len(polygon) >= 6]
@@ -176,14 +174,15 @@ def _read_polygons(polygons: list[list[Any]], scale: tuple[int, int], size: tupl
         points = min(map(len, pixels)) // 2
         what = f'has a polygon of {points} point{"s" if points > 1 else ""} where three are needed'
         if not sound:
-            raise BadOutlineError(what, Kind.FEW_POINTS, box)
-        report(f'{what}: this part is left out', Kind.FEW_POINTS)
+            raise BadOutlineError(what, Fault.FEW_POINTS, box)
+        report(f'{what}: this part is left out', Fault.FEW_POINTS)
         box = extent(sound)
     if reaches_over(box, size):
-        sound = [part for polygon in sound if (part := _cut(polygon, size))]
+        parts = [_inside(polygon, size) for polygon in sound]
+        sound = [part for part in parts if part]
     area = _area(sound, size)
     if not area:
-        raise BadOutlineError('has an outline that encloses no pixel of the image', Kind.EMPTY, box)
+        raise BadOutlineError('has an outline that encloses no pixel of the image', Fault.EMPTY, box)
     return Outline(sound, box, area)
 
 
@@ -202,7 +201,7 @@ def _area(polygons: list[list[float]], size: tuple[int, int]) -> float:
     """
     if not polygons:
         return 0.0
-    filled = float(rle.area(rle.merge(rle.fr_py_objects(polygons, *size[::-1]))))
+    filled = float(rle.area(rle.merge(rle.fr_py_objects(polygons, *size))))
     exact, rim = 0.0, 0.0
     for polygon in polygons:
         xs, ys = polygon[::2], polygon[1::2]
@@ -213,11 +212,12 @@ def _area(polygons: list[list[float]], size: tuple[int, int]) -> float:
     return round(exact if agree else filled, 2)
 
 
-def _cut(polygon: list[float], size: tuple[int, int]) -> list[float]:
-    """What of a polygon is in the image: it is cut at one edge after the other (Sutherland and Hodgman, 1974)."""
+def _inside(polygon: list[float], size: tuple[int, int]) -> list[float]:
+    """The part of a polygon in the image: it is cut at one edge after the other (Sutherland and Hodgman, 1974)."""
     points = list(zip(polygon[::2], polygon[1::2]))
-    for axis in (0, 1):
-        for limit, side in ((0, 1), (size[axis], -1)):
+    height, width = size
+    for axis, length in ((0, width), (1, height)):
+        for limit, side in ((0, 1), (length, -1)):
             inside = []
             for start, end in zip(points, points[1:] + points[:1]):
                 before, after = (side * (point[axis] - limit) for point in (start, end))

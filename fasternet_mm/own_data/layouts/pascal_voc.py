@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import posixpath
 import re
-import reprlib
 from collections import defaultdict
+from functools import partial
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from .content import Instances, Kind, Problem, Report, truth_value
-from .data_folder import DataFolder, named_splits, stem
+from .annotated_data import DetectionData
+from .data_folder import DataFolder, stem
 from .image_sets import OF_OBJECTS, split_by_lists
-from .normal_form import AnnotatedImage, AnnotatedObject, locate_images, split_by_folders, to_instances
+from .named_splits import named_splits, split_by_folders
+from .normal_form import AnnotatedImage, AnnotatedObject, flag, locate_images, to_normal_form, usable_objects
+from .problems import Fault, UnusableError
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
-def is_pascal_voc(folder: DataFolder) -> bool:
-    """Whether XML files are there, one of the first of which describes an image."""
-    files = folder.ending('.xml')[:20]
-    return any(re.search(rb'<annotation[\s>]', (folder.root / file).read_bytes()[:1000]) for file in files)
+def pascal_voc_files(folder: DataFolder) -> list[str]:
+    """All XML files, where one of the first of them describes an image; else none."""
+    files = folder.ending('.xml')
+    is_voc = any(re.search(rb'<annotation[\s>]', (folder.root / file).read_bytes()[:1000]) for file in files[:20])
+    return files if is_voc else []
 
 
-def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
+def read_pascal_voc(folder: DataFolder, files: list[str]) -> DetectionData:
     """Read Pascal VOC's boxes.
 
     ``ImageSets/Main`` says what is train, val and test (see `image_sets.split_by_lists`), or else the folders' names
@@ -40,70 +43,67 @@ def read_pascal_voc(folder: DataFolder, problems: list[Problem]) -> Instances:
     the coordinates of edges, so there xmin=0 and xmax=width are. Files whose ``source`` names PASCAL VOC count as the
     challenge's.
 
-    Args:
-        folder: with the data.
-        problems: to add to.
-
     Raises:
         UserError: no XML file has an image, or one has two; or no part is to train on.
     """
-    annotated = [image for file in folder.ending('.xml') if (image := _image(folder, file, problems))]
-    locate_images(folder, annotated, problems, stem_first=True)
+    annotated = []
+    for file in files:
+        try:
+            annotated.append(_image(folder, file))
+        except UnusableError as error:
+            folder.report(file, str(error), error.kind)
+    annotated = locate_images(folder, annotated, stem_first=True)
     by_file = defaultdict(list)
     for image in annotated:
         by_file[image.file].append(image)
     places = {posixpath.dirname(file) for file in by_file}
     paths = {*by_file, *(file for file in folder.images if posixpath.dirname(file) in places)}
-    lists = split_by_lists(folder, OF_OBJECTS, paths, paths, problems)
-    splits = {
-        split: [image for file in files for image in by_file.get(file) or [AnnotatedImage(file, file)]]
-        for split, files in lists.items()
-    }
-    splits = named_splits(folder, splits) if splits else split_by_folders(folder, annotated, problems)
-    return to_instances('Pascal VOC', folder, splits, None, problems)
+    splits = {}
+    for split, listed in split_by_lists(folder, OF_OBJECTS, paths, paths).items():
+        splits[split] = [image for file in listed for image in by_file.get(file) or [AnnotatedImage(file, file)]]
+    splits = named_splits(folder, splits) if splits else split_by_folders(folder, annotated)
+    return to_normal_form('Pascal VOC', folder, splits)
 
 
-def _image(folder: DataFolder, file: str, problems: list[Problem]) -> AnnotatedImage | None:
-    """What is in an XML file, with the name that it gives its image."""
-
-    report = folder.reporter(file, problems)
+def _image(folder: DataFolder, file: str) -> AnnotatedImage:
+    """The content of an XML file, with the name that it gives its image."""
     try:
         root = fromstring((folder.root / file).read_bytes())
-    except DefusedXmlException:
-        return report('declares entities, which can hide what is read')
+    except DefusedXmlException as error:
+        raise UnusableError('declares entities, which can hide what is read') from error
     except (ParseError, OSError, ValueError, LookupError) as error:
-        return report(f'is not XML ({error})')
+        raise UnusableError(f'is not XML ({error})') from error
     if root.tag != 'annotation':
-        return report(f'is no Pascal VOC annotation: its root is <{root.tag}>, not <annotation>', Kind.NOT_USED)
+        what = f'is not a Pascal VOC annotation: its root is <{root.tag}>, not <annotation>'
+        raise UnusableError(what, Fault.NOT_USED)
     name = (root.findtext('filename') or '').strip() or stem(file)
     try:
-        size = int(root.findtext('size/width') or 0), int(root.findtext('size/height') or 0)
-    except ValueError:
-        return report('has a size that is not of whole numbers')
+        size = int(root.findtext('size/height') or 0), int(root.findtext('size/width') or 0)
+    except ValueError as error:
+        raise UnusableError('has a size that is not of whole numbers') from error
     # Counting from 1: see read_pascal_voc.
     origin = 1 if 'PASCAL VOC' in (root.findtext('source/annotation') or '') else 0
-    objects = [_object(obj, f'object {number}', origin, report) for number, obj in enumerate(root.findall('object'), 1)]
+    elements = [(f'object {number}', element) for number, element in enumerate(root.findall('object'), start=1)]
+    objects = usable_objects(partial(_object, origin=origin), elements, partial(folder.report, file))
     # Zeros are common for a size that the tool did not know.
-    return AnnotatedImage(name, file, [obj for obj in objects if obj], size if all(size) else None)
+    return AnnotatedImage(name, file, objects, size if all(size) else None)
 
 
-def _object(element: Element, place: str, origin: int, report: Report) -> AnnotatedObject | None:
+def _object(element: Element, place: str, origin: int) -> AnnotatedObject:
     name, box = element.findtext('name') or '', element.find('bndbox')
     if not name.strip():
-        return report(f'{place} has no name')
+        raise UnusableError(f'{place} has no name')
+    place = f'{place} ({name})'
     if box is None:
-        return report(f'{place} ({name}) has no bndbox')
+        raise UnusableError(f'{place} has no bndbox')
     texts = [box.findtext(side) for side in SIDES]
     try:
         left, top, right, bottom = map(float, texts)
-    except (TypeError, ValueError):
-        return report(f'{place} ({name}) has the box {dict(zip(SIDES, texts))}', Kind.NOT_A_NUMBER)
+    except (TypeError, ValueError) as error:
+        raise UnusableError(f'{place} has the box {dict(zip(SIDES, texts))}', Fault.NOT_A_NUMBER) from error
     (left, right), (top, bottom) = _edges(left, right, origin), _edges(top, bottom, origin)
-    text = element.findtext('difficult')
-    difficult = truth_value(text)
-    if difficult is None:
-        return report(f'{place} ({name}) has the difficult {reprlib.repr(text)}: 0 or 1 is needed')
-    return AnnotatedObject(name, f'{place} ({name})', [left, top, right - left, bottom - top], crowd=difficult)
+    difficult = flag(element.findtext('difficult'), 'difficult', place)
+    return AnnotatedObject(name, place, [left, top, right - left, bottom - top], crowd=difficult)
 
 
 def _edges(first: float, last: float, origin: int) -> tuple[float, float]:

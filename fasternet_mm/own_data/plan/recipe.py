@@ -6,30 +6,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .image_descriptions import ImageDescription
-
 ENOUGH_IMAGES = 2000
-"""From so many on, an image is seen `EPOCHS` times; below, more often the fewer there are."""
+"""The number of images from which on each is seen `EPOCHS` times. Fewer images are seen more often."""
 
 EPOCHS = dict(detection=12, segmentation=40)
+"""How often each of many images is seen: detectors as in the 1x schedule."""
 
 MIN_STEPS = 400
+"""Steps of the shortest training: in fewer, nothing is learned."""
 
 MAX_WARMUP = 500
+"""Steps of the longest warm-up, as in MMDetection's schedules; it is a tenth of the training where that is less."""
 
 SMALL_OBJECT = 32
-"""Pixels: COCO calls objects of less than 32x32 small."""
+"""The side of a square, in pixels, below which COCO calls objects small."""
 
-LARGEST = dict(detection=(1333, 800), segmentation=(2048, 1024))
-"""The longer and the shorter side that images are not enlarged or kept beyond."""
+LARGEST = dict(detection=(800, 1333), segmentation=(1024, 2048))
+"""Height and width that images are resized to fit into at most: those of COCO's and Cityscapes' usual recipes."""
 
 JITTER = dict(detection=(0.8, 1.25), segmentation=(0.5, 2.0))
-"""In training, images are resized to fit into the scale times a random number between these."""
+"""In training, images are resized to fit into the size times a random number between these."""
 
 CROP = 512
+"""The side, in pixels, of the squares that segmenters are trained on, where images are as large."""
 
 LEAST_BATCH = dict(detection=1, segmentation=2)
-"""The norms of pooled maps in segmenters need two images; of a single one, two crops are drawn."""
+"""The fewest images a step: norms of pooled maps in segmenters need two, so two crops are drawn of a single image."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Recipe:
 
     Attributes:
         task: 'detection' or 'segmentation'.
-        scale: longer and shorter side that images are resized to fit into.
-        scale_reason: why, for people.
+        size: height and width that images are resized to fit into, as they are or turned by a quarter.
+        size_reason: why, for people.
         crop: side of the squares that segmenters are trained on.
         batch: images per process and step.
         images_per_step: of all processes.
@@ -47,12 +49,12 @@ class Recipe:
         steps: in all.
         warmup: steps in which the learning rate grows.
         lr: learning rate after the warm-up.
-        interval: evaluations are so many epochs (detection) or steps (segmentation) apart.
+        interval: the epochs (detection) or steps (segmentation) from one evaluation to the next.
     """
 
     task: str
-    scale: tuple[int, int]
-    scale_reason: str
+    size: tuple[int, int]
+    size_reason: str
     crop: int
     batch: int
     images_per_step: int
@@ -70,29 +72,28 @@ class Recipe:
 
 def choose_recipe(
     task: str,
-    images: Sequence[ImageDescription],
+    count: int,
     batch: int,
     processes: int,
     lr: float,
     base_batch: int,
-    scale: tuple[int, int] | None = None,
+    size: tuple[int, int],
+    size_reason: str,
     epochs: int | None = None,
-    scale_reason: str = 'as you say',
 ) -> Recipe:
     """The recipe for a data set.
 
     Args:
         task: 'detection' or 'segmentation'.
-        images: those to train on.
+        count: the number of images to train on.
         batch: images per process and step that the config has.
         processes: that train together.
         lr: the config's learning rate, for ``base_batch`` images per step in all.
         base_batch: see ``lr``.
-        scale: two sides to resize images to. Default: `choose_scale`.
+        size: height and width that images are resized to fit into; the smaller one becomes the height.
+        size_reason: why, for people.
         epochs: how often each image is seen. Default: `EPOCHS`, and more where there are few images.
-        scale_reason: of ``scale``, for people.
     """
-    count = len(images)
     batch = min(batch, max(LEAST_BATCH[task], count // processes))
     together = batch * processes
     steps_per_epoch = math.ceil(count / together)
@@ -101,15 +102,12 @@ def choose_recipe(
         epochs = math.ceil(max(usual, MIN_STEPS / steps_per_epoch))
     # Detectors are trained by the epoch, whose last step may have fewer images; segmenters by the step.
     steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * count / together)
-    if scale:
-        scale, reason = (max(scale), min(scale)), scale_reason
-    else:
-        scale, reason = choose_scale(task, images)
+    height, width = sorted(size)
     return Recipe(
         task=task,
-        scale=scale,
-        scale_reason=reason,
-        crop=min(CROP, 32 * math.ceil(scale[1] / 32)),
+        size=(height, width),
+        size_reason=size_reason,
+        crop=min(CROP, 32 * math.ceil(height / 32)),
         batch=batch,
         images_per_step=together,
         epochs=epochs,
@@ -120,23 +118,30 @@ def choose_recipe(
     )
 
 
-def choose_scale(task: str, images: Sequence[ImageDescription]) -> tuple[tuple[int, int], str]:
-    """Longer and shorter side to resize images to, and the reason.
+def choose_size(
+    task: str, sizes: Sequence[tuple[int, int]], object_sides: Sequence[float]
+) -> tuple[tuple[int, int], str]:
+    """Height and width, the smaller one first, to resize images to, and the reason.
 
     It is the middle image's size, enlarged until a quarter of the objects at most are small, and within `LARGEST`.
+
+    Args:
+        task: 'detection' or 'segmentation'.
+        sizes: height and width of each image.
+        object_sides: the square root of each object's area.
     """
-    longer, shorter = (sorted(side(one.size) for one in images)[len(images) // 2] for side in (max, min))
-    object_sides = sorted(side for one in images for side in one.sides)
+    height = sorted(map(min, sizes))[len(sizes) // 2]
+    width = sorted(map(max, sizes))[len(sizes) // 2]
     largest = LARGEST[task]
     reason = 'the middle size of the images'
     factor = 1.0
     if object_sides:
-        quarter = object_sides[len(object_sides) // 4]
+        quarter = sorted(object_sides)[len(object_sides) // 4]
         if quarter < SMALL_OBJECT:
             factor = SMALL_OBJECT / max(quarter, 1)
             reason = f'enlarged, since a quarter of the objects are below {quarter:.0f} pixels'
-    limit = min(largest[0] / longer, largest[1] / shorter)
+    limit = min(largest[0] / height, largest[1] / width)
     if factor > limit:
         factor = limit
         reason += f', within {largest[0]}x{largest[1]}'
-    return (round(longer * factor), round(shorter * factor)), reason
+    return (round(height * factor), round(width * factor)), reason

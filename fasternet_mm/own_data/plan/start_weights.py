@@ -11,14 +11,14 @@ from ...weights.loading import fit_weights
 from ...weights.sources import read_checkpoint
 
 HEADS = 'roi_head.bbox_head.fc_cls.', 'roi_head.bbox_head.fc_reg.', 'roi_head.mask_head.'
-"""What depends on the classes, and what a detector without masks has not."""
+"""The beginnings of the names of tensors that depend on the classes, or that a detector without masks lacks."""
 
 
 def choose_start(cfg: Config) -> str:
-    """Let a config start from the best weights that can be had here.
+    """Set a config to start from the best weights that can be had here.
 
     Returns:
-        What they are, for people; in lines after that, why better ones could not be had.
+        A description of them for people; on the lines after it, why better ones could not be had.
     """
     if cfg.get('load_from'):
         return f'{cfg.load_from}, where it stopped' if cfg.get('resume') else cfg.load_from

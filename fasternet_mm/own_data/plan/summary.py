@@ -1,4 +1,4 @@
-"""What was read, and what is wrong with it, for the terminal."""
+"""Tables of data that were read, and lists of their problems, for the terminal."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterable
 
 from terminaltables import AsciiTable
 
-from ..layouts.content import Instances, Kind, LabelMaps, Problem
+from ..layouts.annotated_data import DetectionData, OwnData
+from ..layouts.problems import Fault, Problem
 
 
-def summary_table(data: Instances | LabelMaps) -> str:
-    """Images, objects and classes of each split: of objects those that are trained, of label maps those with the class.
+def summary_table(data: OwnData) -> str:
+    """The number of images of each split, and for each class that of the objects that are trained, or of label maps.
 
-    What is neither trained nor scored, and images that teach only what background is, have rows of their own.
+    Objects that are neither trained nor scored, and images without annotations, have rows of their own.
     """
     rows: dict[str, dict[str, int]] = {'images': {split: len(paths) for split, paths in data.image_paths.items()}}
     counted = 'label maps with'
-    if isinstance(data, Instances):
+    if isinstance(data, DetectionData):
         counted = 'class'
         rows['images without annotations'] = data.without_annotations
         objects = data.objects
@@ -37,17 +38,18 @@ def summary_table(data: Instances | LabelMaps) -> str:
     return AsciiTable([[data.layout, *data.splits], *cells]).table
 
 
-def problem_list(problems: Iterable[Problem], shown: int) -> str:
-    """Problems by kind, those that must be mended first; of each kind the first ones and how many there are."""
-    by_kind: dict[Kind, list[Problem]] = defaultdict(list)
+def problem_list(problems: Iterable[Problem], limit: int) -> str:
+    """Problems by kind, those that must be mended first: for each kind their number and the first ``limit`` of them."""
+    by_kind: dict[Fault, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_kind[problem.kind].append(problem)
     if not by_kind:
         return 'no problems'
     lines = []
     for kind in sorted(by_kind, key=lambda kind: not kind.severe):
-        found = by_kind[kind]
-        lines.append(f'{kind.title} ({len(found)}, {"to be mended" if kind.severe else "a warning"})')
-        lines += [f'  {problem}' for problem in found[:shown]]
-        lines += [f'  … and {len(found) - shown} more'] if len(found) > shown else []
+        same = by_kind[kind]
+        lines.append(f'{kind.title} ({len(same)}, {"to be mended" if kind.severe else "a warning"})')
+        lines += [f'  {problem}' for problem in same[:limit]]
+        if len(same) > limit:
+            lines.append(f'  … and {len(same) - limit} more')
     return '\n'.join(lines)

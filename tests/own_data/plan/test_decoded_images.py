@@ -11,11 +11,11 @@ from mmcv.transforms import LoadImageFromFile
 from own_layouts import made, write_coco, write_images
 from PIL import ExifTags, Image
 
-from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan import decoding
-from fasternet_mm.own_data.plan.checking import check_own_data
-from fasternet_mm.own_data.plan.decoding import decode_images
+from fasternet_mm.own_data.plan import decoded_images
+from fasternet_mm.own_data.plan.data_checks import check_own_data
+from fasternet_mm.own_data.plan.decoded_images import decode_images
 
 
 def noise(mode='RGB', size=(60, 40)):
@@ -59,9 +59,9 @@ FILES = {
 
 
 def loaded(path):
-    """Width and height as MMDetection's first step gives them; None where it raises."""
+    """Height and width as MMDetection's first step gives them; None where it raises."""
     try:
-        return LoadImageFromFile()(dict(img_path=str(path)))['img'].shape[1::-1]
+        return LoadImageFromFile()(dict(img_path=str(path)))['img'].shape[:2]
     except Exception:
         return None
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_cut_off_is_named_whatever_opencv_makes_of_the_rest(suffi
     path = tmp_path / f'cut.{suffix}'
     save_cut(path)
     _, (problem,) = decode_images(tmp_path, [path])
-    assert problem.kind == Kind.UNREADABLE
+    assert problem.kind == Fault.UNREADABLE
     assert str(problem).startswith(f'{path}: is cut off or broken')
 
 
@@ -132,7 +132,7 @@ def test_a_broken_image_is_named_each_time(images, tmp_path):
         assert list(sound) == [images[0], *images[2:]]
 
 
-INFINITE = json.dumps(dict(decoders=decoding.DECODERS, images={'p00000.png': [1, 2, float('inf'), 4, '']})).encode()
+INFINITE = json.dumps(dict(decoders=decoded_images.DECODERS, images={'1 2 p00000.png': [float('inf'), 4, '']})).encode()
 
 
 @pytest.mark.parametrize('content', [b'', b'{', b'[]', b'{"decoders": 1}', INFINITE, b'\xff\x00', b'[' * 100_000])
@@ -148,7 +148,7 @@ def test_a_broken_memory_is_no_memory(content, images, decoded, tmp_path):
 
 def test_other_decoders_are_asked_again(images, decoded, monkeypatch, tmp_path):
     decode_images(tmp_path, images)
-    monkeypatch.setattr(decoding, 'DECODERS', [1, '9.9', '9.9'])
+    monkeypatch.setattr(decoded_images, 'DECODERS', [1, '9.9', '9.9'])
     decode_images(tmp_path, images)
     assert len(decoded) == 10
 
@@ -172,23 +172,23 @@ def test_without_a_home_nothing_is_remembered(cache, images, decoded, monkeypatc
 
 
 def test_what_was_decoded_before_an_interruption_is_remembered(images, decoded, monkeypatch, tmp_path):
-    original = decoding._decode
+    original = decoded_images._decode
 
     def interrupted(path):
         if path == images[3]:
             raise KeyboardInterrupt
         return original(path)
 
-    monkeypatch.setattr(decoding, '_decode', interrupted)
+    monkeypatch.setattr(decoded_images, '_decode', interrupted)
     with pytest.raises(KeyboardInterrupt):
         decode_images(tmp_path, images)
-    monkeypatch.setattr(decoding, '_decode', original)
+    monkeypatch.setattr(decoded_images, '_decode', original)
     decoded.clear()
     decode_images(tmp_path, images)
     assert len(decoded) == 2
 
 
-def thin(tmp_path, width, height):
+def thin(tmp_path, height, width):
     """Data of five images of 64x48, the last of them replaced."""
     splits = {'train': {name: [] for name in made(train=5)['train']}}
     splits['train']['p00000.png'] = [('bird', [1, 1, 40, 40], None)]
@@ -203,20 +203,20 @@ def thin(tmp_path, width, height):
 
 
 @pytest.mark.parametrize(
-    ('size', 'scale', 'resized'),
+    ('size', 'largest', 'resized'),
     [
-        ((500, 2), None, '51x0'),  # 64 x 0.8, by which images vary, is 51; 2 x 51 / 500 is 0.2
-        ((2, 500), None, '0x51'),
-        ((500, 4), None, '51x0'),
-        ((500, 5), None, None),  # 0.51, which is rounded to 1
-        ((500, 2), (800, 600), None),
-        ((500, 2), (150, 100), '120x0'),
+        ((2, 500), None, '0x51'),  # 64 x 0.8, by which images vary, is 51; 2 x 51 / 500 is 0.2
+        ((500, 2), None, '51x0'),
+        ((4, 500), None, '0x51'),
+        ((5, 500), None, None),  # 0.51, which is rounded to 1
+        ((2, 500), (600, 800), None),
+        ((2, 500), (100, 150), '0x120'),
     ],
 )
-def test_an_image_that_would_be_resized_to_nothing_is_named(size, scale, resized, tmp_path):
-    problems = [p for p in check_own_data(thin(tmp_path, *size), scale).problems if p.kind == Kind.TOO_THIN]
+def test_an_image_that_would_be_resized_to_nothing_is_named(size, largest, resized, tmp_path):
+    problems = [p for p in check_own_data(thin(tmp_path, *size), largest).problems if p.kind == Fault.TOO_THIN]
     if resized is None:
         assert not problems
     else:
-        assert f'{size[0]}x{size[1]} is resized to {resized} where images have to fit' in str(problems[0])
+        assert f'{size[0]}x{size[1]} (H x W) is resized to {resized}, since images have to fit' in str(problems[0])
         assert 'p00004.png' in problems[0].file

@@ -1,4 +1,4 @@
-"""From a folder with data of one's own to a complete config, and what is to be said about it."""
+"""From a folder with data of one's own to a complete config, and a text about what was decided."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +16,22 @@ from mmengine.config import Config
 from ...engine.config import CONFIG, load_config, write_config
 from ...errors import UserError, few
 from ...files import check_writable, is_output, mark_output, write_atomically
-from ..layouts.content import Instances, Kind, LabelMaps, Problem
+from ..layouts.annotated_data import DetectionData, OwnData, SegmentationData
 from ..layouts.label_maps import TABLE, write_label_maps
+from ..layouts.problems import Fault, Problem
 from ..layouts.recognition import read_own_data
-from .checking import check_own_data
-from .configuring import use_data, use_schedule
-from .image_descriptions import ImageDescription, describe_images
+from .config_writing import use_data, use_schedule
+from .data_checks import check_own_data
 from .recipe import Recipe, choose_recipe
-from .splitting import ensure_validation, read_earlier_split
 from .start_weights import choose_start
 from .summary import problem_list, summary_table
+from .validation_split import ensure_validation, read_earlier_split
 
 DATA = 'data'
-"""The folder in a work directory that has the annotations of each part."""
+"""The folder in a work directory that has the annotations of each split."""
 
-SHOWN_PROBLEMS = 3
-"""Of each kind, before training, and in an error."""
-
+NAMED_PROBLEMS = 3
+"""The number of problems of each kind that are named before training, and of all kinds in an error."""
 
 LOGS = frozenset(('.log', '.out', '.err'))
 """Suffixes of files with what a training prints, which may be in its work directory before it begins."""
@@ -41,19 +39,17 @@ LOGS = frozenset(('.log', '.out', '.err'))
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found in someone's data, and what was decided for training on it.
+    """The data that someone trains on, and what was decided for it.
 
     Attributes:
-        data: with a validation part.
-        descriptions: of each split.
-        problems: that need not be mended.
-        split: how the validation part came about, for people.
+        data: the data, with a validation split.
+        problems: the problems that need not be mended.
+        split: how the validation split came about, for people.
         recipe: sizes and schedule.
         start: the weights that training starts from, for people.
     """
 
-    data: Instances | LabelMaps
-    descriptions: dict[str, list[ImageDescription]]
+    data: OwnData
     problems: list[Problem]
     split: str
     recipe: Recipe
@@ -64,71 +60,68 @@ def use_own_data(
     cfg: Config,
     folder: str,
     seed: int = 0,
-    scale: tuple[int, int] | None = None,
+    size: tuple[int, int] | None = None,
     epochs: int | None = None,
     ignored: int | None = None,
     processes: int = 1,
     pattern: str | None = None,
     earlier: Path | None = None,
 ) -> Plan:
-    """Read a folder of data, and make a config one for training on it; annotations are written into its ``work_dir``.
+    """Read a folder of data, and set a config to train on it; annotations are written into its ``work_dir``.
 
     Args:
         cfg: of a detector or segmenter, with ``work_dir`` set; it is changed.
-        folder: with the data; see docs/your-own-data.md for what is accepted.
-        seed: of the split where the data has no validation part.
-        scale: two sides that images are resized to fit into. Default: the earlier run's, else chosen by the data.
+        folder: the folder of the data; see docs/your-own-data.md for what is accepted.
+        seed: the seed of the split, where the data has no validation split.
+        size: height and width that images are resized to fit into. Default: the earlier run's, else chosen by the data.
         epochs: how often each image is seen. Default: chosen by their number.
-        ignored: a label that is no class, beside 255.
-        processes: that train together.
+        ignored: a label that is not a class, beside 255.
+        processes: the number of processes that train together.
         pattern: a regular expression of what images have in common that are never split; see `ensure_validation`.
-        earlier: the work directory of the run that is resumed; its split and its scale are kept. Default: none is.
+        earlier: the work directory of the run that is resumed; its split and its size are kept. Default: a new run.
 
     Raises:
         UserError: the data is not recognized, has mistakes, or is not what the config's model learns from.
     """
     data = read_own_data(folder, 'decode_head' not in cfg.model, ignored)
-    if ignored is not None and isinstance(data, Instances):
+    if ignored is not None and isinstance(data, DetectionData):
         raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
     reason = 'as you say'
-    if scale is None and earlier:
-        scale, reason = _scale_of(earlier), 'as the run has it'
-    checked = check_own_data(data, scale, reason)
+    if size is None and earlier:
+        size, reason = _size_of(earlier), 'as the run has it'
+    checked = check_own_data(data, size, reason)
     _refuse_severe(folder, checked.problems)
     _check_masks(cfg, folder, data)
     check_writable(cfg.work_dir)
     written = Path(cfg.work_dir, DATA).absolute()
-    if isinstance(data, LabelMaps):
+    if isinstance(data, SegmentationData):
         data = write_label_maps(data, written)
-    descriptions = {name: describe_images(data, name) for name in data.splits}
     before = read_earlier_split(earlier / DATA, data.root) if earlier else None
-    split = ensure_validation(data, descriptions, checked.images, seed, pattern, before)
-    if isinstance(data, LabelMaps):
-        data.class_counts = {name: _counts(data, part) for name, part in descriptions.items()}
+    split = ensure_validation(data, checked.images, seed, pattern, before)
     recipe = choose_recipe(
-        'detection' if isinstance(data, Instances) else 'segmentation',
-        descriptions['train'],
+        data.task,
+        len(data.image_paths['train']),
         cfg.train_dataloader.batch_size,
         processes,
         cfg.optim_wrapper.optimizer.lr,
         cfg.get('auto_scale_lr', {}).get('base_batch_size', cfg.train_dataloader.batch_size),
-        checked.scale,
+        checked.size,
+        checked.size_reason,
         epochs,
-        checked.scale_reason,
     )
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe)
-    return Plan(data, descriptions, checked.problems, split, recipe, choose_start(cfg))
+    return Plan(data, checked.problems, split, recipe, choose_start(cfg))
 
 
 def earlier_run(work_dir: Path, resumed: str | None) -> Path | None:
-    """The work directory whose split a resumed run keeps: the checkpoint's, else its own; None where both have none."""
+    """The work directory whose split a resumed run keeps: the checkpoint's, else its own; or None."""
     folders = [Path(resumed).parent, work_dir] if resumed else [work_dir]
     return next((folder for folder in folders if Path(folder, DATA, 'train.json').is_file()), None)
 
 
 def begin_draft(draft: Path, work_dir: Path, folder: str) -> None:
-    """Put into a draft what need not be done again: label maps that were numbered afresh.
+    """Copy label maps that were numbered afresh into a draft, so that they need not be written again.
 
     Raises:
         UserError: the training's files would come among those in ``folder``.
@@ -151,13 +144,13 @@ def _holds_data(work_dir: Path, data: Path) -> bool:
 
 
 def put_in_place(cfg: Config, work_dir: Path) -> Path:
-    """Move what was written into a config's ``work_dir``, a draft, to where it is to be, and the config with it.
+    """Move the files in a config's ``work_dir``, a draft, into ``work_dir``, and write the config there.
 
-    Files there are replaced one by one, the config last, so that what is there can be read at any time.
+    Files there are replaced one by one, the config last, so that all of them can be read at any time.
 
     Args:
         cfg: names files in the draft; it is changed to name them in ``work_dir``.
-        work_dir: of the training, on the same file system.
+        work_dir: the work directory of the training, on the same file system.
 
     Returns:
         The path of the config.
@@ -177,32 +170,31 @@ def put_in_place(cfg: Config, work_dir: Path) -> Path:
     _replace_start(cfg, old, new)
     cfg.work_dir = str(work_dir)
     complete = copy.deepcopy(cfg)
-    if complete.get('resume'):  # who trains with it another time begins anew
+    if complete.get('resume'):  # another training with this config begins anew
         complete.load_from, complete.resume = None, False
     return write_config(complete)
 
 
 def _replace_start(node: Any, old: str, new: str) -> None:
-    """Let all strings in a config, or a part of it, that start with ``old`` start with ``new``."""
-    for key in list(node) if hasattr(node, 'keys') else range(len(node)):
-        if isinstance(node[key], str) and node[key].startswith(old):
-            node[key] = new + node[key].removeprefix(old)
-        elif isinstance(node[key], (Mapping, list)):
-            _replace_start(node[key], old, new)
+    """Replace ``old`` by ``new`` at the beginning of all strings in a config, or in a part of it."""
+    items = enumerate(node) if isinstance(node, list) else node.items()
+    for key, value in list(items):
+        if isinstance(value, str) and value.startswith(old):
+            node[key] = new + value.removeprefix(old)
+        elif isinstance(value, (Mapping, list)):
+            _replace_start(value, old, new)
 
 
-def _scale_of(work_dir: Path) -> tuple[int, int] | None:
-    """What an earlier run resizes images to fit into; None where it has no config that says it."""
+def _size_of(work_dir: Path) -> tuple[int, int] | None:
+    """Height and width that an earlier run resizes images to fit into; None where it has no config that says it."""
     if not Path(work_dir, CONFIG).is_file():
         return None
     pipeline = load_config(str(Path(work_dir, CONFIG))).test_dataloader.dataset.get('pipeline', [])
-    scales = [tuple(step.scale) for step in pipeline if isinstance(step.get('scale'), (list, tuple))]
-    return scales[0] if scales else None
-
-
-def _counts(data: LabelMaps, descriptions: Sequence[ImageDescription]) -> list[int]:
-    counts = Counter(label for image in descriptions for label in image.labels)
-    return [counts[label] for label in range(len(data.classes))]
+    for step in pipeline:
+        if isinstance(step.get('scale'), (list, tuple)):
+            width, height = step.scale
+            return height, width
+    return None
 
 
 def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
@@ -210,31 +202,34 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
     if severe:
         raise UserError(
             f'{folder} has {len(severe)} mistake{"s" if len(severe) > 1 else ""} '
-            f'({few(severe, SHOWN_PROBLEMS, "; ", counted=True)}): mend what is wrong, '
-            f'python tools/check_data.py {folder} names all'
+            f'({few(severe, NAMED_PROBLEMS, "; ", counted=True)}): mend them, fasternet-mm check-data {folder} lists '
+            'all'
         )
 
 
-def _check_masks(cfg: Config, folder: str, data: Instances | LabelMaps) -> None:
-    if isinstance(data, LabelMaps) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
+def _check_masks(cfg: Config, folder: str, data: OwnData) -> None:
+    if isinstance(data, SegmentationData) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
         return
     objects = [obj for annotations in data.objects.values() for obj in annotations]
-    bare = sum('segmentation' not in obj for obj in objects)
-    reasons = [problem for problem in data.problems if problem.kind is Kind.BAD_OUTLINE]
-    shown = f' ({few(reasons, SHOWN_PROBLEMS, "; ")})' if reasons else ''
+    without_mask = sum('segmentation' not in obj for obj in objects)
+    reasons = [problem for problem in data.problems if problem.kind is Fault.BAD_OUTLINE]
     config = Path(cfg.filename)
-    boxes_alone = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))
-    right = boxes_alone if boxes_alone != config and boxes_alone.is_file() else 'configs/faster_rcnn_fasternet_s.py'
+    of_boxes = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))
+    if of_boxes == config or not of_boxes.is_file():
+        of_boxes = Path('configs/faster_rcnn_fasternet_s.py')
+    causes, advice = '', ''
+    if reasons:
+        causes, advice = f' ({few(reasons, NAMED_PROBLEMS, "; ")})', 'mend these outlines, or '
     raise UserError(
-        f'{bare} of the {len(objects)} objects in {folder} have a box and no mask{shown}, but {config} learns masks: '
-        f'{"mend these outlines, or " if reasons else ""}train {right}, which learns boxes alone'
+        f'{without_mask} of the {len(objects)} objects in {folder} have a box and no mask{causes}, but {config} learns '
+        f'masks: {advice}train {of_boxes}, which learns boxes alone'
     )
 
 
 def plan_text(plan: Plan) -> str:
-    """What was found and decided, for the terminal."""
+    """The data and what was decided for it, for the terminal."""
     recipe, data = plan.recipe, plan.data
-    size = f'{recipe.scale[0]}x{recipe.scale[1]}: {recipe.scale_reason}'
+    size = '{}x{} (H x W): {}'.format(*recipe.size, recipe.size_reason)
     length = f'{recipe.epochs} epochs, {recipe.steps:,} steps'
     if recipe.task == 'segmentation':
         size += f'; trained on crops of {recipe.crop}x{recipe.crop}'
@@ -246,6 +241,6 @@ def plan_text(plan: Plan) -> str:
         'schedule': f'{length} of {recipe.images_per_step} images, evaluated every {recipe.interval_text}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
     }
-    warnings = [problem_list(plan.problems, SHOWN_PROBLEMS)] if plan.problems else []
-    shown = (f'{what + ":":15}{value}'.replace('\n', '\n' + ' ' * 15) for what, value in lines.items())
-    return '\n'.join([summary_table(data), *warnings, *shown])
+    warnings = [problem_list(plan.problems, NAMED_PROBLEMS)] if plan.problems else []
+    rows = [f'{title + ":":15}{value}'.replace('\n', '\n' + ' ' * 15) for title, value in lines.items()]
+    return '\n'.join([summary_table(data), *warnings, *rows])

@@ -20,27 +20,23 @@ from PIL import Image
 from ...datasets.image_files import last_change, size_as_read
 from ...files import write_atomically
 from ...parallel import in_threads
-from ..layouts.content import Kind, Problem
+from ..layouts.problems import Fault, Problem
 
-DECODERS = [1, cv2.__version__, PIL.__version__]
-"""By which images were decoded: the version of these checks, and of the libraries. Others decode them again."""
-
+DECODERS = [2, cv2.__version__, PIL.__version__]
+"""The versions of these checks, of OpenCV and of Pillow. What other versions decoded is decoded again."""
 
 LARGE = 1 << 25
-"""Pixels above which images are decoded one after the other, since each takes more than 100 MB of memory."""
+"""The number of pixels above which images are decoded one after the other: each takes more than 100 MB of memory."""
 
 _ONE_AT_A_TIME = Lock()
 
-State = tuple[str, int, int]
-"""Of a file: its path in the data folder, its size in bytes, the time of its last change in nanoseconds."""
-
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedImage:
     """An image that was decoded to its end.
 
     Attributes:
-        size: width and height as training reads it.
+        size: height and width as training reads it.
         sha256: of the file's content, in hexadecimal.
     """
 
@@ -48,7 +44,7 @@ class Decoded:
     sha256: str
 
 
-def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded], list[Problem]]:
+def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, DecodedImage], list[Problem]]:
     """Decode images, on all CPUs, except those that were sound before and have not changed since.
 
     Sound ones are remembered in a file for each data folder, in ``fasternet_mm`` of the user's cache folder
@@ -60,12 +56,12 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
         paths: of the images.
 
     Returns:
-        What is known of each sound image, in the order of ``paths``, and what is wrong with the others.
+        Each sound image, in the order of ``paths``, and what is wrong with the others.
     """
     paths = list(dict.fromkeys(paths))
     cache = _cache_file(root)
     remembered = _read_cache(cache) if cache else {}
-    keys = {path: (path.relative_to(root).as_posix(), *_state(path)) for path in paths}
+    keys = {path: _key(root, path) for path in paths}
     sound = {key: remembered[key] for key in keys.values() if key in remembered}
     unknown = [path for path, key in keys.items() if key not in sound]
     problems = []
@@ -81,41 +77,42 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
     return {path: sound[key] for path, key in keys.items() if key in sound}, problems
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _key(root: Path, path: Path) -> str:
+    """The size of a file in bytes, the time of its last change in nanoseconds, and its path in the data folder."""
     try:
         status = path.stat()
     except OSError:  # `_decode` says why
-        return -1, -1
-    return status.st_size, last_change(status)
+        return f'missing {path}'
+    return f'{status.st_size} {last_change(status)} {path.relative_to(root).as_posix()}'
 
 
-def _decode(path: Path) -> Decoded | Problem:
+def _decode(path: Path) -> DecodedImage | Problem:
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
-            size = size_as_read(image)
-            with _ONE_AT_A_TIME if size[0] * size[1] > LARGE else nullcontext():
+            width, height = size_as_read(image)
+            with _ONE_AT_A_TIME if width * height > LARGE else nullcontext():
                 pixels = _pixels(image, content)
     except Exception as error:  # decoders raise whatever they stumble over
         reason = ' '.join(str(error).split()) or type(error).__name__
-        return Problem(str(path), f'is cut off or broken ({reason})', Kind.UNREADABLE)
+        return Problem(str(path), f'is cut off or broken ({reason})', Fault.UNREADABLE)
     if pixels is None:
         return Problem(
-            str(path), 'cannot be read by OpenCV, as training does: save it as PNG or JPEG of 8 bits', Kind.UNREADABLE
+            str(path), 'cannot be read by OpenCV, as training does: save it as PNG or JPEG of 8 bits', Fault.UNREADABLE
         )
-    decoded = pixels.shape[1::-1]
-    if decoded != size:
-        what = 'has {}x{} pixels by its header, {}x{} decoded'.format(*size, *decoded)
-        return Problem(str(path), what, Kind.WRONG_SIZE)
-    return Decoded(size, hashlib.sha256(content).hexdigest())
+    size = pixels.shape[:2]
+    if size != (height, width):
+        what = 'has {}x{} pixels (H x W) by its header, but {}x{} when it is decoded'.format(height, width, *size)
+        return Problem(str(path), what, Fault.WRONG_SIZE)
+    return DecodedImage(size, hashlib.sha256(content).hexdigest())
 
 
 def _pixels(image: Image.Image, content: bytes) -> np.ndarray | None:
-    """What training gets by mmcv's ``imread``; None where that cannot be.
+    """The pixels that training gets by mmcv's ``imread``; None where OpenCV cannot decode them.
 
     Pillow, which raises an error where a file ends too early, decodes it first: OpenCV may give gray there.
     """
-    image.draft('L', (1, 1))  # of a JPEG all is read, little computed
+    image.draft('L', (1, 1))  # reads all of a JPEG, and computes little
     image.load()
     image.close()  # which frees its memory
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -129,22 +126,22 @@ def _cache_file(root: Path) -> Path | None:
     return Path(caches, 'fasternet_mm', 'decoded', f'{name}.json') if caches else None
 
 
-def _read_cache(file: Path) -> Mapping[State, Decoded]:
-    """What was remembered; nothing where the file is missing, broken, or of other decoders."""
+def _read_cache(file: Path) -> Mapping[str, DecodedImage]:
+    """The images that were remembered; none where the file is missing, broken, or of other decoders."""
     try:
         content = json.loads(file.read_bytes())
         if content['decoders'] != DECODERS:
             return {}
         return {
-            (path, int(size), int(changed)): Decoded((int(width), int(height)), str(sha256))
-            for path, (size, changed, width, height, sha256) in content['images'].items()
+            key: DecodedImage((int(height), int(width)), str(sha256))
+            for key, (height, width, sha256) in content['images'].items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
-def _write_cache(file: Path, images: Mapping[State, Decoded]) -> None:
-    content = {path: [size, changed, *image.size, image.sha256] for (path, size, changed), image in images.items()}
+def _write_cache(file: Path, images: Mapping[str, DecodedImage]) -> None:
+    content = {key: [*image.size, image.sha256] for key, image in images.items()}
     # In a home that cannot be written, or has no room, nothing is remembered: they are decoded again the next time.
     with suppress(OSError):
         write_atomically(file, json.dumps(dict(decoders=DECODERS, images=content)).encode())

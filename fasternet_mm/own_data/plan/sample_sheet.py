@@ -13,17 +13,17 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from ...visualization.drawing import draw_truth, write_drawing, write_sheet
-from .image_descriptions import ImageDescription
 
 SAMPLES = 12
+"""The number of images on the sheet, at most."""
 
 
-def draw_samples(cfg: Config, images: Sequence[ImageDescription], out_file: Path) -> None:
+def draw_samples(cfg: Config, image_classes: Sequence[set[int]], out_file: Path) -> None:
     """Draw some of the training images with their annotations, as training reads them.
 
     Args:
         cfg: as `use_own_data` made it.
-        images: those that it trains on, in the order of its data set.
+        image_classes: the classes in each image that it trains on, in the order of its data set.
         out_file: the sheet; the suffix chooses the format.
     """
     init_default_scope(cfg.default_scope)
@@ -33,20 +33,20 @@ def draw_samples(cfg: Config, images: Sequence[ImageDescription], out_file: Path
         dataset = DATASETS.build(config)
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         drawings = []
-        for number in choose_samples(images):
+        for number in choose_samples(image_classes):
             drawings.append(Path(folder, f'{number}.png'))
             write_drawing(drawings[-1], draw_truth(dataset[number]['data_samples'], dataset.metainfo))
         write_sheet(drawings, out_file)
 
 
-def choose_samples(images: Sequence[ImageDescription]) -> list[int]:
-    """Numbers of up to `SAMPLES` images: each next one has most of the classes that were not shown yet."""
-    order = np.random.default_rng(0).permutation(len(images)).tolist()
+def choose_samples(image_classes: Sequence[set[int]]) -> list[int]:
+    """Numbers of up to `SAMPLES` images: each next one has most of the classes that those before it do not have."""
+    order = np.random.default_rng(0).permutation(len(image_classes)).tolist()
     chosen: list[int] = []
-    shown: set[int] = set()
+    classes: set[int] = set()
     while order and len(chosen) < SAMPLES:
-        number = max(order[:1000], key=lambda number: len({*images[number].labels} - shown))
+        number = max(order[:1000], key=lambda number: len(image_classes[number] - classes))
         order.remove(number)
         chosen.append(number)
-        shown |= {*images[number].labels}
+        classes |= image_classes[number]
     return chosen

@@ -20,13 +20,11 @@ from own_layouts import (
     write_voc,
     write_yolo,
 )
+from own_plans import fresh_config, planned
 
-from fasternet_mm.engine.config import load_config
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan.checking import check_own_data
-from fasternet_mm.own_data.plan.configuring import use_data
-from fasternet_mm.own_data.plan.image_descriptions import describe_images
-from fasternet_mm.own_data.plan.planning import use_own_data
+from fasternet_mm.own_data.plan.config_writing import use_data
+from fasternet_mm.own_data.plan.data_checks import check_own_data
 from fasternet_mm.own_data.plan.recipe import choose_recipe
 from fasternet_mm.own_data.plan.summary import summary_table
 
@@ -49,15 +47,15 @@ def loaded(cfg, split):
     """What one epoch over a part yields: numbers of images and objects, by class, and of what is ignored."""
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
-    found = Counter(images=len(dataset))
+    counts = Counter(images=len(dataset))
     for number in range(len(dataset)):
         sample = dataset[number]['data_samples']
         names = [dataset.metainfo['classes'][label] for label in sample.gt_instances.labels]
-        found.update(f'class {name}' for name in names)
-        found['objects'] += len(names)
-        found['ignored'] += len(sample.ignored_instances.bboxes)
-        found['nothing'] += not len(names) + len(sample.ignored_instances.bboxes)
-    return found
+        counts.update(f'class {name}' for name in names)
+        counts['objects'] += len(names)
+        counts['ignored'] += len(sample.ignored_instances.bboxes)
+        counts['nothing'] += not len(names) + len(sample.ignored_instances.bboxes)
+    return counts
 
 
 def compare(data, cfg):
@@ -72,17 +70,16 @@ def compare(data, cfg):
         assert counts['images without annotations'] == yielded['nothing']
 
 
-def planned(config, folder, work_dir):
-    cfg = load_config(config, OPTIONS)
-    cfg.work_dir = str(work_dir)
-    return use_own_data(cfg, str(folder), scale=(64, 48)).data, cfg
+def data_and_config(config, folder, work_dir):
+    cfg, plan = planned(config, folder, work_dir, OPTIONS, size=(48, 64))
+    return plan.data, cfg
 
 
 @pytest.mark.parametrize('layout', BOXES)
 def test_boxes_of_every_layout(layout, tmp_path):
     splits = made(train=8, val=4, masks=False)
     BOXES[layout](tmp_path / 'data', splits)
-    data, cfg = planned(FASTER_RCNN, tmp_path / 'data', tmp_path / 'out')
+    data, cfg = data_and_config(FASTER_RCNN, tmp_path / 'data', tmp_path / 'out')
     assert sum(data.class_counts['train']) == sum(map(len, splits['train'].values()))
     compare(data, cfg)
 
@@ -90,7 +87,7 @@ def test_boxes_of_every_layout(layout, tmp_path):
 @pytest.mark.parametrize('layout', POLYGONS)
 def test_outlines_of_every_layout(layout, tmp_path):
     POLYGONS[layout](tmp_path / 'data', made(train=8, val=4))
-    compare(*planned(MASK_RCNN, tmp_path / 'data', tmp_path / 'out'))
+    compare(*data_and_config(MASK_RCNN, tmp_path / 'data', tmp_path / 'out'))
 
 
 def edit(path, change):
@@ -104,7 +101,7 @@ def test_difficult_objects_of_pascal_voc(tmp_path):
     for number, file in enumerate(sorted((tmp_path / 'data/Annotations').iterdir())):
         count = (0, 1, 9)[number % 3]  # none, one or all of a file
         file.write_text(file.read_text().replace('<difficult>0', '<difficult>1', count))
-    data, cfg = planned(FASTER_RCNN, tmp_path / 'data', tmp_path / 'out')
+    data, cfg = data_and_config(FASTER_RCNN, tmp_path / 'data', tmp_path / 'out')
     assert len(data.ignored_regions['train']) > 2
     compare(data, cfg)
 
@@ -130,7 +127,7 @@ def test_crowds_rle_and_tiny_boxes_of_coco(config, tmp_path):
             )
 
     edit(tmp_path / 'data/annotations/instances_train2017.json', change)
-    data, cfg = planned(config, tmp_path / 'data', tmp_path / 'out')
+    data, cfg = data_and_config(config, tmp_path / 'data', tmp_path / 'out')
     assert data.with_masks
     assert len(data.ignored_regions['train']) == 5
     compare(data, cfg)
@@ -144,7 +141,7 @@ def test_brush_masks_are_trained_with_their_masks(tmp_path):
     write_json(
         tmp_path / 'data/a.json', dict(images=images, annotations=[record], categories=[dict(id=1, name='leaf')])
     )
-    data, cfg = planned(MASK_RCNN, tmp_path / 'data', tmp_path / 'out')
+    data, cfg = data_and_config(MASK_RCNN, tmp_path / 'data', tmp_path / 'out')
     compare(data, cfg)
     sample = DATASETS.build(cfg.val_dataloader.dataset)[0]['data_samples'].gt_instances
     assert sample.masks.masks.sum() == 10
@@ -165,7 +162,7 @@ def test_label_maps(tmp_path):
             image = np.full((48, 64, 3), 20 * number + (split == 'val'), np.uint8)
             cv2.imwrite(str(tmp_path / f'data/images/{split}/{number}.png'), image)
     (tmp_path / 'data/classes.txt').write_text('ground\ncat\nbird\n')
-    data, cfg = planned(UPERNET, tmp_path / 'data', tmp_path / 'out')
+    data, cfg = data_and_config(UPERNET, tmp_path / 'data', tmp_path / 'out')
     init_default_scope('mmseg')
     for split in ('train', 'val'):
         config = {**cfg[f'{split}_dataloader'].dataset}
@@ -269,7 +266,7 @@ OTHERS = [write_voc, write_yolo, write_labelme, write_via]
 
 
 def test_200_generated_data_sets_with_random_faults(tmp_path):
-    configs = {masks: load_config(MASK_RCNN if masks else FASTER_RCNN, OPTIONS) for masks in (False, True)}
+    configs = {masks: fresh_config(MASK_RCNN if masks else FASTER_RCNN, OPTIONS) for masks in (False, True)}
     recipe, accepted = None, Counter()
     for seed in range(200):
         folder, annotations = tmp_path / str(seed), generated(np.random.default_rng(seed))
@@ -281,7 +278,7 @@ def test_200_generated_data_sets_with_random_faults(tmp_path):
         if any(problem.severe for problem in check_own_data(data).problems):
             continue
         cfg = configs[data.with_masks]
-        recipe = recipe or choose_recipe('detection', describe_images(data, 'train'), 1, 1, 0.1, 1)
+        recipe = recipe or choose_recipe('detection', 4, 1, 1, 0.1, 1, (48, 64), '')
         use_data(cfg, data, recipe, folder)
         dataset = cfg.train_dataloader.dataset
         dataset.pipeline = [*dataset.pipeline[:2], dict(type='PackDetInputs', meta_keys=())]

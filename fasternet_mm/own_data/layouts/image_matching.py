@@ -1,7 +1,7 @@
 """Which image an annotation file means: by the longest end of the path that is unique.
 
 Labeling tools write the paths that images had where they were labeled: with a Windows drive, in a server's folder of
-uploads, as an address. What is there is compared from its end.
+uploads, as an address. So these paths are compared with those of the files from their ends.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from urllib.parse import unquote
 
 from ...errors import UserError
 from .folder_words import folder_kind, parts_below, split_of
 
 FOREIGN = re.compile(r'[/\\]|\.\.|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+://')
-"""How paths begin that lead out of the data's folder."""
+"""The beginning of a path that leads out of the data's folder."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file that is looked for.
+class ImageReference:
+    """How an annotation file refers to an image.
 
     Attributes:
-        name: its path as an annotation file has it; to look by stem, without its suffix.
-        source: the file in the data's folder that names it.
-        split: that the source says.
-        exact: where in the data's folder it is if the path is right.
-        hint: the file name that it rather has.
+        name: the image's path as the annotation file has it; without its suffix, to look for it by its stem.
+        source: the annotation file, in the data's folder.
+        split: the split that the source says.
+        exact: where in the data's folder the image is if the path is right.
+        hint: the file name that the image probably has.
     """
 
     name: str
@@ -43,13 +42,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A file that may be meant.
+    """A file that a reference may mean.
 
     Attributes:
-        file: it.
-        place: the folder that the wanted name leaves open.
-        left_out: parts of the name that are passed over.
-        length: how many are not.
+        file: its path.
+        place: the beginning of its path, which the reference does not have.
+        left_out: the first parts of the reference, which the path does not have.
+        length: the number of parts that both have.
     """
 
     file: str
@@ -58,11 +57,11 @@ class _Candidate:
     length: int
 
     def strange_parts(self) -> frozenset[str]:
-        """The parts that are passed over and that the file's path does not have anywhere."""
+        """The parts that are left out and that the file's path does not have anywhere."""
         return frozenset(self.left_out) - {*composed(self.file).split('/')}
 
     def has_folders(self) -> bool:
-        """Whether the file has folders of the wanted name."""
+        """Whether the file has folders of the reference."""
         return self.length > 1 or len(self.strange_parts()) < len({*self.left_out})
 
 
@@ -90,38 +89,40 @@ class FileIndex:
             if folder_kind(folder) in (None, 'image'):
                 self._folders.update(composed(folder).split('/'))
 
-    def match(self, wanted: Sequence[Wanted]) -> list[str | None]:
-        """The file that each means, None where it means none.
+    def match(self, references: Sequence[ImageReference]) -> list[str | None]:
+        """The file that each reference means; None where it means none.
 
-        Of several with an equally long end that in a folder of no other split comes first, then that with the hint's
-        name, of the same split, beside the source, in a folder of images, in the folder with most of those that are
-        wanted, and in folders of the names of the source's. Folders of label maps and drawings come last: where some of
-        what is wanted is elsewhere, they are left out.
+        The file with the longest common end is taken. Of several, one in a folder of another split comes last; then
+        count, in this order: the same name, the hint's name, the same split, the source's folder, a folder of images,
+        the folder with most of the other files, and folders with the names of the source's. Folders of label maps and
+        drawings count only where they have all of the files.
 
         Args:
-            wanted: all that an annotation file, or a folder of them, names.
+            references: all of an annotation file, or of a folder of them.
 
         Raises:
             UserError: two are equal in all of this.
         """
-        options = [self._options(each) for each in wanted]
+        options = [self._options(reference) for reference in references]
         if any(is_likely(option.place) for group in options for option in group):
             options = [
-                [option for option in group if is_likely(option.place) or _is_beside(each, option.file)]
-                for each, group in zip(wanted, options)
+                [option for option in group if is_likely(option.place) or _is_beside(reference, option.file)]
+                for reference, group in zip(references, options)
             ]
         counts = Counter(option.place for group in options for option in group)
-        matches = _consistent(wanted, [_best(each, group, counts) for each, group in zip(wanted, options)])
-        fitting = {each.source for each, match in zip(wanted, matches) if match and not _contradicts(each, match.place)}
+        best = [_best(reference, group, counts) for reference, group in zip(references, options)]
+        matches = [*zip(references, _consistent(references, best))]
+        # Of the files that name images of their own split, images of another split are not meant.
+        fitting = {reference.source for reference, match in matches if match and not _contradicts(reference, match)}
         return [
-            match.file if match and (each.source not in fitting or not _contradicts(each, match.place)) else None
-            for each, match in zip(wanted, matches)
+            match.file if match and not (reference.source in fitting and _contradicts(reference, match)) else None
+            for reference, match in matches
         ]
 
-    def _options(self, wanted: Wanted) -> list[_Candidate]:
-        if wanted.exact in self.files:
-            return [self._candidate(wanted.exact, self._parts(wanted.name), 0)]
-        for name in dict.fromkeys((wanted.name, unquote(wanted.name))):
+    def _options(self, reference: ImageReference) -> list[_Candidate]:
+        if reference.exact in self.files:
+            return [self._candidate(reference.exact, self._parts(reference.name), 0)]
+        for name in dict.fromkeys((reference.name, unquote(reference.name))):
             unlikely: list[_Candidate] = []
             parts = self._parts(name)
             for start in range(len(parts)):
@@ -136,7 +137,7 @@ class FileIndex:
                 unlikely = unlikely or options
             if unlikely:
                 return unlikely
-        parts = self._parts(wanted.name)
+        parts = self._parts(reference.name)
         alike = [] if self._stem else self._by_any_case.get(parts[-1].lower(), [])
         if len(alike) != 1 or self._is_other_folder(parts[:-1], alike[0]):
             return []
@@ -152,22 +153,22 @@ class FileIndex:
         return _Candidate(file, place, parts[:start], length)
 
     def _is_other_folder(self, left_out: Sequence[str], file: str) -> bool:
-        """Whether a part of the path that would be passed over is a folder here, in which the file is not."""
+        """Whether a part of the path that would be left out is a folder here, in which the file is not."""
         return any(part in self._folders and part not in composed(file).split('/')[:-1] for part in left_out)
 
 
-def _best(wanted: Wanted, options: Sequence[_Candidate], counts: Counter[str]) -> _Candidate | None:
+def _best(reference: ImageReference, options: Sequence[_Candidate], counts: Counter[str]) -> _Candidate | None:
     if len(options) < 2:
         return options[0] if options else None
-    home, own_name = posixpath.dirname(wanted.source), posixpath.basename(wanted.name.replace('\\', '/'))
+    home, own_name = posixpath.dirname(reference.source), posixpath.basename(reference.name.replace('\\', '/'))
 
     def rank(option: _Candidate) -> tuple:
         folder, name = posixpath.split(option.file)
         return (
-            not _contradicts(wanted, option.place),
+            not _contradicts(reference, option),
             name == own_name,
-            name == wanted.hint,
-            split_of(folder) == wanted.split,
+            name == reference.hint,
+            split_of(folder) == reference.split,
             folder == home,
             folder_kind(folder) == 'image',
             counts[option.place],
@@ -178,26 +179,27 @@ def _best(wanted: Wanted, options: Sequence[_Candidate], counts: Counter[str]) -
     if rank(second) == rank(best):
         files = sorted(option.file for option in (second, best))
         raise UserError(
-            f'{wanted.source} is of the image {wanted.hint or own_name}, which may be {files[0]} or {files[1]}: leave '
-            'one, or put the images into a folder called images'
+            f'{reference.source} is of the image {reference.hint or own_name}, which may be {files[0]} or {files[1]}: '
+            'leave one, or put the images into a folder called images'
         )
     return best
 
 
-def _consistent(wanted: Sequence[Wanted], matches: Sequence[_Candidate | None]) -> list[_Candidate | None]:
-    """Matches without those that pass over more of their names than others have to: folders that should be here.
+def _consistent(references: Sequence[ImageReference], matches: Sequence[_Candidate | None]) -> list[_Candidate | None]:
+    """Matches without those that leave out more of their references than others have to: folders that should be here.
 
     Where cam0/1.jpg leads to a file in cam0, cam1/1.jpg does not lead to one in cam0, though there is no cam1.
     """
     strange = [
-        (FOREIGN.match(each.name) is not None, match.strange_parts()) if match else None
-        for each, match in zip(wanted, matches)
+        (FOREIGN.match(reference.name) is not None, match.strange_parts()) if match else None
+        for reference, match in zip(references, matches)
     ]
     usual = {parts for parts, match in zip(strange, matches) if match and match.has_folders()}
-    return [
-        match if match and not any(parts[0] == other[0] and parts[1] > other[1] for other in usual) else None
-        for parts, match in zip(strange, matches)
-    ]
+    consistent = []
+    for parts, match in zip(strange, matches):
+        is_stranger = match and any(parts[0] == other[0] and parts[1] > other[1] for other in usual)
+        consistent.append(None if is_stranger else match)
+    return consistent
 
 
 def is_likely(folder: str) -> bool:
@@ -205,13 +207,14 @@ def is_likely(folder: str) -> bool:
     return folder_kind(folder) in (None, 'image')
 
 
-def _is_beside(wanted: Wanted, file: str) -> bool:
+def _is_beside(reference: ImageReference, file: str) -> bool:
     """Whether a file has the name that is in the one beside it: labeling tools do that in folders of any name."""
-    return file == posixpath.join(posixpath.dirname(wanted.source), wanted.hint)
+    return file == posixpath.join(posixpath.dirname(reference.source), reference.hint)
 
 
-def _contradicts(wanted: Wanted, folder: str) -> bool:
-    return None not in (split_of(folder), wanted.split) and split_of(folder) != wanted.split
+def _contradicts(reference: ImageReference, match: _Candidate) -> bool:
+    """Whether a file is in a folder of another split than the reference."""
+    return None not in (split_of(match.place), reference.split) and split_of(match.place) != reference.split
 
 
 def composed(path: str) -> str:
@@ -230,10 +233,3 @@ def plain_path(name: str) -> str:
     name = re.sub('^[A-Za-z]:', '', name)
     parts = posixpath.normpath(name.lstrip('/') or '.').split('/')
     return composed('/'.join(part for part in parts if part != '..'))
-
-
-def nearest_name(name: str, files: Sequence[str]) -> str | None:
-    """The file whose name is most like that of a path; the first one where none is like it."""
-    by_name = {posixpath.basename(file): file for file in reversed(files)}
-    close = get_close_matches(posixpath.basename(plain_path(name)), by_name, 1)
-    return by_name[close[0]] if close else next(iter(files), None)

@@ -10,10 +10,10 @@ from own_layouts import write_images
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.content import Kind
 from fasternet_mm.own_data.layouts.label_maps import write_label_maps
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan.checking import check_own_data
+from fasternet_mm.own_data.plan.data_checks import check_own_data
 
 CAMVID = '64 128 64\tAnimal\n192 0 128\tArchway\n0 0 0\tVoid\n'
 COLORS = [(64, 128, 64), (192, 0, 128)]
@@ -129,7 +129,7 @@ def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
     data = read_own_data(str(tmp_path), False)
     assert [(str(image.parent.name), image.name) for image, _ in data.splits['train']] == [('a', 'p00000.png')]
     (problem,) = data.problems
-    assert (problem.kind, problem.file) == (Kind.MISSING_IMAGE, str(tmp_path / 'labels/a/p00001.png'))
+    assert (problem.kind, problem.file) == (Fault.MISSING_IMAGE, str(tmp_path / 'labels/a/p00001.png'))
 
 
 def test_drawings_are_neither_images_nor_label_maps(tmp_path):
@@ -154,13 +154,13 @@ def test_indices_without_names_are_classes_up_to_the_largest_and_gaps_are_told(t
     pair(tmp_path, array=labels(0, 4, 255))
     data = read_own_data(str(tmp_path), False)
     (gap,) = data.problems
-    assert gap.kind == Kind.NEVER_THERE
+    assert gap.kind == Fault.NEVER_THERE
     assert 'no label map has the labels 1 to 3, others have up to 4' in str(gap)
     assert data.layout == 'index PNGs'
     assert data.classes == ['class 0', 'class 1', 'class 2', 'class 3', 'class 4']
     assert len(set(data.palette)) == 5
     assert all(0 <= part <= 255 for color in data.palette for part in color)
-    missing = [problem.what for problem in check_own_data(data).problems if problem.kind == Kind.NO_SAMPLES]
+    missing = [problem.what for problem in check_own_data(data).problems if problem.kind == Fault.NO_SAMPLES]
     assert missing == [f"the class 'class {n}' has no samples in train" for n in (1, 2, 3)]
 
 
@@ -214,9 +214,9 @@ def test_colors_become_indices(name, text, palette, tmp_path):
     assert (numbered.layout, numbered.classes) == ('index PNGs', ['Animal', 'Archway'])
     ((image, label),) = numbered.splits['train']
     assert image == tmp_path / 'images/p00000.png'
-    found = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
-    assert found.shape == (48, 64)
-    assert found[:3, 0].tolist() == [1, 0, 255]
+    label_map = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
+    assert label_map.shape == (48, 64)
+    assert label_map[:3, 0].tolist() == [1, 0, 255]
 
 
 def test_label_maps_are_written_again_only_where_something_changed(tmp_path):
@@ -494,14 +494,22 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
     [
         (
             lambda r: save(r / 'labels/p00000.png', labels(1)[1:]),
-            Kind.WRONG_SIZE,
-            'labels/p00000.png: has 64x47 pixels',
+            Fault.WRONG_SIZE,
+            'labels/p00000.png: has 47x64 pixels (H x W), but its image',
         ),
-        (lambda r: save(r / 'labels/p00000.png', labels(2, 7)), Kind.UNKNOWN_LABEL, 'has the labels 7, but 0 to 2 are'),
-        (lambda r: (r / 'labels/p00000.png').unlink(), Kind.MISSING_LABELS, 'images/p00000.png: has no label map'),
-        (lambda r: (r / 'images/p00000.png').unlink(), Kind.MISSING_IMAGE, 'is the label map of no image'),
-        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'labels/p00000.png: cannot be read'),
-        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'images/p00000.png: is not an image'),
+        (
+            lambda r: save(r / 'labels/p00000.png', labels(2, 7)),
+            Fault.UNKNOWN_LABEL,
+            'has the labels 7, but 0 to 2 are',
+        ),
+        (lambda r: (r / 'labels/p00000.png').unlink(), Fault.MISSING_LABELS, 'images/p00000.png: has no label map'),
+        (
+            lambda r: (r / 'images/p00000.png').unlink(),
+            Fault.MISSING_IMAGE,
+            'is a label map, but no image has its name',
+        ),
+        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'labels/p00000.png: cannot be read'),
+        (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'images/p00000.png: is not an image'),
     ],
 )
 def test_what_is_wrong_with_a_pair_is_named_and_it_is_left_out(change, kind, message, tmp_path):
@@ -529,7 +537,9 @@ def test_a_color_that_is_no_class_is_named(tmp_path):
     pair(tmp_path, array=color_map([*COLORS, (1, 2, 3)]))
     (tmp_path / 'classes.txt').write_text('Animal 64 128 64\nArchway 192 0 128\n')
     (problem,) = read_own_data(str(tmp_path), False).problems
-    assert 'has the colors (1, 2, 3), which are no class' in str(problem)
+    assert f'has the colors (1, 2, 3), which {tmp_path}/classes.txt does not name: give each a line there' in str(
+        problem
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from own_layouts import coco_content, via_records, voc_xml, write_images, write_json
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.content import Kind
 from fasternet_mm.own_data.layouts.folder_words import split_of
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 OBJECTS = [('bird', [10, 20, 30, 15], None)]
@@ -158,7 +158,7 @@ def test_what_no_list_names_is_said(tmp_path):
     voc(tmp_path / 'objects', lists=dict(train=NAMES[:2], val=NAMES[3:4]))
     files, (problem,) = read(tmp_path / 'objects')
     assert files == {'train': NAMES[:2], 'val': NAMES[3:4]}
-    assert (problem.kind, problem.severe) == (Kind.NOT_LISTED, False)
+    assert (problem.kind, problem.severe) == (Fault.NOT_LISTED, False)
     assert '2 of 5 images are in none of its lists' in problem.what
     assert 'p00002.png, JPEGImages/p00004.png' in problem.what
     label_maps(tmp_path / 'maps', NAMES[:3])
@@ -174,10 +174,10 @@ def test_what_a_list_names_and_is_not_there_must_be_mended(tmp_path):
     files, problems = read(tmp_path, False)
     assert files == {'train': NAMES[:3]}
     assert [(problem.kind, problem.severe) for problem in problems] == [
-        (Kind.MISSING_IMAGE, True),
-        (Kind.MISSING_LABELS, True),
+        (Fault.MISSING_IMAGE, True),
+        (Fault.MISSING_LABELS, True),
     ]
-    assert 'names p99999, of which there is no image' in problems[0].what
+    assert 'names p99999, which is not there' in problems[0].what
     assert problems[1].file.endswith('p00003.png')
 
 
@@ -192,7 +192,7 @@ def test_listed_images_without_an_xml_file_are_background(tmp_path):
 def test_lists_that_name_nothing_are_refused(tmp_path):
     voc(tmp_path, lists=dict(train=['a', 'b']))
     with pytest.raises(
-        UserError, match=r'lists of images \(ImageSets/Main/train.txt\), but none names one that is there'
+        UserError, match=r'lists of images \(ImageSets/Main/train.txt\), but they name none that is there'
     ):
         read(tmp_path)
 
@@ -213,7 +213,7 @@ def test_folders_that_contradict_each_other_are_named(layout, tmp_path):
     write_annotations(tmp_path / 'labels/val', NAMES[1:2], layout)
     files, (problem,) = read(tmp_path, layout != 'maps')
     assert files == {'train': NAMES[:2]}  # the image's folder counts
-    assert problem.kind == Kind.SPLITS_DIFFER
+    assert problem.kind == Fault.SPLITS_DIFFER
     assert 'labels/val/p00001' in problem.what
     assert 'images/train/p00001.png' in problem.what
 
@@ -225,7 +225,7 @@ def test_a_file_of_one_split_that_names_images_of_another_is_named(tmp_path):
         write_json(tmp_path / f'annotations/{split}.json', coco_content({name: OBJECTS}))
     files, problems = read(tmp_path)
     assert files == {'train': [NAMES[1]], 'val': [NAMES[0]]}
-    assert [problem.kind for problem in problems] == [Kind.SPLITS_DIFFER] * 2
+    assert [problem.kind for problem in problems] == [Fault.SPLITS_DIFFER] * 2
     assert 'the folder says val, but the file train, which counts' in problems[0].what
 
 
@@ -237,7 +237,7 @@ def test_a_key_of_data_yaml_that_names_a_folder_of_another_split_is_named(tmp_pa
     (tmp_path / 'data.yaml').write_text('train: images/train\nval: images/train\nnames: [cat]\n')
     files, (problem,) = read(tmp_path)
     assert files == {'train': NAMES[:1], 'val': NAMES[:1]}
-    assert (problem.kind, problem.severe) == (Kind.SPLITS_DIFFER, False)
+    assert (problem.kind, problem.severe) == (Fault.SPLITS_DIFFER, False)
     assert 'its val is images/train, whose name says train: val counts' in problem.what
 
 

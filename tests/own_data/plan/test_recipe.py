@@ -1,29 +1,27 @@
 import pytest
 
-from fasternet_mm.own_data.plan.image_descriptions import ImageDescription
-from fasternet_mm.own_data.plan.recipe import choose_recipe, choose_scale
+from fasternet_mm.own_data.plan.recipe import choose_recipe, choose_size
 
 
 def recipe(count, task='detection', **changes):
-    images = [ImageDescription((640, 480), (0,), (100.0,))] * count
-    settings = dict(batch=2, processes=1, lr=2e-4, base_batch=16)
-    return choose_recipe(task, images, **{**settings, **changes})
+    settings = dict(batch=2, processes=1, lr=2e-4, base_batch=16, size=(480, 640), size_reason='')
+    return choose_recipe(task, count, **{**settings, **changes})
 
 
 @pytest.mark.parametrize(
     ('count', 'epochs', 'steps'), [(20, 120, 1200), (200, 38, 3800), (2000, 12, 12_000), (20_000, 12, 120_000)]
 )
 def test_detection_sees_each_image_more_often_where_there_are_few(count, epochs, steps):
-    found = recipe(count)
-    assert (found.epochs, found.steps) == (epochs, steps)
+    chosen = recipe(count)
+    assert (chosen.epochs, chosen.steps) == (epochs, steps)
 
 
 @pytest.mark.parametrize(
     ('count', 'epochs', 'steps'), [(20, 400, 500), (200, 127, 1588), (2000, 40, 5000), (20_000, 40, 50_000)]
 )
 def test_segmentation_needs_more_epochs(count, epochs, steps):
-    found = recipe(count, 'segmentation', batch=16)
-    assert (found.epochs, found.steps) == (epochs, steps)
+    chosen = recipe(count, 'segmentation', batch=16)
+    assert (chosen.epochs, chosen.steps) == (epochs, steps)
 
 
 def test_a_run_is_never_too_short_to_learn_anything():
@@ -46,36 +44,37 @@ def test_the_learning_rate_follows_the_root_of_the_batch_of_all_processes():
 
 
 def test_warm_up_and_evaluations_are_tenths_of_the_run():
-    found = recipe(20)
-    assert (found.warmup, found.interval, found.interval_text) == (120, 12, '12 epochs')
+    chosen = recipe(20)
+    assert (chosen.warmup, chosen.interval, chosen.interval_text) == (120, 12, '12 epochs')
     assert recipe(20_000).warmup == 500
     assert (recipe(2000).interval, recipe(2000).interval_text) == (1, 'epoch')
     assert recipe(2000, 'segmentation', batch=16).interval_text == '500 steps'
 
 
 def test_what_the_user_says_about_size_and_length_holds():
-    found = recipe(20, scale=(400, 1000), epochs=3)
-    assert (found.scale, found.epochs, found.steps) == ((1000, 400), 3, 30)
+    for size in ((400, 1000), (1000, 400)):
+        chosen = recipe(20, size=size, epochs=3)
+        assert (chosen.size, chosen.epochs, chosen.steps) == ((400, 1000), 3, 30)
 
 
 @pytest.mark.parametrize(
-    ('size', 'sides', 'scale'),
+    ('size', 'sides', 'chosen'),
     [
-        ((640, 480), (100.0,), (640, 480)),
-        ((480, 640), (100.0,), (640, 480)),
-        ((640, 480), (24.0,), (853, 640)),  # 24 pixels become 32
-        ((640, 480), (4.0,), (1067, 800)),  # as large as is allowed
-        ((4000, 3000), (200.0,), (1067, 800)),
-        ((4000, 3000), (40.0,), (1067, 800)),
-        ((640, 480), (), (640, 480)),
+        ((480, 640), (100.0,), (480, 640)),
+        ((640, 480), (100.0,), (480, 640)),
+        ((480, 640), (24.0,), (640, 853)),  # 24 pixels become 32
+        ((480, 640), (4.0,), (800, 1067)),  # as large as is allowed
+        ((3000, 4000), (200.0,), (800, 1067)),
+        ((3000, 4000), (40.0,), (800, 1067)),
+        ((400, 4000), (200.0,), (133, 1333)),
+        ((480, 640), (), (480, 640)),
     ],
 )
-def test_the_size_of_images_is_theirs_enlarged_for_small_objects_within_limits(size, sides, scale):
-    assert choose_scale('detection', [ImageDescription(size, (0,) * len(sides), sides)] * 5)[0] == scale
+def test_the_size_of_images_is_theirs_enlarged_for_small_objects_within_limits(size, sides, chosen):
+    assert choose_size('detection', [size] * 5, sides * 5)[0] == chosen
 
 
 def test_segmenters_are_trained_on_crops_that_fit_into_the_images():
-    small = choose_recipe('segmentation', [ImageDescription((480, 360), ())] * 9, 8, 1, 1e-4, 16)
-    assert (small.scale, small.crop) == ((480, 360), 384)
-    assert recipe(9, 'segmentation').crop == 480
-    assert choose_recipe('segmentation', [ImageDescription((2048, 1024), ())] * 9, 8, 1, 1e-4, 16).crop == 512
+    assert recipe(9, 'segmentation', size=(360, 480)).crop == 384
+    assert recipe(9, 'segmentation', size=(480, 640)).crop == 480
+    assert recipe(9, 'segmentation', size=(1024, 2048)).crop == 512

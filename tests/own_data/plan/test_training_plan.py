@@ -9,32 +9,21 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, init_default_scope
 from own_layouts import CLASSES, made, write_coco, write_images, write_yolo
+from own_plans import fresh_config, planned
 from PIL import Image
 
 from fasternet_mm.datasets.checks import check_data
-from fasternet_mm.datasets.shapes import ensure_shapes
 from fasternet_mm.engine.config import load_config, merge_options, write_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import MARKER
 from fasternet_mm.own_data.plan import start_weights
-from fasternet_mm.own_data.plan.image_descriptions import ImageDescription
-from fasternet_mm.own_data.plan.planning import begin_draft, plan_text, put_in_place, use_own_data
-from fasternet_mm.own_data.plan.samples import choose_samples
+from fasternet_mm.own_data.plan.data_checks import object_sides
+from fasternet_mm.own_data.plan.sample_sheet import choose_samples
+from fasternet_mm.own_data.plan.training_plan import begin_draft, plan_text, put_in_place
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
-
-
-def planned(config, data, work_dir, options=(), **settings):
-    cfg = load_config(config, options)
-    cfg.work_dir = str(work_dir)
-    return cfg, use_own_data(cfg, str(data), **settings)
-
-
-@pytest.fixture(scope='module')
-def shapes(root):
-    return ensure_shapes(root / 'data' / 'shapes')
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +46,13 @@ def test_classes_and_files_are_set_everywhere_and_pass_the_usual_checks(coco, tm
     assert cfg.val_evaluator.metric == ['bbox', 'segm']
     assert cfg.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
     check_data(cfg, ('train', 'val', 'test'))
-    text = plan_text(plan)
-    assert 'COCO' in text
-    assert 'as the data has it' in text
-    assert f'{plan.recipe.epochs} epochs' in text
+    (height, width), lines = plan.recipe.size, plan_text(plan).splitlines()
+    assert height < width
+    assert f'data:          {coco}: COCO' in lines
+    assert 'split:         as the data has it' in lines
+    assert f'image size:    {height}x{width} (H x W): {plan.recipe.size_reason}' in lines
+    assert any(line.startswith(f'schedule:      {plan.recipe.epochs} epochs, ') for line in lines)
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == (width, height)  # MMDetection's order
 
 
 def test_the_written_config_is_complete_and_the_annotations_are_cocos(coco, tmp_path):
@@ -96,7 +88,7 @@ def test_names_of_classes_and_folders_are_data(tmp_path, monkeypatch):
 
 
 def test_the_schedule_is_the_recipes(coco, tmp_path):
-    cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out', epochs=20, scale=(96, 64))
+    cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out', epochs=20, size=(64, 96))
     recipe = plan.recipe
     assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=2)
     warmup, cosine = cfg.param_scheduler
@@ -204,7 +196,7 @@ def test_an_object_that_lost_its_outline_is_named_for_masks_and_trained_as_a_box
 
 
 def test_own_data_never_make_a_crowd_background_and_published_configs_are_as_published(coco, tmp_path):
-    published = load_config('configs/mask_rcnn_fasternet_t0.py').model.train_cfg
+    published = fresh_config('configs/mask_rcnn_fasternet_t0.py').model.train_cfg
     cfg, _ = planned(MASK_RCNN, coco, tmp_path / 'out')
     for stage in ('rpn', 'rcnn'):
         assert published[stage].assigner.type == 'MaxIoUAssigner'
@@ -220,10 +212,9 @@ def test_crowds_are_left_out_of_what_sizes_and_the_split_are_chosen_by(coco, tmp
     path.write_text(json.dumps(content))
     cfg, plan = planned(MASK_RCNN, coco, tmp_path / 'out')
     assert cfg.find_unused_parameters  # a process may get images of crowds alone
-    (sides,) = (image.sides for image in plan.descriptions['train'] if image.sides)
     box = content['annotations'][0]['bbox']
-    assert sides == ((box[2] * box[3]) ** 0.5,)
-    assert sum(len(image.labels) for image in plan.descriptions['train']) == 1
+    assert object_sides(plan.data) == [(box[2] * box[3]) ** 0.5]
+    assert sum(map(len, plan.data.image_classes['train'])) == 1
 
 
 def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
@@ -231,7 +222,7 @@ def test_mistakes_are_named_before_anything_is_written(coco, tmp_path):
     content = json.loads(path.read_text())
     content['annotations'][0]['image_id'] = 999
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r'has 1 mistake .*999.*tools/check_data.py'):
+    with pytest.raises(UserError, match=r'has 1 mistake .*999.*mend them, fasternet-mm check-data .*data lists all'):
         planned(MASK_RCNN, coco, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
@@ -243,12 +234,15 @@ def test_a_work_directory_that_cannot_be_written_is_named(coco, tmp_path):
 
 
 @pytest.fixture
-def label_maps(shapes, tmp_path):
-    for split, count in (('train', 12), ('val', 3)):
-        for kind in ('images', 'labels'):
-            (tmp_path / 'data' / kind / split).mkdir(parents=True)
-            for image in sorted((shapes / kind / split).iterdir())[:count]:
-                shutil.copy(image, tmp_path / 'data' / kind / split)
+def label_maps(tmp_path):
+    """Images with stripes of the labels 0 to 6, which begin in each with another one."""
+    for split, numbers in (('train', range(12)), ('val', range(12, 15))):
+        write_images(tmp_path / 'data/images' / split, [f'p{number:05d}.png' for number in numbers])
+        (tmp_path / 'data/labels' / split).mkdir(parents=True)
+        for number in numbers:
+            stripes = ((np.arange(48) // 4 + number) % 7).astype(np.uint8)
+            path = tmp_path / f'data/labels/{split}/p{number:05d}.png'
+            assert cv2.imwrite(str(path), np.repeat(stripes[:, None], 64, axis=1))
     return tmp_path / 'data'
 
 
@@ -263,8 +257,11 @@ def test_label_maps_set_heads_crops_and_the_ignored_label(label_maps, tmp_path):
     check_data(cfg, ('train', 'val', 'test'))
     init_default_scope('mmseg')
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
-    assert sample['inputs'].shape[-1] <= 160
-    assert sample['data_samples'].gt_sem_seg.data.unique().numel() > 1
+    assert plan.recipe.size == (48, 64)
+    assert cfg.model.data_preprocessor.size == cfg.model.test_cfg.crop_size == (64, 64)
+    assert max(sample['inputs'].shape[-2:]) <= 64
+    assert sample['inputs'].shape[-2:] == sample['data_samples'].gt_sem_seg.data.shape[-2:]
+    assert {*sample['data_samples'].gt_sem_seg.data.unique().tolist()} == {0, 1, 2, 3, 4, 5, 255}
 
 
 @pytest.mark.parametrize('by_name', [False, True])
@@ -302,8 +299,10 @@ def test_a_detectors_data_has_no_ignored_label(coco, tmp_path):
 
 
 def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_they_are_random(monkeypatch):
-    cfg = load_config('configs/mask_rcnn_fasternet_s.py')
-    state = build_model(cfg).state_dict()
+    fast = ['model.roi_head.bbox_head.fc_out_channels=16']  # most of the weights, and here of the time
+    three = [*fast, 'model.roi_head.bbox_head.num_classes=3']
+    mask_rcnn, faster_rcnn = 'configs/mask_rcnn_fasternet_s.py', 'configs/faster_rcnn_fasternet_s.py'
+    state = build_model(fresh_config(mask_rcnn, fast)).state_dict()
     available = {'mask_rcnn_fasternet_s_coco': dict(state_dict=state), 'fasternet_s_in1k': dict(state_dict={})}
 
     def read(source, mmap):
@@ -312,18 +311,18 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
         return available[source]
 
     monkeypatch.setattr(start_weights, 'read_checkpoint', read)
-    ours = load_config('configs/mask_rcnn_fasternet_s.py', ['model.roi_head.bbox_head.num_classes=3'])
+    ours = fresh_config(mask_rcnn, three)
     ours.model.roi_head.mask_head.num_classes = 3
     assert start_weights.choose_start(ours).startswith('mask_rcnn_fasternet_s_coco, heads')
     assert ours.load_from == 'mask_rcnn_fasternet_s_coco'
-    boxes = load_config('configs/faster_rcnn_fasternet_s.py', ['model.roi_head.bbox_head.num_classes=3'])
+    boxes = fresh_config(faster_rcnn, three)
     assert start_weights.choose_start(boxes).startswith('mask_rcnn_fasternet_s_coco, heads')
     assert boxes.load_options == dict(new_heads=True, allow_mismatch=True)
-    other = load_config('configs/faster_rcnn_fasternet_s.py', ['model.rpn_head.feat_channels=128'])
+    other = fresh_config(faster_rcnn, [*fast, 'model.rpn_head.feat_channels=128'])
     assert start_weights.choose_start(other).startswith('fasternet_s_in1k')
     assert other.load_from is None
     del available['mask_rcnn_fasternet_s_coco']
-    cfg = load_config('configs/mask_rcnn_fasternet_s.py')
+    cfg = fresh_config(mask_rcnn)
     assert start_weights.choose_start(cfg).startswith('fasternet_s_in1k, in the backbone')
     del available['fasternet_s_in1k']
     assert start_weights.choose_start(cfg).startswith('random weights')
@@ -333,14 +332,14 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
 
 
 def test_a_sheet_shows_every_class_that_it_has_room_for():
-    images = [ImageDescription((64, 64), (0,))] * 50 + [ImageDescription((64, 64), (label,)) for label in range(1, 12)]
-    shown = choose_samples(images)
-    assert len(shown) == len(set(shown)) == 12
-    assert {label for number in shown for label in images[number].labels} == set(range(12))
+    image_classes = [{0}] * 50 + [{label} for label in range(1, 12)]
+    samples = choose_samples(image_classes)
+    assert len(samples) == len(set(samples)) == 12
+    assert {label for number in samples for label in image_classes[number]} == set(range(12))
 
 
 def test_a_reader_of_random_weights_is_not_left_with_the_authors_small_ones():
-    cfg = load_config('configs/mask_rcnn_fasternet_t0.py', ['model.backbone.init_cfg=None'])
+    cfg = fresh_config('configs/mask_rcnn_fasternet_t0.py', ['model.backbone.init_cfg=None'])
     assert start_weights.choose_start(cfg).startswith('random weights')
     backbone = build_model(cfg).backbone
     backbone.init_weights()

@@ -7,9 +7,10 @@ import pytest
 from own_layouts import coco_content, voc_xml, write_images, write_json, yolo_line
 from pycocotools import mask as coco_masks
 
-from fasternet_mm.own_data.layouts.content import Kind, truth_value
+from fasternet_mm.own_data.layouts.normal_form import truth_value
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan.checking import check_own_data
+from fasternet_mm.own_data.plan.data_checks import check_own_data
 
 NAME = 'p00000.png'
 BOX = [10, 20, 30, 15]
@@ -28,7 +29,7 @@ def coco(folder, *records, size=(64, 48)):
 
 def read(folder):
     data = read_own_data(str(folder), True)
-    return data, {problem.kind for problem in check_own_data(data).problems} - {Kind.NO_SAMPLES}
+    return data, {problem.kind for problem in check_own_data(data).problems} - {Fault.NO_SAMPLES}
 
 
 def only(folder):
@@ -49,7 +50,7 @@ def test_swapped_corners_of_pascal_voc_are_sorted_and_pixels_counted_from_1_stay
         )
         annotation, kinds = only(tmp_path)
         assert annotation['bbox'] == box
-        assert kinds == {Kind.SWAPPED}
+        assert kinds == {Fault.SWAPPED}
 
 
 def test_a_negative_width_of_yolo_is_the_same_box(tmp_path):
@@ -61,7 +62,7 @@ def test_a_negative_width_of_yolo_is_the_same_box(tmp_path):
     (tmp_path / 'data.yaml').write_text('train: images\nnames: [bird]\n')
     annotation, kinds = only(tmp_path)
     assert annotation['bbox'] == pytest.approx(BOX, abs=0.01)
-    assert kinds == {Kind.SWAPPED}
+    assert kinds == {Fault.SWAPPED}
 
 
 def test_a_negative_height_of_via_is_the_same_box(tmp_path):
@@ -71,7 +72,7 @@ def test_a_negative_height_of_via_is_the_same_box(tmp_path):
     write_json(tmp_path / 'via.json', dict(a=dict(filename=NAME, size=1, regions=regions, file_attributes={})))
     annotation, kinds = only(tmp_path)
     assert annotation['bbox'] == BOX
-    assert kinds == {Kind.SWAPPED}
+    assert kinds == {Fault.SWAPPED}
 
 
 def test_a_negative_height_of_coco_is_the_same_box(tmp_path):
@@ -79,7 +80,7 @@ def test_a_negative_height_of_coco_is_the_same_box(tmp_path):
     annotation, kinds = only(tmp_path)
     assert annotation['bbox'] == BOX
     assert annotation['area'] == 30 * 15
-    assert kinds == {Kind.SWAPPED}
+    assert kinds == {Fault.SWAPPED}
 
 
 # Outlines
@@ -160,15 +161,15 @@ def test_a_bad_outline_beside_a_sound_box_leaves_the_box(shape, tmp_path):
     assert annotation['bbox'] == BOX
     assert annotation['iscrowd'] == 0
     assert 'segmentation' not in annotation
-    assert kinds == {Kind.BAD_OUTLINE}
+    assert kinds == {Fault.BAD_OUTLINE}
 
 
 def test_where_an_outline_of_two_points_is_all_there_is_its_place_is_ignored(tmp_path):
     coco(tmp_path, dict(segmentation=[[10, 20, 40, 35]], bbox=None), {})
     data, kinds = read(tmp_path)
-    assert [one['bbox'] for one in data.ignored_regions['train']] == [BOX]
+    assert [obj['bbox'] for obj in data.ignored_regions['train']] == [BOX]
     assert len(data.objects['train']) == 1
-    assert kinds == {Kind.BAD_OUTLINE}
+    assert kinds == {Fault.BAD_OUTLINE}
 
 
 def test_a_part_that_cannot_be_used_is_left_out_of_its_outline(tmp_path):
@@ -176,7 +177,7 @@ def test_a_part_that_cannot_be_used_is_left_out_of_its_outline(tmp_path):
     annotation, kinds = only(tmp_path)
     assert annotation['bbox'] == BOX
     assert annotation['segmentation'] == [[10, 20, 40, 20, 40, 35]]
-    assert kinds == {Kind.FEW_POINTS}
+    assert kinds == {Fault.FEW_POINTS}
 
 
 # Crowds
@@ -219,7 +220,7 @@ def test_difficult_objects_of_pascal_voc_and_labelme_are_no_objects(tmp_path):
     write_json(tmp_path / 'labelme/p00000.json', dict(shapes=shapes, imagePath=NAME))
     for layout in ('voc', 'labelme'):
         data, kinds = read(tmp_path / layout)
-        assert [one['bbox'] for one in data.ignored_regions['train']] == [BOX], layout
+        assert [obj['bbox'] for obj in data.ignored_regions['train']] == [BOX], layout
         assert data.class_counts == {'train': [1]}
         assert kinds == set()
 
@@ -231,7 +232,7 @@ def test_an_object_of_labelme_is_difficult_where_a_part_of_it_is(tmp_path):
     ]
     write_json(tmp_path / 'p00000.json', dict(shapes=shapes, imagePath=NAME))
     data, _ = read(tmp_path)
-    assert [one['bbox'] for one in data.ignored_regions['train']] == [[5, 5, 34, 15]]
+    assert [obj['bbox'] for obj in data.ignored_regions['train']] == [[5, 5, 34, 15]]
     assert data.objects == {'train': []}
 
 
@@ -255,21 +256,21 @@ def test_rle_masks_that_are_the_crowds_of_a_labeling_tool_are_objects(records, m
     data, kinds = read(tmp_path)
     crowds = sum(record.get('iscrowd', 0) for record in records)
     assert len(data.ignored_regions['train']) == (0 if masks else crowds)
-    assert (Kind.BRUSH_MASKS in kinds) == masks
+    assert (Fault.BRUSH_MASKS in kinds) == masks
 
 
 def test_data_of_crowds_alone_have_nothing_to_learn_from_and_say_why(tmp_path):
     coco(tmp_path, dict(iscrowd=1), dict(iscrowd='1'))
     problems = check_own_data(read_own_data(str(tmp_path), True)).problems
-    (named,) = [str(problem) for problem in problems if problem.kind is Kind.NOTHING_TO_LEARN]
-    assert 'all 2 objects of train are crowds, difficult or of an unusable outline, which are not trained' in named
+    (named,) = [str(problem) for problem in problems if problem.kind is Fault.NOTHING_TO_LEARN]
+    assert 'all 2 objects of train are crowds, difficult or of an unusable outline: none is trained' in named
 
 
 def test_images_of_crowds_alone_have_annotations_but_nothing_to_train_on(tmp_path):
     coco(tmp_path, dict(iscrowd=1), dict(iscrowd=1), {})
     data, kinds = read(tmp_path)
     assert data.without_annotations == {'train': 0}
-    assert kinds == {Kind.MOSTLY_EMPTY}
+    assert kinds == {Fault.MOSTLY_EMPTY}
 
 
 # Ids
@@ -294,7 +295,7 @@ def test_whole_floats_are_the_same_ids_as_integers(tmp_path):
 
 def asked(folder):
     data = read_own_data(str(folder), True)
-    return [problem.what for problem in data.problems if problem.kind is Kind.NOTATION]
+    return [problem.what for problem in data.problems if problem.kind is Fault.NOTATION]
 
 
 def random_boxes(generator, count, size, longest=0.7):
@@ -364,7 +365,11 @@ MISREAD = {
     ),
     'YOLO, pixels': ('YOLO', lambda boxes: boxes, 'are their coordinates pixels? Fractions (0 to 1) are needed'),
     'YOLO, outlines in pixels': ('YOLO', lambda boxes: [rim(box) for box in boxes], 'are their coordinates pixels?'),
-    'YOLO, fractions of fractions': ('YOLO', lambda boxes: fractions(centers(boxes)), 'nothing can be learned'),
+    'YOLO, fractions of fractions': (
+        'YOLO',
+        lambda boxes: fractions(centers(boxes)),
+        'a model learns nothing from them',
+    ),
 }
 
 
@@ -387,7 +392,7 @@ def test_four_swapped_boxes_may_be_sound_as_sizes_by_chance_and_are_sorted(tmp_p
     write_boxes(tmp_path, [[20, 15, 10, 5]] * 4, 'Pascal VOC')
     assert asked(tmp_path) == []
     data = read_own_data(str(tmp_path), True)
-    assert [one['bbox'] for one in data.objects['train']] == [[10, 5, 10, 10]] * 4
+    assert [obj['bbox'] for obj in data.objects['train']] == [[10, 5, 10, 10]] * 4
 
 
 def test_boxes_over_the_edge_of_which_some_cannot_be_corners_are_no_corners(tmp_path):

@@ -1,9 +1,10 @@
-"""Writing data of one's own, and a recipe, into a config."""
+"""Setting a config to one's own data and a recipe."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,24 @@ from mmengine.config import Config, ConfigDict
 
 from ...datasets.checks import set_class_count
 from ...files import write_atomically
-from ..layouts.class_names import default_palette
-from ..layouts.content import Instances, LabelMaps
-from ..layouts.label_values import UNUSED
+from ..layouts.annotated_data import Color, DetectionData, OwnData, SegmentationData
+from ..layouts.class_files import default_palette
 from ..layouts.outlines import rectangle
+from ..layouts.pixel_values import UNUSED
 from .recipe import JITTER, Recipe
 
 
-def use_data(cfg: Config, data: Instances | LabelMaps, recipe: Recipe, folder: Path) -> None:
-    """Let a config's loaders, heads and metrics be for this data, after writing its annotations into ``folder``."""
-    if isinstance(data, Instances):
-        _use_instances(cfg, data, recipe, folder)
+def use_data(cfg: Config, data: OwnData, recipe: Recipe, folder: Path) -> None:
+    """Set a config's loaders, heads and metrics to this data, whose annotations are written into ``folder``."""
+    if isinstance(data, DetectionData):
+        _use_objects(cfg, data, recipe, folder)
     else:
         _use_label_maps(cfg, data, recipe, folder)
     set_class_count(cfg.model, len(data.classes))
 
 
 def use_schedule(cfg: Config, recipe: Recipe) -> None:
-    """Batch, learning rate, length and evaluations: a warm-up, then half a cosine."""
+    """Set a config's batch, learning rate (a warm-up, then half a cosine), length and evaluations."""
     cfg.train_dataloader.batch_size = recipe.batch
     cfg.optim_wrapper.optimizer.lr = recipe.lr
     warmup = dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=recipe.warmup)
@@ -49,11 +50,12 @@ def use_schedule(cfg: Config, recipe: Recipe) -> None:
     cfg.default_hooks.checkpoint.update(interval=recipe.interval, max_keep_ckpts=1, rule='greater')
 
 
-def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -> None:
+def _use_objects(cfg: Config, data: DetectionData, recipe: Recipe, folder: Path) -> None:
     masks = bool(cfg.model.get('roi_head', {}).get('mask_head'))
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=masks)]
-    resize = dict(type='Resize', scale=recipe.scale, keep_ratio=True)
-    jitter = dict(type='RandomResize', scale=recipe.scale, ratio_range=JITTER['detection'], keep_ratio=True)
+    scale = recipe.size[::-1]
+    resize = dict(type='Resize', scale=scale, keep_ratio=True)
+    jitter = dict(type='RandomResize', scale=scale, ratio_range=JITTER['detection'], keep_ratio=True)
     meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     pipelines = dict(
         train=[*load, jitter, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')],
@@ -61,19 +63,17 @@ def _use_instances(cfg: Config, data: Instances, recipe: Recipe, folder: Path) -
     )
     for split, content in data.splits.items():
         if masks:
-            content = {**content, 'annotations': [_with_outline(one) for one in content['annotations']]}
+            content = {**content, 'annotations': [_with_outline(obj) for obj in content['annotations']]}
         write_atomically(folder / f'{split}.json', json.dumps(content).encode())
-    for split, dataloader, dataset in _datasets(cfg, data, folder):
-        dataset.update(
-            type='CocoDataset',
-            data_prefix=dict(img=str(data.root.absolute()) + os.sep),
-            filter_cfg=dict(filter_empty_gt=False, min_size=1),  # images without objects teach what is none
-            pipeline=pipelines['train' if split == 'train' else 'val'],
-        )
-        dataloader.dataset = ConfigDict(dataset)
+    settings = dict(
+        type='CocoDataset',
+        data_prefix=dict(img=str(data.root.absolute()) + os.sep),
+        filter_cfg=dict(filter_empty_gt=False, min_size=1),  # images without objects teach what background is
+    )
+    _set_datasets(cfg, data, folder, pipelines, default_palette(len(data.classes)), settings)
     _spare_ignored_regions(cfg.model.get('train_cfg'))
     if data.ignored_regions['train']:
-        # Where a process gets nothing but images that a crowd covers, its classifier has nothing to learn in that step.
+        # A process that gets only images which a crowd covers has nothing for its classifier to learn in that step.
         cfg.find_unused_parameters = True
     metric = ['bbox', 'segm'] if masks else ['bbox']
     evaluator = dict(type='fasternet_mm.CocoMetric', metric=metric)
@@ -89,9 +89,9 @@ def _with_outline(annotation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spare_ignored_regions(settings: Any) -> None:
-    """Let no assigner of a detector's training settings take crowds and difficult objects for background.
+    """Replace the assigners of a detector's training settings, which take crowds and difficult objects for background.
 
-    In any data, so that a config does not depend on whether it has such objects: without, both assigners are equal.
+    This is done for all data, so that configs are alike: without such objects, both assigners give the same.
     """
     if isinstance(settings, dict) and settings.get('type') == 'MaxIoUAssigner':
         settings.update(type='fasternet_mm.IgnoringAssigner', ignore_iof_thr=0.5)
@@ -103,61 +103,54 @@ def _spare_ignored_regions(settings: Any) -> None:
             _spare_ignored_regions(part)
 
 
-def _use_label_maps(cfg: Config, data: LabelMaps, recipe: Recipe, folder: Path) -> None:
+def _use_label_maps(cfg: Config, data: SegmentationData, recipe: Recipe, folder: Path) -> None:
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
-    crop = (recipe.crop, recipe.crop)
+    scale, crop = recipe.size[::-1], (recipe.crop, recipe.crop)
     pipelines = dict(
         train=[
             *load,
-            dict(type='RandomResize', scale=recipe.scale, ratio_range=JITTER['segmentation'], keep_ratio=True),
+            dict(type='RandomResize', scale=scale, ratio_range=JITTER['segmentation'], keep_ratio=True),
             dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PhotoMetricDistortion'),
             dict(type='PackSegInputs'),
         ],
-        val=[
-            load[0],
-            dict(type='Resize', scale=recipe.scale, keep_ratio=True),
-            load[1],
-            dict(type='PackSegInputs'),
-        ],
+        val=[load[0], dict(type='Resize', scale=scale, keep_ratio=True), load[1], dict(type='PackSegInputs')],
     )
     for split, pairs in data.splits.items():
         records = [dict(img_path=str(image.absolute()), seg_map_path=str(labels.absolute())) for image, labels in pairs]
         write_atomically(folder / f'{split}.json', json.dumps(records).encode())
-    for split, dataloader, dataset in _datasets(cfg, data, folder):
-        dataset.update(
-            type='fasternet_mm.LabelMapDataset',
-            reduce_zero_label=False,
-            pipeline=pipelines['train' if split == 'train' else 'val'],
-        )
-        dataloader.dataset = ConfigDict(dataset)
+    settings = dict(type='fasternet_mm.LabelMapDataset', reduce_zero_label=False)
+    _set_datasets(cfg, data, folder, pipelines, data.palette, settings)
     for evaluator in ('val_evaluator', 'test_evaluator'):
         cfg[evaluator] = ConfigDict(type='IoUMetric', iou_metrics=['mIoU'], ignore_index=UNUSED)
     cfg.default_hooks.checkpoint.save_best = 'mIoU'
     cfg.model.data_preprocessor.size = crop
     cfg.model.test_cfg.update(crop_size=crop, stride=(recipe.crop * 2 // 3,) * 2)
     cfg.model.data_preprocessor.seg_pad_val = UNUSED
-    for head in ('decode_head', 'auxiliary_head'):
-        for part in _as_list(cfg.model.get(head)):
-            part.ignore_index = UNUSED
+    for key in ('decode_head', 'auxiliary_head'):
+        heads = cfg.model.get(key) or []
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            head.ignore_index = UNUSED
 
 
-def _as_list(heads: Any) -> list[Any]:
-    return list(heads) if isinstance(heads, (list, tuple)) else [heads] if heads else []
-
-
-def _datasets(cfg: Config, data: Instances | LabelMaps, folder: Path) -> list[tuple[str, Any, dict[str, Any]]]:
-    """Of each dataloader the part of the data that it reads, itself, and what its data set's config has in any case."""
-    palette = data.palette if isinstance(data, LabelMaps) else default_palette(len(data.classes))
-    parts = dict(train='train', val='val', test='test' if 'test' in data.splits else 'val')
-    found = []
-    for name, split in parts.items():
+def _set_datasets(
+    cfg: Config,
+    data: OwnData,
+    folder: Path,
+    pipelines: dict[str, list[dict[str, Any]]],
+    palette: Sequence[Color],
+    settings: dict[str, Any],
+) -> None:
+    """Let each dataloader read a part of the data, with its classes, by the pipeline of train or of val."""
+    for name in ('train', 'val', 'test'):
+        split = 'val' if name == 'test' and 'test' not in data.splits else name
         dataset = dict(
             ann_file=str(folder / f'{split}.json'),
             metainfo=dict(classes=tuple(data.classes), palette=[tuple(color) for color in palette]),
+            pipeline=pipelines['train' if name == 'train' else 'val'],
+            **settings,
         )
         if name != 'train':
             dataset['test_mode'] = True
-        found.append((name, cfg[f'{name}_dataloader'], dataset))
-    return found
+        cfg[f'{name}_dataloader'].dataset = ConfigDict(dataset)

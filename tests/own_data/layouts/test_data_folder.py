@@ -79,8 +79,10 @@ def test_where_nothing_else_is_there_it_is_said(tmp_path):
     with pytest.raises(UserError, match=r'has no files \(besides .*found, which our tools wrote\): name the folder'):
         DataFolder(tmp_path)
     write_json(tmp_path / 'a.json', coco_content({'p00000.png': []}))
-    with pytest.raises(UserError, match=r'which has no image \(besides .*found, which our tools wrote\)'):
-        DataFolder(tmp_path).find_images(['p00000.png'], 'a.json', None, [])
+    with pytest.raises(
+        UserError, match=r'has none of them \(it has 0 other images\) \(besides .*found, which our tools wrote\)'
+    ):
+        DataFolder(tmp_path).find_images(['p00000.png'], 'a.json', None)
 
 
 def test_links_to_what_our_tools_wrote_are_left_out_too(tmp_path):

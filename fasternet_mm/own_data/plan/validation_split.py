@@ -1,4 +1,4 @@
-"""A validation part for data that comes without one."""
+"""A validation split for data that come without one."""
 
 from __future__ import annotations
 
@@ -7,55 +7,54 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, few
-from ..layouts.content import Instances, LabelMaps
-from .decoding import Decoded
-from .image_descriptions import ImageDescription
+from ..layouts.annotated_data import OwnData
+from .decoded_images import DecodedImage
 
 TOO_FEW = 10
-"""Below so many images there is nothing to split: they are trained on and evaluated on."""
+"""The number of images below which data is not split: all images are trained on and evaluated on."""
 
 SHARE = 0.2
-"""Of the images, for validation: the probability of each group of them."""
+"""The probability that a group of images is for validation."""
 
 ROBOFLOW_COPY = re.compile(r'(.+)\.rf\.[0-9A-Za-z]+\.[A-Za-z]+')
-"""Of a path: one of the copies of an image, each augmented at random, that Roboflow exports. Its group is theirs."""
+"""The path of a copy of an image, one of several that Roboflow augments at random; its group names the image."""
 
-SHOWN = 5
-"""Moved groups, and classes, that are named to people."""
+NAMED = 5
+"""The number of groups that were moved, or of classes, that the text for people names."""
 
 
 @dataclass
-class Group:
-    """Images that are much alike, and so are never apart.
+class ImageGroup:
+    """Images that are alike, and so always in the same split.
 
     Attributes:
         images: their numbers.
-        place: a number from 0 to 1 that depends on nothing but the group's name and the seed.
-        labels: the classes that are in them.
-        validation: whether they are for validation; below `SHARE` the place says so.
+        place: a number from 0 to 1 that depends on the group's name and the seed alone.
+        validation: whether they are for validation, where the place is below `SHARE` or they were moved.
         settled: whether they stay where they are, as a resumed run has them.
+        labels: the classes that are in them.
     """
 
     images: list[int]
     place: float
-    labels: set[int]
     validation: bool
     settled: bool = False
+    labels: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class EarlierSplit:
-    """How a run that is resumed has split its images.
+    """The split of a run that is resumed.
 
     Attributes:
-        folder: where that is written.
-        parts: 'train' and 'val', each the images' paths in the data's folder.
+        folder: the folder with its annotations.
+        parts: for 'train' and for 'val', the images' paths in the data's folder.
     """
 
     folder: Path
@@ -70,7 +69,7 @@ def read_earlier_split(folder: Path, root: Path) -> EarlierSplit | None:
         root: the data's folder, to which the paths in lists of label maps are made relative.
 
     Raises:
-        UserError: a file is there, and not as it was written.
+        UserError: a file is there, but cannot be read.
     """
     parts = {}
     for part in ('train', 'val'):
@@ -96,93 +95,85 @@ def _in_folder(path: str, root: Path) -> str:
 
 
 def ensure_validation(
-    data: Instances | LabelMaps,
-    descriptions: dict[str, list[ImageDescription]],
-    images: Mapping[Path, Decoded],
+    data: OwnData,
+    images: Mapping[Path, DecodedImage],
     seed: int,
     pattern: str | None = None,
     earlier: EarlierSplit | None = None,
 ) -> str:
-    """Give the data, and what is known of its ``descriptions``, a part 'val' where they have none.
+    """Give the data a split 'val' where they have none.
 
-    Each group of images is put where the hash of its name and the seed says, so that further images do not move those
-    that are there. A group is the images whose path has the same match of ``pattern``, Roboflow's copies of an image
-    (its name is before ``.rf.``), images of the same bytes, and whatever hangs together by these. Its name is that
-    match, else that name, else its content: one that a further twin does not change.
+    The hash of a group's name and the seed says where its images go, so that adding images does not move others. Images
+    are a group where their paths have the same match of ``pattern``, where they are Roboflow's copies of one image (its
+    name is before ``.rf.``), where they have the same bytes, or where an image connects them by these. The group's name
+    is the match, else the name of the image, else the content: adding another copy does not change it.
 
-    There are two exceptions. Images that hang together since an image was added that is like both are put together. And
-    where the hash leaves a class out of validation, or out of training, a group that has it is moved there: that each
-    class is in both and that none is ever moved cannot both hold. What was moved is said, and ``earlier`` prevents it.
+    There are two exceptions. Groups that an added image connects become one. And where the hash leaves a class out of
+    validation, or out of training, a group that has it is moved there, since each class should be in both. The text for
+    people tells what was moved, and ``earlier`` prevents it.
 
     Args:
         data: as read; its splits are changed.
-        descriptions: of each split, in the data's order; they are changed likewise.
-        images: by path, as decoded.
-        seed: another one gives another split.
+        images: the decoded images by path.
+        seed: another seed gives another split.
         pattern: a regular expression, searched in each image's path in the data's folder. Its first group, or without
-            groups the match, is the image's group. Images without a match are in none. Default: no such groups.
-        earlier: the split of the run that is resumed: what is in it stays where it is. Default: there is none.
+            groups the match, names the image's group. Images without a match are in none. Default: no such groups.
+        earlier: the split of the run that is resumed, whose images stay where they are. Default: a new run.
 
     Returns:
-        How, for people, a line for each thing to say.
+        How the data are split, for people, in one or more lines.
 
     Raises:
-        UserError: ``pattern`` is no regular expression, matches nothing, or the data has a validation part.
+        UserError: ``pattern`` is not a regular expression, matches nothing, or the data has a validation split.
     """
     if {'val', 'test'} & data.splits.keys():
         if pattern is not None:
             raise UserError(
-                f'--group {pattern!r} is for data that has no validation part yet, but {data.root} has '
+                f'--group {pattern!r} is for data that has no validation split yet, but {data.root} has '
                 f'{", ".join(data.splits)}: leave it out'
             )
         lines = ['as the data has it']
         if 'val' not in data.splits:
-            data.splits['val'], descriptions['val'] = data.splits['test'], descriptions['test']
+            data.splits['val'] = data.splits['test']
             lines = ['as the data has it; test serves as val, too']
     else:
-        lines = _divide(data, descriptions, images, seed, pattern, earlier)
-    return '\n'.join([*lines, *_absent(descriptions, data.classes)])
+        lines = _divide(data, images, seed, pattern, earlier)
+    return '\n'.join([*lines, *_absent(data)])
 
 
 def _divide(
-    data: Instances | LabelMaps,
-    descriptions: dict[str, list[ImageDescription]],
-    images: Mapping[Path, Decoded],
-    seed: int,
-    pattern: str | None,
-    earlier: EarlierSplit | None,
+    data: OwnData, images: Mapping[Path, DecodedImage], seed: int, pattern: str | None, earlier: EarlierSplit | None
 ) -> list[str]:
     paths = [path.relative_to(data.root).as_posix() for path in data.image_paths['train']]
-    labels = [image.labels for image in descriptions['train']]
-    groups = group_images(paths, [images[path].sha256 for path in data.image_paths['train']], labels, seed, pattern)
-    shown = f'{len(paths)} images are {len(groups)} group{"s" if len(groups) > 1 else ""}'
-    related = [f'{shown}: those that are equal or belong together'] if len(groups) < len(paths) else []
+    labels = data.image_classes['train']
+    groups = group_images(paths, [images[path].sha256 for path in data.image_paths['train']], seed, pattern)
+    related = []
+    if len(groups) < len(paths):
+        count = f'{len(groups)} group{"s" if len(groups) > 1 else ""}'
+        related = [f'{len(paths)} images are {count}: images that are equal or belong together']
     if earlier:
-        groups = _settle(groups, paths, labels, earlier)
+        groups = _settle(groups, paths, earlier)
+    for group in groups:
+        group.labels = set().union(*(labels[number] for number in group.images))
     notes = _balance(groups, paths, data.classes) if earlier or len(paths) >= TOO_FEW else []
     validation = {number for group in groups if group.validation for number in group.images}
     if not validation or (len(paths) < TOO_FEW and not earlier):
-        data.splits['val'], descriptions['val'] = data.splits['train'], descriptions['train']
+        data.splits['val'] = data.splits['train']
         reason = f'fewer than {TOO_FEW} images' if len(paths) < TOO_FEW else 'images that cannot be divided'
         return [f'none: {reason} are evaluated on as well, which says nothing about other images', *related]
-    whole, known = data.splits['train'], descriptions['train']
-    for split, chosen in (('train', False), ('val', True)):
-        part = [number for number in range(len(paths)) if (number in validation) is chosen]
-        data.splits[split], descriptions[split] = _part(whole, part), [known[number] for number in part]
+    whole = data.splits['train']
+    data.splits['train'] = _part(whole, [number for number in range(len(paths)) if number not in validation])
+    data.splits['val'] = _part(whole, sorted(validation))
     how = f'{len(validation) / len(paths):.0%} ({len(validation)} of {len(paths)} images) for validation, '
-    how += _as_earlier(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
+    how += _earlier_text(earlier, paths, seed) if earlier else f'by a hash of each (seed {seed})'
     return [how, *related, *notes]
 
 
-def _absent(descriptions: Mapping[str, Sequence[ImageDescription]], classes: Sequence[str]) -> list[str]:
-    """Which classes are trained and not evaluated, for people."""
-    trained, evaluated = (
-        {label for image in descriptions[part] for label in image.labels} for part in ('train', 'val')
-    )
-    names = [repr(classes[label]) for label in sorted(trained - evaluated)]
-    if not names:
-        return []
-    return [f'not in validation, which says nothing about them: {few(names, SHOWN)}']
+def _absent(data: OwnData) -> list[str]:
+    """A line about the classes that are trained and not evaluated, where there are any."""
+    counts = zip(data.classes, data.class_counts['train'], data.class_counts['val'])
+    names = [repr(name) for name, trained, evaluated in counts if trained and not evaluated]
+    return [f'not in validation, which says nothing about them: {few(names, NAMED)}'] if names else []
 
 
 def _part(whole: Any, numbers: Sequence[int]) -> Any:
@@ -190,22 +181,18 @@ def _part(whole: Any, numbers: Sequence[int]) -> Any:
         return [whole[number] for number in numbers]
     images = [whole['images'][number] for number in numbers]
     ids = {image['id'] for image in images}
-    return {**whole, 'images': images, 'annotations': [one for one in whole['annotations'] if one['image_id'] in ids]}
+    annotations = [annotation for annotation in whole['annotations'] if annotation['image_id'] in ids]
+    return {**whole, 'images': images, 'annotations': annotations}
 
 
 def group_images(
-    paths: Sequence[str],
-    contents: Sequence[str],
-    labels: Sequence[Iterable[int]],
-    seed: int,
-    pattern: str | None = None,
-) -> list[Group]:
+    paths: Sequence[str], contents: Sequence[str], seed: int, pattern: str | None = None
+) -> list[ImageGroup]:
     """The groups of images, as `ensure_validation` has them, in the order of their places.
 
     Args:
         paths: in the data's folder, with ``/``.
         contents: a digest of each file.
-        labels: the classes in each image.
         seed: of the places.
         pattern: see `ensure_validation`.
     """
@@ -221,14 +208,8 @@ def group_images(
         own = {name for number in numbers for name in names[number]}
         naming = min(kind for kind, _ in own)
         place = min(_place(kind, name, seed) for kind, name in own if kind == naming)
-        groups.append(_group(numbers, labels, place, place < SHARE))
+        groups.append(ImageGroup(numbers, place, place < SHARE))
     return sorted(groups, key=lambda group: (group.place, group.images))
-
-
-def _group(
-    images: list[int], labels: Sequence[Iterable[int]], place: float, validation: bool, settled: bool = False
-) -> Group:
-    return Group(images, place, {label for number in images for label in labels[number]}, validation, settled)
 
 
 def _matches(paths: Sequence[str], pattern: str | None) -> list[str | None]:
@@ -238,7 +219,7 @@ def _matches(paths: Sequence[str], pattern: str | None) -> list[str | None]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f'--group {pattern!r} is no regular expression ({error}): write one such as "(video[0-9]+)_"'
+            f'--group {pattern!r} is not a regular expression ({error}): write one such as "(video[0-9]+)_"'
         ) from error
     matches = [compiled.search(path) for path in paths]
     texts = [match and (match[1] if compiled.groups else match[0]) for match in matches]
@@ -274,9 +255,7 @@ def _place(kind: int, name: str, seed: int) -> float:
     return int.from_bytes(digest[:7], 'big') / 2**56
 
 
-def _settle(
-    groups: Sequence[Group], paths: Sequence[str], labels: Sequence[Iterable[int]], earlier: EarlierSplit
-) -> list[Group]:
+def _settle(groups: Sequence[ImageGroup], paths: Sequence[str], earlier: EarlierSplit) -> list[ImageGroup]:
     """Put images where an earlier split has them, and new images of a group with the group.
 
     A group that is in both parts there, as by another ``--group``, becomes two; new images of it are trained on.
@@ -295,14 +274,14 @@ def _settle(
         if not trained and not evaluated:
             result.append(group)
         if trained:
-            result.append(_group(trained + new, labels, group.place, validation=False, settled=True))
+            result.append(ImageGroup(trained + new, group.place, validation=False, settled=True))
         if evaluated:
             images = evaluated if trained else evaluated + new
-            result.append(_group(images, labels, group.place, validation=True, settled=True))
+            result.append(ImageGroup(images, group.place, validation=True, settled=True))
     return result
 
 
-def _as_earlier(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
+def _earlier_text(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
     known = earlier.parts['train'] | earlier.parts['val']
     new, gone = len({*paths} - known), len(known - {*paths})
     return (
@@ -311,11 +290,11 @@ def _as_earlier(earlier: EarlierSplit, paths: Sequence[str], seed: int) -> str:
     )
 
 
-def _balance(groups: Sequence[Group], paths: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Move groups so that each class is in both parts, where that can be; in training if only in one.
+def _balance(groups: Sequence[ImageGroup], paths: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Move groups so that each class is in training and, where a second group has it, in validation too.
 
     Returns:
-        What was moved and why, for people.
+        A line for each group that was moved, with the reason.
     """
     having = defaultdict(list)
     for group in groups:
@@ -323,25 +302,33 @@ def _balance(groups: Sequence[Group], paths: Sequence[str], classes: Sequence[st
             having[label].append(group)
     moved = []
 
-    def move(group: Group, to: str, reason: str) -> None:
+    def move(group: ImageGroup, to: str, reason: str) -> None:
         group.validation = not group.validation
         others = f' and {len(group.images) - 1} that belong to it' if len(group.images) > 1 else ''
         moved.append(f'moved to {to}, {reason}: {paths[group.images[0]]}{others}')
 
-    def may_leave_training(group: Group) -> bool:
-        left = (any(not other.validation for other in having[label] if other is not group) for label in group.labels)
-        return not group.settled and not group.validation and all(left)
+    def may_leave_training(group: ImageGroup) -> bool:
+        if group.settled or group.validation:
+            return False
+        return all(
+            any(other is not group and not other.validation for other in having[label]) for label in group.labels
+        )
 
     rarest_first = sorted(having, key=lambda label: (len(having[label]), label))
     for label in rarest_first:
         if all(group.validation for group in having[label]):
-            for group in [group for group in having[label] if not group.settled][-1:]:
-                move(group, 'training', f'where {classes[label]!r} would be missing')
+            movable = [group for group in having[label] if not group.settled]
+            if movable:
+                move(movable[-1], 'training', f'where {classes[label]!r} would be missing')
     for label in rarest_first:
         if not any(group.validation for group in having[label]):
-            for group in [group for group in having[label] if may_leave_training(group)][:1]:
-                move(group, 'validation', f'where {classes[label]!r} would be missing')
+            movable = [group for group in having[label] if may_leave_training(group)]
+            if movable:
+                move(movable[0], 'validation', f'where {classes[label]!r} would be missing')
     if not any(group.validation for group in groups):
-        for group in [group for group in groups if may_leave_training(group)][:1]:
-            move(group, 'validation', 'which would be empty')
-    return moved[:SHOWN] + ([f'… and {len(moved) - SHOWN} more are moved'] if len(moved) > SHOWN else [])
+        movable = [group for group in groups if may_leave_training(group)]
+        if movable:
+            move(movable[0], 'validation', 'which would be empty')
+    if len(moved) > NAMED:
+        return [*moved[:NAMED], f'… and {len(moved) - NAMED} more are moved']
+    return moved

@@ -10,9 +10,9 @@ import pytest
 from own_layouts import coco_content, voc_xml, write_images, write_json
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.content import Kind
 from fasternet_mm.own_data.layouts.data_folder import DataFolder
 from fasternet_mm.own_data.layouts.label_maps import find_label_maps
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 BOX = [10, 20, 30, 15]
@@ -122,7 +122,7 @@ def test_images_in_a_folder_of_masks_alone_are_taken_and_it_is_said(layout, tmp_
     ALONE[layout](tmp_path)
     files, problems = read(tmp_path)
     assert files == {'train': {f'masks/{NAME}': 1}}
-    assert [(problem.kind, problem.file) for problem in problems] == [(Kind.UNLIKELY_FOLDER, str(tmp_path / 'masks'))]
+    assert [(problem.kind, problem.file) for problem in problems] == [(Fault.UNLIKELY_FOLDER, str(tmp_path / 'masks'))]
 
 
 @pytest.mark.parametrize('layout', NAMING)
@@ -133,7 +133,7 @@ def test_an_image_that_is_missing_is_not_replaced_by_its_mask(layout, tmp_path):
     files, problems = read(tmp_path)
     assert files == {'train': {f'images/{NAME}': 1}}
     (problem,) = severe(problems)
-    assert (problem.kind, problem.file) == (Kind.MISSING_IMAGE, str(tmp_path / 'images' / OTHER))
+    assert (problem.kind, problem.file) == (Fault.MISSING_IMAGE, str(tmp_path / 'images' / OTHER))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_name_in_another_case_is_taken_where_it_is_the_only_one(tmp_path):
     images(tmp_path, 'images')
     (tmp_path / 'images' / NAME).rename(tmp_path / 'images/P00000.png')
     images(tmp_path, 'images')
-    assert 'none of which is in' in refusal(tmp_path)
+    assert 'has none of them' in refusal(tmp_path)
 
 
 @pytest.mark.parametrize('layout', NAMING)
@@ -310,7 +310,7 @@ def test_where_no_image_is_there_the_first_ones_and_the_nearest_file_are_named(l
     said = refusal(tmp_path)
     assert 'names 4 images (' in said
     assert all(name in said for name in (NAME, OTHER)) or 'p00003.png, p00002.png, p00001.png, …' in said
-    assert f'({tmp_path}/images/p00009.png is nearest to the first)' in said
+    assert f"{tmp_path} has none of them (did you mean 'p00009.png'?)" in said
     assert f'(before that: {tmp_path}/broken.json: is not JSON' in said
 
 
@@ -335,8 +335,8 @@ def test_where_no_file_of_one_image_has_it_the_first_ones_are_named(layout, tmp_
         else:
             labelme(tmp_path, f'Annotations/p0000{number}.json', name)
     said = refusal(tmp_path)
-    assert f'{tmp_path}/Annotations names 4 images (p00000.png, p00001.png, p00002.png, …), none of which is in' in said
-    assert f'({tmp_path}/images/p00009.png is nearest to the first)' in said
+    assert f'{tmp_path}/Annotations names 4 images (p00000.png, p00001.png, p00002.png, …), and {tmp_path} has' in said
+    assert f"{tmp_path} has none of them (did you mean 'p00009.png'?)" in said
 
 
 def test_nothing_outside_of_the_folder_is_opened(tmp_path):
@@ -345,7 +345,7 @@ def test_nothing_outside_of_the_folder_is_opened(tmp_path):
     coco(tmp_path / 'data', OTHER, '../elsewhere/p00007.png', str(tmp_path / 'elsewhere/p00007.png'))
     files, problems = read(tmp_path / 'data')
     assert files == {'train': {f'images/{OTHER}': 1}}
-    assert [problem.kind for problem in problems] == [Kind.OUTSIDE_FOLDER] * 2
+    assert [problem.kind for problem in problems] == [Fault.OUTSIDE_FOLDER] * 2
 
 
 def nested(random, root, groups):
@@ -382,14 +382,14 @@ def test_in_nested_folders_no_image_is_lost_or_taken_for_another(seed, tmp_path)
     xml = [label.replace('.png', '.xml') for label in label_maps]
     names = [prefix + key.rpartition('/')[2] + '.jpg' for key in labels.values()]
     for images, keys in (
-        (folder.find_images([f'{prefix}{key.lstrip("/")}.jpg' for key in truth], 'all.json', None, []), truth),
-        (folder.images_of(xml, names, [], stem_first=True), labels.values()),
-        (folder.images_of(xml, names, [], stem_first=False), labels.values()),
+        (folder.find_images([f'{prefix}{key.lstrip("/")}.jpg' for key in truth], 'all.json', None), truth),
+        (folder.images_of(xml, names, stem_first=True), labels.values()),
+        (folder.images_of(xml, names, stem_first=False), labels.values()),
     ):
         assert {key: image for key, image in zip(keys, images) if image in folder.all} == {
             key: image for key, image in truth.items() if key not in missing
         }
-    pairs = {label: image for image, label in find_label_maps(folder, [])}
+    pairs = {label: image for image, label in find_label_maps(folder)}
     assert pairs == {label: truth[key] for label, key in zip(label_maps, labels.values()) if key not in missing}
 
 
@@ -441,8 +441,8 @@ def test_spaces_around_class_names_do_not_count_and_merges_are_said(layout, tmp_
     assert data.classes == ['bird']
     assert data.class_counts == {'train': [2]}
     (problem,) = data.problems
-    assert (problem.kind, problem.severe) == (Kind.NAMES_CHANGED, False)
-    assert "' bird ', 'bird' differ in spaces" in problem.what
+    assert (problem.kind, problem.severe) == (Fault.NAMES_CHANGED, False)
+    assert "' bird ', 'bird' differ only in spaces" in problem.what
 
 
 def test_classes_whose_names_look_the_same_are_one(tmp_path):
@@ -455,4 +455,4 @@ def test_classes_whose_names_look_the_same_are_one(tmp_path):
     data = read_own_data(str(tmp_path), True)
     assert data.classes == ['métro', 'cat', 'traffic light']
     assert data.class_counts == {'train': [1, 0, 0], 'val': [1, 0, 0]}
-    assert [problem.kind for problem in data.problems] == [Kind.NAMES_CHANGED]
+    assert [problem.kind for problem in data.problems] == [Fault.NAMES_CHANGED]

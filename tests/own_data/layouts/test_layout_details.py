@@ -27,7 +27,7 @@ from PIL import Image
 from pycocotools import mask
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
 ONE = {'train': {'p00000.png': [('bird', [10, 20, 30, 15], None)]}}
@@ -98,9 +98,9 @@ def test_rle_is_kept_and_gives_box_and_area_where_they_lack(tmp_path):
     content['annotations'][0].update(segmentation=dict(size=[48, 64], counts=counts))
     del content['annotations'][0]['bbox']
     write_json(tmp_path / 'a.json', content)
-    (found,) = objects(tmp_path)
-    assert found['segmentation'] == dict(size=[48, 64], counts=counts)
-    assert (found['bbox'], found['area'], found['iscrowd']) == ([10, 20, 2, 5], 10, 0)
+    (annotation,) = objects(tmp_path)
+    assert annotation['segmentation'] == dict(size=[48, 64], counts=counts)
+    assert (annotation['bbox'], annotation['area'], annotation['iscrowd']) == ([10, 20, 2, 5], 10, 0)
 
 
 def test_a_size_that_is_not_stated_is_read_as_opencv_reads_it(tmp_path):
@@ -119,10 +119,10 @@ def test_objects_over_the_edge_are_cut_there(tmp_path):
     write_images(tmp_path, ['p00000.png'])
     content = coco_content({'p00000.png': [('bird', [50, 30, 20, 20], [50, 30, 70, 30, 70, 50, 50, 50])]})
     write_json(tmp_path / 'a.json', content)
-    (found,) = objects(tmp_path)
-    assert found['bbox'] == [50, 30, 14, 18]
-    assert found['area'] == 14 * 18
-    assert sorted(zip(*[iter(found['segmentation'][0])] * 2)) == [(50, 30), (50, 48), (64, 30), (64, 48)]
+    (annotation,) = objects(tmp_path)
+    assert annotation['bbox'] == [50, 30, 14, 18]
+    assert annotation['area'] == 14 * 18
+    assert sorted(zip(*[iter(annotation['segmentation'][0])] * 2)) == [(50, 30), (50, 48), (64, 30), (64, 48)]
 
 
 def test_two_files_for_one_split_and_files_of_no_split_are_refused_by_name(tmp_path):
@@ -249,13 +249,13 @@ def test_names_with_gaps_are_numbered_afresh_and_shown(names, label, classes, nu
     data = read_own_data(str(tmp_path), True)
     assert data.classes == classes
     assert [record['category_id'] for record in data.splits['train']['annotations']] == [number]
-    expected = [(Kind.NAMES_CHANGED, False, f'its names are numbered afresh: {said}')] if said else []
+    expected = [(Fault.NAMES_CHANGED, False, f'its names are numbered afresh: {said}')] if said else []
     assert problems_of(tmp_path) == expected
 
 
 def test_a_number_that_names_does_not_have_is_named(tmp_path):
     yolo(tmp_path, 'train: images/train\nnames: {1: cat, 3: dog}\n', '1 .5 .5 .1 .1\n2 .5 .5 .1 .1')
-    assert (Kind.UNKNOWN_ID, True, 'line 2 has the class 2, but names has 1, 3') in problems_of(tmp_path)
+    assert (Fault.UNKNOWN_ID, True, 'line 2 has the class 2, but names has 1, 3') in problems_of(tmp_path)
 
 
 def test_names_without_splits_take_the_images_that_have_labels_and_say_so(tmp_path):
@@ -268,7 +268,7 @@ def test_names_without_splits_take_the_images_that_have_labels_and_say_so(tmp_pa
         'val': ['images/val/p00000.png'],
     }
     ((kind, is_severe, what),) = problems_of(tmp_path)
-    assert (kind, is_severe) == (Kind.ASSUMED, False)
+    assert (kind, is_severe) == (Fault.ASSUMED, False)
     assert what.startswith(
         'has names but no train: the images in images/train, images/val, which have labels, are taken'
     )
@@ -338,9 +338,9 @@ def test_shapes_of_one_group_are_parts_of_one_object(tmp_path):
 
 def test_a_circle_becomes_a_polygon(tmp_path):
     labelme(tmp_path, dict(points=[[30, 20], [30, 30]], shape_type='circle'))
-    (found,) = objects(tmp_path)
-    assert found['bbox'] == [20, 10, 20, 20]
-    assert found['area'] == pytest.approx(math.pi * 100, rel=0.003)
+    (annotation,) = objects(tmp_path)
+    assert annotation['bbox'] == [20, 10, 20, 20]
+    assert annotation['area'] == pytest.approx(math.pi * 100, rel=0.003)
 
 
 def test_rectangles_are_outlines_only_among_other_shapes(tmp_path):
@@ -377,20 +377,20 @@ def test_a_mask_is_what_its_png_has_between_its_corners(tmp_path):
 def test_masks_of_one_group_are_one_object_and_mixed_ones_are_named(tmp_path):
     parts = [mask_shape(x, 5, [1, 1], [1, 1], group_id=1) for x in (0, 62)]
     labelme(tmp_path / 'a', *parts)
-    (found,) = objects(tmp_path / 'a')
-    assert decoded(found) == [[y, x] for y in (5, 6) for x in (0, 1, 62, 63)]
+    (annotation,) = objects(tmp_path / 'a')
+    assert decoded(annotation) == [[y, x] for y in (5, 6) for x in (0, 1, 62, 63)]
     labelme(tmp_path / 'b', parts[0], dict(points=[[1, 1], [9, 1], [9, 9]], group_id=1))
     (problem,) = read_own_data(str(tmp_path / 'b')).problems
     assert problem.severe
-    assert 'shape 1 (bird) is of one group with shape 0 (bird), but one is a mask' in problem.what
+    assert 'shape 1 (bird) is of one group with shape 0 (bird), but only one of them is a mask' in problem.what
 
 
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        (dict(mask=None), 'it is no PNG in base64'),
-        (dict(mask='AAAA'), 'it is no PNG in base64'),
-        (dict(mask=png([1, 1, 1])), 'it has 3x1 pixels, and is not what is between its corners'),
+        (dict(mask=None), 'it is not a PNG in base64'),
+        (dict(mask='AAAA'), 'it is not a PNG in base64'),
+        (dict(mask=png([1, 1, 1])), 'it has 1x3 pixels (H x W), and is not what is between its corners'),
         (dict(points=[[60, 5], [64, 6]]), 'are not two of an area in the image'),
         (dict(points=[[5, 6], [math.inf, 7]]), 'has a mask that cannot be used'),
         (dict(points=[[5, 6]]), 'is a mask of 1 points'),
@@ -428,8 +428,8 @@ def test_an_ellipse_is_turned_as_via_draws_it(tmp_path):
     shape = dict(name='ellipse', cx=32, cy=24, rx=16, ry=4, theta=math.pi / 2)
     record['regions'][0]['shape_attributes'] = shape
     file.write_text(json.dumps(content))
-    (found,) = objects(tmp_path)
-    assert found['bbox'] == [28, 8, 8, 32]
+    (annotation,) = objects(tmp_path)
+    assert annotation['bbox'] == [28, 8, 8, 32]
 
 
 def via(root, *attributes):
@@ -514,7 +514,7 @@ def test_two_layouts_in_one_folder_are_refused(tmp_path):
         ('all.json', '{"images": []}', 'all.json is JSON of another kind: export the annotations as COCO'),
         ('all.json', '{"images": [', 'all.json: is not JSON'),
         ('all.xml', '<annotations/>', 'all.xml is XML of another kind: export the annotations as Pascal VOC'),
-        ('all.csv', 'a,b', 'export the annotations from your labeling tool as COCO'),
+        ('all.csv', 'a,b', 'export the annotations from your labeling tool as COCO, which most tools write'),
     ],
 )
 def test_a_layout_that_is_not_recognized_is_told_with_the_nearest(file, content, message, tmp_path):

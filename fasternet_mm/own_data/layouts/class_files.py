@@ -1,4 +1,4 @@
-"""Files with the names, and maybe the colors, of the classes of label maps."""
+"""Files with the names, labels and colors of the classes of label maps."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ import re
 from dataclasses import dataclass
 
 from ...errors import UserError
-from .content import Color
+from .annotated_data import Color
 from .data_folder import DataFolder
+from .problems import UnusableError
 
 CLASS_FILES = ('classes.txt', 'label_colors.txt', 'class_dict.csv', 'labelmap.txt', '_classes.csv', 'class_names.txt')
-"""Ours, CamVid's, its copies', CVAT's, Roboflow's, LabelMe's."""
+"""Names of such files: ours, CamVid's, that of CamVid's copies, CVAT's, Roboflow's and LabelMe's."""
 
 IGNORED = frozenset(('void', 'ignore', 'ignored', 'unlabelled', 'unlabeled', '__ignore__'))
-"""Names of what is no class: its pixels do not count."""
+"""Names, in lower case, of what is not a class: its pixels do not count."""
 
 HEADER_WORDS = frozenset(
     ('class', 'classes', 'colour', 'color', 'id', 'index', 'label', 'name', 'names', 'number', 'pixel', 'value')
     + ('r', 'g', 'b', 'red', 'green', 'blue')
 )
-"""A first line of such words alone says what the columns are."""
+"""Words of a heading: a first line that has no others names the columns."""
 
 
 @dataclass
 class ClassFile:
-    """The lines of a file, in its order.
+    """The lines of a file with classes, in its order.
 
     Attributes:
-        file: as the user would find it.
-        names: the text of each line.
-        colors: of each line, or None where the file has none.
-        labels: the number of each line, or None where the file has none: then lines count from 0.
+        file: its path, as the user would write it.
+        names: the name on each line.
+        colors: the color on each line, or None where the file has none.
+        labels: the number on each line, or None where the file has none: then lines count from 0.
     """
 
     file: str
@@ -49,7 +50,7 @@ class _Line:
 
 
 def read_class_file(folder: DataFolder) -> ClassFile | None:
-    """The first of `CLASS_FILES` that is there, the highest up; None where there is none.
+    """The file with classes that is nearest to the data's folder, or the first in `CLASS_FILES` of several; or None.
 
     A line is a name; a label and a name; a name and red, green, blue; or these before the name. Spaces, tabs, commas,
     semicolons, colons or equals signs separate. Empty lines, those that begin with # and a heading do not count.
@@ -62,10 +63,10 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
     if not files:
         return None
     file = min(files, key=lambda file: (file.count('/'), CLASS_FILES.index(posixpath.basename(file))))
-    shown, lines = folder.shown(file), _lines(folder, file)
+    path, lines = folder.full_path(file), _lines(folder, file)
     for other in files:
         if posixpath.basename(other) == posixpath.basename(file) and _lines(folder, other) != lines:
-            raise UserError(f'{shown} and {folder.shown(other)} differ: leave one, which is for all label maps')
+            raise UserError(f'{path} and {folder.full_path(other)} differ: leave one, which is for all label maps')
     if lines and _is_heading(lines[0], file):
         del lines[0]
     rows = [_parse(line) for line in lines]
@@ -74,17 +75,17 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
     colors = [row.color for row in rows if row.color]
     labels = [row.label for row in rows if row.label is not None]
     if not {row.name.lower() for row in rows} - IGNORED - {''} or len(colors) not in (0, len(rows)):
-        raise UserError(f'{shown} needs a line for each class: a name, or a name and its color as in "road 128 64 128"')
+        raise UserError(f'{path} needs a line for each class: a name, or a name and its color as in "road 128 64 128"')
     if len(labels) not in (0, len(rows)) or max(labels, default=0) > 255:
         raise UserError(
-            f'{shown} has a number on {len(labels)} of its {len(rows)} lines, up to {max(labels)}: give each line its '
+            f'{path} has a number on {len(labels)} of its {len(rows)} lines, up to {max(labels)}: give each line its '
             'label, from 0 to 255, as in "1 road", or none'
         )
     counted = [row.name for row in rows if row.name.lower() not in IGNORED]
     twice = [value for values in (counted, colors, labels) for value in values if values.count(value) > 1]
     if twice:
-        raise UserError(f'{shown} has {twice[0]} twice: names, colors and labels of classes must differ')
-    return ClassFile(shown, [row.name for row in rows], colors or None, labels or None)
+        raise UserError(f'{path} has {twice[0]} twice: names, colors and labels of classes must differ')
+    return ClassFile(path, [row.name for row in rows], colors or None, labels or None)
 
 
 def default_palette(count: int) -> list[Color]:
@@ -95,9 +96,9 @@ def default_palette(count: int) -> list[Color]:
 
 def _lines(folder: DataFolder, file: str) -> list[str]:
     try:
-        text = (folder.root / file).read_text('utf-8-sig')
-    except (OSError, ValueError) as error:
-        raise UserError(f'{folder.shown(file)} is not a text file that can be read ({error})') from error
+        text = folder.read_text(file)
+    except UnusableError as error:
+        raise UserError(f'{folder.full_path(file)} {error}') from error
     return [line.strip() for line in text.splitlines() if line.strip() and line.strip()[0] != '#']
 
 
@@ -114,10 +115,11 @@ def _is_heading(line: str, file: str) -> bool:
 def _parse(line: str) -> _Line:
     """Numbers before the name are its label, its color, or both; after it, its color."""
     words = _words(line)
-    text = [place for place, word in enumerate(words) if not word.isdecimal()]
-    if not text:  # the name is a number, too
-        text = [int(len(words) in (2, 5))]
-    before, name, after = words[: text[0]], words[text[0] : text[-1] + 1], words[text[-1] + 1 :]
+    places = [place for place, word in enumerate(words) if not word.isdecimal()]
+    if not places:  # the name is a number, too
+        places = [1 if len(words) in (2, 5) else 0]
+    start, end = places[0], places[-1] + 1
+    before, name, after = words[:start], words[start:end], words[end:]
     color = None
     if _is_color(after[-3:]):
         color, name, after = after[-3:], name + after[:-3], []

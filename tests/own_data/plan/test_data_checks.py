@@ -7,9 +7,9 @@ import shutil
 import pytest
 from own_layouts import made, write_coco, write_labelme, write_via, write_voc, write_yolo
 
-from fasternet_mm.own_data.layouts.content import Kind
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
-from fasternet_mm.own_data.plan.checking import check_own_data
+from fasternet_mm.own_data.plan.data_checks import check_own_data
 
 NAN = float('nan')
 
@@ -54,125 +54,133 @@ def keep_annotations(those):
 
 
 FILES = {
-    'cut': (lambda r: cut(r / 'images/train/p00000.png'), Kind.UNREADABLE, 'p00000.png: is cut off or broken'),
+    'cut': (lambda r: cut(r / 'images/train/p00000.png'), Fault.UNREADABLE, 'p00000.png: is cut off or broken'),
     'text': (
         lambda r: (r / 'images/train/p00001.png').write_text('x'),
-        Kind.UNREADABLE,
+        Fault.UNREADABLE,
         'p00001.png: is not an image',
     ),
-    'missing': (lambda r: (r / 'images/train/p00002.png').unlink(), Kind.MISSING_IMAGE, 'p00002.png: does not exist'),
+    'missing': (lambda r: (r / 'images/train/p00002.png').unlink(), Fault.MISSING_IMAGE, 'p00002.png: does not exist'),
     'in both': (
         lambda r: shutil.copy(r / 'images/train/p00003.png', next((r / 'images/val').iterdir())),
-        Kind.IN_TWO_SPLITS,
+        Fault.IN_TWO_SPLITS,
         r'val/p0000.+png: is in val, and in train as .*train/p00003.png',
     ),
 }
 RECORDS = {
-    'size': (image(width=65), Kind.WRONG_SIZE, r'p00003.png: has 64x48 pixels, but .*train2017.json says 65x48'),
-    'turned': (image(width=48, height=64), Kind.WRONG_SIZE, 'EXIF orientation'),
-    'no size': (image(width='x'), Kind.MALFORMED, r'image 0 \(p00003.png\) has the width .x'),
-    'outside': (annotation(bbox=[64, 0, 5, 5]), Kind.OUTSIDE_IMAGE, r'annotation 100 \(images/train/p00003.png\)'),
-    'over the edge': (annotation(bbox=[60, 0, 5.5, 5]), Kind.OVER_EDGE, 'annotation 100 .* over the edge of .*64x48'),
+    'size': (
+        image(width=65),
+        Fault.WRONG_SIZE,
+        r'p00003.png: has 48x64 pixels .H x W., but .*train2017.json says 48x65$',
+    ),
+    'turned': (image(width=48, height=64), Fault.WRONG_SIZE, 'EXIF orientation'),
+    'no size': (image(width='x'), Fault.MALFORMED, r'image 0 \(p00003.png\) has the height 48 and the width .x'),
+    'outside': (annotation(bbox=[64, 0, 5, 5]), Fault.OUTSIDE_IMAGE, r'annotation 100 \(images/train/p00003.png\)'),
+    'over the edge': (annotation(bbox=[60, 0, 5.5, 5]), Fault.OVER_EDGE, 'annotation 100 .* over the edge of .*48x64'),
     'empty': (
         annotation(bbox=[3, 3, 0, 5], segmentation=[]),
-        Kind.EMPTY,
+        Fault.EMPTY,
         'annotation 100 .* is under a pixel wide or high: its box x=3 y=3 width=0',
     ),
-    'under a pixel': (annotation(bbox=[3, 3, 5, 0.98], segmentation=[]), Kind.EMPTY, 'height=0.98'),
+    'under a pixel': (annotation(bbox=[3, 3, 5, 0.98], segmentation=[]), Fault.EMPTY, 'height=0.98'),
     'under a pixel inside': (
         annotation(bbox=[63.1, 3, 5, 5], segmentation=[]),
-        Kind.EMPTY,
-        'less than a pixel in the image of 64x48 pixels',
+        Fault.EMPTY,
+        'less than a pixel in the image of 48x64 pixels',
     ),
     'swapped': (
         annotation(bbox=[9, 3, -4, 5], segmentation=[]),
-        Kind.SWAPPED,
+        Fault.SWAPPED,
         'annotation 100 .* a width or height below zero .*width=-4',
     ),
-    'nan': (annotation(bbox=[3, 3, NAN, 5], segmentation=[]), Kind.NOT_A_NUMBER, 'annotation 100 .* the box'),
-    'text box': (annotation(bbox='3 3 4 5', segmentation=None), Kind.NOT_A_NUMBER, "the box '3 3 4 5'"),
-    'nan beside an outline': (annotation(bbox=[3, 3, NAN, 5]), Kind.BAD_BOX, 'that of its outline is taken'),
-    'empty beside an outline': (annotation(bbox=[0, 0, 0, 0]), Kind.BAD_BOX, 'that of its outline is taken'),
-    'nothing': (annotation(bbox=None, segmentation=[[]]), Kind.MALFORMED, 'has neither a box nor an outline'),
-    'huge': (annotation(segmentation=[[0, 0, 1e300, 0, 5, 5]]), Kind.BAD_OUTLINE, '1e[+]300.*its box alone is kept'),
-    'huge alone': (annotation(segmentation=[[0, 0, 1e300, 0, 5, 5]], bbox=None), Kind.NOT_A_NUMBER, '1e[+]300'),
+    'nan': (annotation(bbox=[3, 3, NAN, 5], segmentation=[]), Fault.NOT_A_NUMBER, 'annotation 100 .* the box'),
+    'text box': (annotation(bbox='3 3 4 5', segmentation=None), Fault.NOT_A_NUMBER, "the box '3 3 4 5'"),
+    'nan beside an outline': (annotation(bbox=[3, 3, NAN, 5]), Fault.BAD_BOX, 'that of its outline is taken'),
+    'empty beside an outline': (annotation(bbox=[0, 0, 0, 0]), Fault.BAD_BOX, 'that of its outline is taken'),
+    'nothing': (annotation(bbox=None, segmentation=[[]]), Fault.MALFORMED, 'has neither a box nor an outline'),
+    'huge': (annotation(segmentation=[[0, 0, 1e300, 0, 5, 5]]), Fault.BAD_OUTLINE, '1e[+]300.*its box alone is kept'),
+    'huge alone': (annotation(segmentation=[[0, 0, 1e300, 0, 5, 5]], bbox=None), Fault.NOT_A_NUMBER, '1e[+]300'),
     'two points': (
         annotation(segmentation=[[1, 1, 5, 5]]),
-        Kind.BAD_OUTLINE,
+        Fault.BAD_OUTLINE,
         'annotation 100 .* polygon of 2 points where three are needed: its box alone',
     ),
     'two points in a part': (
         annotation(segmentation=[[1, 1, 5, 5], [1, 1, 9, 1, 9, 9]]),
-        Kind.FEW_POINTS,
+        Fault.FEW_POINTS,
         'annotation 100 .* polygon of 2 points .*: this part is left out',
     ),
     'two points alone': (
         annotation(segmentation=[[1, 1, 5, 5]], bbox=None),
-        Kind.BAD_OUTLINE,
+        Fault.BAD_OUTLINE,
         'polygon of 2 points .*: its place is neither trained nor background',
     ),
-    'a point alone': (annotation(segmentation=[[1, 1]], bbox=None), Kind.EMPTY, 'polygon of 1 point where'),
-    'line': (annotation(segmentation=[[1, 1, 5, 5, 3, 3]]), Kind.BAD_OUTLINE, 'annotation 100 .* encloses no pixel'),
-    'odd': (annotation(segmentation=[[1, 1, 5, 5, 3, 3, 4]]), Kind.BAD_OUTLINE, 'polygon of 7 numbers'),
-    'odd alone': (annotation(segmentation=[[1, 1, 5, 5, 3, 3, 4]], bbox=None), Kind.MALFORMED, 'polygon of 7 numbers'),
-    'words': (annotation(segmentation='1 1 5 5'), Kind.BAD_OUTLINE, 'neither polygons nor RLE'),
+    'a point alone': (annotation(segmentation=[[1, 1]], bbox=None), Fault.EMPTY, 'polygon of 1 point where'),
+    'line': (annotation(segmentation=[[1, 1, 5, 5, 3, 3]]), Fault.BAD_OUTLINE, 'annotation 100 .* encloses no pixel'),
+    'odd': (annotation(segmentation=[[1, 1, 5, 5, 3, 3, 4]]), Fault.BAD_OUTLINE, 'polygon of 7 numbers'),
+    'odd alone': (annotation(segmentation=[[1, 1, 5, 5, 3, 3, 4]], bbox=None), Fault.MALFORMED, 'polygon of 7 numbers'),
+    'words': (annotation(segmentation='1 1 5 5'), Fault.BAD_OUTLINE, 'neither polygons nor RLE'),
     'rle': (
         annotation(segmentation=dict(size=[48, 64], counts=[5])),
-        Kind.BAD_OUTLINE,
+        Fault.BAD_OUTLINE,
         'counts end before the image does: its box alone is kept',
     ),
     'rle alone': (
         annotation(segmentation=dict(size=[48, 64], counts=[5]), bbox=None),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'counts end before the image',
     ),
     'rle of nothing': (
         annotation(segmentation=dict(size=[48, 64], counts=[48 * 64])),
-        Kind.BAD_OUTLINE,
+        Fault.BAD_OUTLINE,
         'mask without a pixel: its box alone is kept',
     ),
-    'crowd': (annotation(iscrowd='no'), Kind.MALFORMED, "annotation 100 .* has the iscrowd 'no': 0 or 1 is needed"),
-    'crowd of two': (annotation(iscrowd=2), Kind.MALFORMED, 'has the iscrowd 2'),
-    'ignored': (annotation(ignore=[]), Kind.MALFORMED, r'has the ignore \[\]'),
+    'crowd': (
+        annotation(iscrowd='no'),
+        Fault.MALFORMED,
+        "has the iscrowd 'no': 0 or 1, false or true is needed",
+    ),
+    'crowd of two': (annotation(iscrowd=2), Fault.MALFORMED, 'has the iscrowd 2'),
+    'ignored': (annotation(ignore=[]), Fault.MALFORMED, r'has the ignore \[\]'),
     'image id': (
         coco(lambda content: content['images'][0].update(id=content['images'][1]['id'])),
-        Kind.DUPLICATE,
+        Fault.DUPLICATE,
         r'image 1 \(p00002.png\) has the id 8 of one before',
     ),
     'annotation id': (
         coco(lambda content: content['annotations'][0].update(id=content['annotations'][1]['id'])),
-        Kind.DUPLICATE_OBJECT_ID,
+        Fault.DUPLICATE_OBJECT_ID,
         'annotation 101 .* has the id of one before',
     ),
     'file name': (
         coco(lambda content: content['images'][0].update(file_name=content['images'][1]['file_name'])),
-        Kind.DUPLICATE,
+        Fault.DUPLICATE,
         'p00002.png: is named 2 times in .*train2017.json',
     ),
-    'unknown image': (annotation(image_id=7777), Kind.UNKNOWN_ID, 'annotation 100 has the image_id 7777, which'),
+    'unknown image': (annotation(image_id=7777), Fault.UNKNOWN_ID, 'annotation 100 has the image_id 7777, which'),
     'text for a number': (
         annotation(image_id='8'),
-        Kind.UNKNOWN_ID,
+        Fault.UNKNOWN_ID,
         'has the image_id "8" .not 8., which no image has',
     ),
-    'text class': (annotation(category_id='10'), Kind.UNKNOWN_ID, 'has the category_id "10" .not 10., which no'),
-    'truth for a number': (annotation(image_id=True), Kind.MALFORMED, r'annotations\[0\] has no image_id'),
-    'half an id': (annotation(image_id=8.5), Kind.MALFORMED, r'annotations\[0\] has no image_id'),
-    'unknown class': (annotation(category_id=77), Kind.UNKNOWN_ID, 'annotation 100 .* has the category_id 77'),
-    'no image': (annotation(image_id=None), Kind.MALFORMED, r'annotations\[0\] has no image_id'),
-    'above': (image(file_name='../../../q.png'), Kind.OUTSIDE_FOLDER, 'q.png. is not in the folder'),
-    'absolute': (image(file_name='/etc/passwd'), Kind.OUTSIDE_FOLDER, '/etc/passwd. is not in the folder'),
+    'text class': (annotation(category_id='10'), Fault.UNKNOWN_ID, 'has the category_id "10" .not 10., which no'),
+    'truth for a number': (annotation(image_id=True), Fault.MALFORMED, r'annotations\[0\] has no image_id'),
+    'half an id': (annotation(image_id=8.5), Fault.MALFORMED, r'annotations\[0\] has no image_id'),
+    'unknown class': (annotation(category_id=77), Fault.UNKNOWN_ID, 'annotation 100 .* has the category_id 77'),
+    'no image': (annotation(image_id=None), Fault.MALFORMED, r'annotations\[0\] has no image_id'),
+    'above': (image(file_name='../../../q.png'), Fault.OUTSIDE_FOLDER, 'q.png. is not in the folder'),
+    'absolute': (image(file_name='/etc/passwd'), Fault.OUTSIDE_FOLDER, '/etc/passwd. is not in the folder'),
 }
 WHOLE = {
-    'category': (coco(lambda c: c['categories'][1].update(id=10)), Kind.DUPLICATE, 'category 1 has the id or name'),
+    'category': (coco(lambda c: c['categories'][1].update(id=10)), Fault.DUPLICATE, 'category 1 has the id or name'),
     'no samples': (
         keep_annotations(lambda record: record['category_id'] != 12),
-        Kind.NO_SAMPLES,
+        Fault.NO_SAMPLES,
         "the class 'traffic light' has no samples in train",
     ),
     'unlabeled': (
         keep_annotations(lambda record: record['id'] < 102),
-        Kind.MOSTLY_EMPTY,
+        Fault.MOSTLY_EMPTY,
         '3 of the 4 images of train have no objects to train on',
     ),
 }
@@ -204,35 +212,35 @@ def test_problems_together_are_all_named_and_all_that_is_sound_stays(tmp_path):
     assert {problem.kind for problem in problems} >= {kind for _, kind, _ in (FILES | RECORDS).values()}
     sound = made(train=90, val=3)['train']
     for image in data.splits['train']['images']:
-        found = [r['bbox'] for r in data.splits['train']['annotations'] if r['image_id'] == image['id']]
+        read = [r['bbox'] for r in data.splits['train']['annotations'] if r['image_id'] == image['id']]
         boxes = [box for _, box, _ in sound[image['file_name'].rpartition('/')[2]]]
         mended = [[60, 0, 4, 5], [5, 3, 4, 5], [1, 1, 4, 4]]  # cut, sorted, of two points
-        assert all(box in [*boxes, *mended] for box in found)
+        assert all(box in [*boxes, *mended] for box in read)
     assert len(data.splits['train']['annotations']) > 40
 
 
 LABEL, SHAPES = 'labels/train/p00000.txt', 'images/train/p00000.json'
 OTHERS = {
-    'yolo words': (write_yolo, lambda r: (r / LABEL).write_text('0 a b c d'), Kind.MALFORMED, 'line 1 has something'),
-    'yolo scores': (write_yolo, lambda r: (r / LABEL).write_text('0 .5 .5 .1 .1 .9'), Kind.MALFORMED, 'has 6 values'),
+    'yolo words': (write_yolo, lambda r: (r / LABEL).write_text('0 a b c d'), Fault.MALFORMED, 'line 1 has something'),
+    'yolo scores': (write_yolo, lambda r: (r / LABEL).write_text('0 .5 .5 .1 .1 .9'), Fault.MALFORMED, 'has 6 values'),
     'yolo class': (
         write_yolo,
         lambda r: (r / LABEL).write_text('\n3 .5 .5 .1 .1'),
-        Kind.UNKNOWN_ID,
+        Fault.UNKNOWN_ID,
         'line 2 .* class 3',
     ),
-    'yolo pixels': (write_yolo, lambda r: (r / LABEL).write_text('0 30 20 5 5'), Kind.OUTSIDE_IMAGE, 'line 1 is out'),
+    'yolo pixels': (write_yolo, lambda r: (r / LABEL).write_text('0 30 20 5 5'), Fault.OUTSIDE_IMAGE, 'line 1 is out'),
     'yolo nan': (
         write_yolo,
         lambda r: (r / LABEL).write_text('0 .5 nan .1 .1'),
-        Kind.NOT_A_NUMBER,
+        Fault.NOT_A_NUMBER,
         'line 1 has the box',
     ),
-    'yolo bytes': (write_yolo, lambda r: (r / LABEL).write_bytes(b'\xff\xfe0 1'), Kind.MALFORMED, 'not a text file'),
+    'yolo bytes': (write_yolo, lambda r: (r / LABEL).write_bytes(b'\xff\xfe0 1'), Fault.MALFORMED, 'not a text file'),
     'yolo alone': (
         write_yolo,
         lambda r: (r / 'labels/train/q.txt').write_text(''),
-        Kind.ORPHAN_LABELS,
+        Fault.ORPHAN_LABELS,
         'q.txt: has the labels of no image',
     ),
     'yolo alone beside': (
@@ -242,49 +250,49 @@ OTHERS = {
             (r / 'images/train/q.txt').write_text('1 0.5 0.5 0.2 0.2\n'),
             (r / 'images/train/readme.txt').write_text('1 image each\n'),
         ],
-        Kind.ORPHAN_LABELS,
+        Fault.ORPHAN_LABELS,
         'q.txt: has the labels of no image',
     ),
     'yolo no test': (
         write_yolo,
         lambda r: edit_text(r / 'data.yaml', 'names', 'test: images/test\nnames'),
-        Kind.MISSING_SPLIT,
+        Fault.MISSING_SPLIT,
         'data.yaml: its test: images/test is not in',
     ),
     'voc number': (
         write_voc,
         lambda r: edit_text(r / 'Annotations/p00000.xml', '<xmin>', '<xmin>x'),
-        Kind.NOT_A_NUMBER,
+        Fault.NOT_A_NUMBER,
         r'p00000.xml: object 1 \(bird\) has the box',
     ),
     'voc difficult': (
         write_voc,
         lambda r: edit_text(r / 'Annotations/p00000.xml', '<difficult>0', '<difficult>maybe'),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         r"p00000.xml: object 1 \(bird\) has the difficult 'maybe': 0 or 1",
     ),
     'labelme difficult': (
         write_labelme,
         lambda r: edit(r / SHAPES, lambda c: c['shapes'][0].update(difficult='maybe')),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         r"shape 0 \(bird\) has the difficult 'maybe'",
     ),
     'voc box': (
         write_voc,
         lambda r: edit_text(r / 'Annotations/p00000.xml', '<bndbox>', '<box>', '</bndbox>', '</box>'),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'has no bndbox',
     ),
     'voc name': (
         write_voc,
         lambda r: edit_text(r / 'Annotations/p00000.xml', 'bird', ' '),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'object 1 has no name',
     ),
     'voc cut': (
         write_voc,
         lambda r: (r / 'Annotations/p00000.xml').write_text('<annotation><obj'),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'is not XML',
     ),
     'voc entities': (
@@ -292,32 +300,32 @@ OTHERS = {
         lambda r: (r / 'Annotations/p00000.xml').write_text(
             '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation><object>&x;</object></annotation>'
         ),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'declares entities',
     ),
     'voc list': (
         write_voc,
         lambda r: edit_text(r / 'ImageSets/Main/train.txt', 'p00000', 'p0'),
-        Kind.MISSING_IMAGE,
-        'train.txt: names p0, of which there is no image',
+        Fault.MISSING_IMAGE,
+        'train.txt: names p0, which is not there',
     ),
     'voc size': (
         write_voc,
         lambda r: edit_text(r / 'Annotations/p00000.xml', '<width>64', '<width>63'),
-        Kind.WRONG_SIZE,
-        'p00000.png: has 64x48 pixels, but .*p00000.xml says 63x48',
+        Fault.WRONG_SIZE,
+        'p00000.png: has 48x64 pixels .H x W., but .*p00000.xml says 48x63',
     ),
-    'labelme json': (write_labelme, lambda r: cut(r / SHAPES), Kind.MALFORMED, 'p00000.json: is not JSON'),
+    'labelme json': (write_labelme, lambda r: cut(r / SHAPES), Fault.MALFORMED, 'p00000.json: is not JSON'),
     'labelme line': (
         write_labelme,
         lambda r: edit(r / SHAPES, lambda c: c['shapes'][0].update(shape_type='line')),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         r'shape 0 \(bird\) is a line',
     ),
     'labelme points': (
         write_labelme,
         lambda r: edit(r / SHAPES, lambda c: c['shapes'][0].update(points=[[1, None]])),
-        Kind.NOT_A_NUMBER,
+        Fault.NOT_A_NUMBER,
         'shape 0 has points',
     ),
     'labelme path': (
@@ -325,25 +333,25 @@ OTHERS = {
         lambda r: edit(
             (r / SHAPES).rename(r / 'images/train/other.json'), lambda c: c.update(imagePath='C:\\images\\a.png')
         ),
-        Kind.OUTSIDE_FOLDER,
+        Fault.OUTSIDE_FOLDER,
         'which is not in the folder',
     ),
     'via class': (
         write_via,
         lambda r: edit_text(r / 'via_train.json', '"kind": "bird"', '"kind": ""'),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'region 0 of p00000.png has no kind',
     ),
     'via point': (
         write_via,
         lambda r: edit_text(r / 'via_train.json', '"name": "polygon"', '"name": "point"'),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'is a point: polygons',
     ),
     'via numbers': (
         write_via,
         lambda r: edit_text(r / 'via_train.json', 'all_points_x', 'all_points'),
-        Kind.MALFORMED,
+        Fault.MALFORMED,
         'polygon without sound numbers',
     ),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,35 +9,25 @@ import numpy as np
 from .outlines import EDGE, are_four_numbers, are_numbers, as_polygons, extent
 
 MOST = 0.5
-"""The share of boxes that must be wrong as they were read before anything else is thought of."""
+"""The share of boxes that must be wrong as they were read before the user is asked whether they mean something else."""
 
 NEARLY_ALL = 0.95
-"""The share of boxes that must be sound in another notation before it is asked for: few boxes are so by chance."""
+"""The share of boxes that must be sound in another notation before it is suggested: few boxes are so by chance."""
 
 FAR = 0.05
-"""Of the side of an image: boxes that reach so far over its edge are wrong; drawn over the edge, few do."""
+"""The share of an image's side by which a box that is right hardly ever reaches over the edge."""
 
 AT_LEAST = 5
-"""Fewer boxes than that may all be sound in another notation by chance: of swapped corners, one in four is."""
+"""The boxes that are needed to suggest another notation: fewer may all be sound in it by chance, as one in four boxes
+with swapped corners is."""
 
-Corners = Callable[..., tuple[np.ndarray, ...]]
-_SIDES_OR_CORNERS = 'x, y, width, height', 'x1, y1, x2, y2', lambda x, y, w, h: (x, y, w, h)
-NOTATIONS: dict[str, tuple[str, str, Corners]] = {
-    'COCO': _SIDES_OR_CORNERS,
-    'VIA': _SIDES_OR_CORNERS,
-    'YOLO': (
-        'center x, center y, width, height',
-        'x1, y1, x2, y2',
-        lambda x, y, w, h: (x + w / 2, y + h / 2, w, h),
-    ),
-    'Pascal VOC': (
-        'xmin, ymin, xmax, ymax',
-        'x, y, width, height',
-        lambda x, y, w, h: (x, y, 2 * x + w, 2 * y + h),
-    ),
+NOTATIONS = {
+    'COCO': ('x, y, width, height', 'x1, y1, x2, y2'),
+    'VIA': ('x, y, width, height', 'x1, y1, x2, y2'),
+    'YOLO': ('center x, center y, width, height', 'x1, y1, x2, y2'),
+    'Pascal VOC': ('xmin, ymin, xmax, ymax', 'x, y, width, height'),
 }
-"""Of each layout what its four numbers are; what others write in their place; and of that the corners x1, y1, x2, y2,
-as they follow from the box x, y, width, height that was read."""
+"""The meaning of each layout's four numbers, and the other meaning that people give them by mistake."""
 
 
 class NumbersAsRead:
@@ -47,8 +36,8 @@ class NumbersAsRead:
     Attributes:
         relative: whether they were fractions of the image's size.
         boxes: x, y, width, height in pixels, of outlines where an object has no box.
-        sizes: of the boxes' images: width and height.
-        stated: whether the file states the box.
+        sizes: width and height of each box's image.
+        stated: for each box, whether the file states it.
     """
 
     def __init__(self, relative: bool):
@@ -58,16 +47,17 @@ class NumbersAsRead:
         self.stated: list[bool] = []
 
     def add(self, box: Any, segmentation: Any, size: tuple[int, int]) -> None:
-        """Add an object of an image of that width and height."""
+        """Add an object of an image of this height and width."""
         stated = are_four_numbers(box)
         if not stated:
             polygons = as_polygons(segmentation)
             if not polygons or not all(are_numbers(polygon) and len(polygon) > 1 for polygon in polygons):
                 return
             box = extent(polygons)
-        scale = (*size, *size) if self.relative else (1, 1, 1, 1)
+        height, width = size
+        scale = (width, height, width, height) if self.relative else (1, 1, 1, 1)
         self.boxes.append([value * side for value, side in zip(box, scale)])
-        self.sizes.append(size)
+        self.sizes.append((width, height))
         self.stated.append(stated)
 
 
@@ -80,12 +70,10 @@ def notation_question(layout: str, numbers: NumbersAsRead) -> str | None:
     if not numbers.boxes:
         return None
     boxes, sizes, stated = np.array(numbers.boxes, float), np.array(numbers.sizes), np.array(numbers.stated)
-    return (
-        _under_a_pixel(boxes, numbers.relative)
-        or (numbers.relative and _far_outside(boxes, sizes))
-        or _another_notation(layout, boxes[stated], sizes[stated])
-        or None
-    )
+    question = _under_a_pixel(boxes, numbers.relative)
+    if question is None and numbers.relative:
+        question = _far_outside(boxes, sizes)
+    return question or _another_notation(layout, boxes[stated], sizes[stated])
 
 
 def _under_a_pixel(boxes: np.ndarray, relative: bool) -> str | None:
@@ -95,7 +83,7 @@ def _under_a_pixel(boxes: np.ndarray, relative: bool) -> str | None:
     what = f'{tiny.sum()} of the {len(tiny)} objects of {{split}} are under a pixel'
     if not relative and ((boxes[tiny] >= 0) & (boxes[tiny] <= 1)).all(1).mean() > MOST:
         return f'{what}: are their coordinates fractions (0 to 1)? Pixels are needed'
-    return f'{what}: nothing can be learned from them'
+    return f'{what}: a model learns nothing from them'
 
 
 def _far_outside(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
@@ -114,12 +102,23 @@ def _another_notation(layout: str, boxes: np.ndarray, sizes: np.ndarray) -> str 
     (x, y, w, h), (width, height) = boxes.T, sizes.T
     wrong = (w < 0) | (h < 0) | (x < -FAR * width) | (y < -FAR * height)
     wrong |= (x + w > (1 + FAR) * width) | (y + h > (1 + FAR) * height)
-    needed, other, corners = NOTATIONS[layout]
-    x1, y1, x2, y2 = corners(x, y, w, h)
+    x1, y1, x2, y2 = _corners_of_the_other(layout, x, y, w, h)
     sound = (x1 >= -EDGE) & (x1 < x2) & (x2 <= width + EDGE) & (y1 >= -EDGE) & (y1 < y2) & (y2 <= height + EDGE)
     if wrong.mean() <= MOST or sound.mean() < NEARLY_ALL:
         return None
+    needed, other = NOTATIONS[layout]
     return (
         f'{wrong.sum()} of the {len(wrong)} boxes of {{split}} reach far over the edges of their images or have sides '
         f'below zero: are their numbers {other}? {layout} has {needed}'
     )
+
+
+def _corners_of_the_other(
+    layout: str, x: np.ndarray, y: np.ndarray, w: np.ndarray, h: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """The corners x1, y1, x2, y2 of boxes x, y, width, height, whose numbers had the other meaning in `NOTATIONS`."""
+    if layout == 'YOLO':
+        return x + w / 2, y + h / 2, w, h
+    if layout == 'Pascal VOC':
+        return x, y, 2 * x + w, 2 * y + h
+    return x, y, w, h
