@@ -392,7 +392,7 @@ def test_shades_of_gray_far_apart_need_a_file_that_says_what_they_are(values, tm
 @pytest.mark.parametrize(
     'values', [[*range(48)], [*range(140, 150), *range(0, 20), 255], [0, 3, 5, 17, 21, 64, 90, 149]]
 )
-def test_many_classes_and_gaps_are_no_shades_of_grey(values, tmp_path):
+def test_many_classes_and_gaps_are_no_shades_of_gray(values, tmp_path):
     pair(tmp_path, array=labels(*values))
     data = read_own_data(str(tmp_path), False)
     assert len(data.classes) == max(value for value in values if value < 255) + 1

@@ -119,7 +119,7 @@ def test_a_draft_is_moved_into_place_with_all_paths_in_it(tmp_path):
     for number in range(12):
         write_images(tmp_path / 'data/images', [f'p{number:05d}.png'], size)
         cv2.imwrite(str(tmp_path / f'data/labels/p{number:05d}.png'), colors[number % 2])
-    (tmp_path / 'data/classes.txt').write_text('black 0 0 0\ngrey 200 200 200\n')
+    (tmp_path / 'data/classes.txt').write_text('black 0 0 0\ngray 200 200 200\n')
     work, draft = tmp_path / 'work "{{$HOME:}}"', tmp_path / 'work "{{$HOME:}}"' / '.draft'
     cfg, _ = planned(UPERNET, tmp_path / 'data', draft)
     config = put_in_place(cfg, work)
