@@ -116,10 +116,11 @@ def test_label_maps_are_those_of_the_test_tool(segmenter_dir, images, run_test, 
     run_test(segmenter_dir, '--out', tmp_path / 'maps')
     predictor = Predictor(segmenter_dir)
     assert predictor.is_segmenter
-    for image, prediction in zip(images, predictor.stream(images)):
+    for image, prediction in zip(images, predictor.stream(images), strict=True):
         wanted = cv2.imread(str(tmp_path / 'maps' / image.name), cv2.IMREAD_UNCHANGED)
         assert prediction.label_map.dtype == np.uint8
         assert np.array_equal(prediction.label_map, wanted)
+        assert len(np.unique(wanted)) > 1
         assert len(prediction) == 0
 
 

@@ -47,8 +47,7 @@ def test_maps_equal_the_authors_detector(fixtures, act):
     net, weights, expected = reference(fixtures, 'detector', act)
     del weights['rpn_head.rpn_cls.weight']
     net.load_state_dict(weights)
-    maps = net(expected['input'])
-    for number, found in enumerate(maps, start=1):
+    for number, found in zip((1, 2, 3, 4), net(expected['input']), strict=True):
         torch.testing.assert_close(found, expected[f'detector_map{number}'], rtol=1e-5, atol=1e-5)
 
 
@@ -60,7 +59,7 @@ def test_stages_equal_the_authors_classifier(fixtures, act):
     assert set(result.unexpected_keys) == {'avgpool_pre_head.1.weight', 'head.weight', 'head.bias'}
     for position in (0, 2, 4, 6):
         net.add_module(f'norm{position}', torch.nn.Identity())
-    for number, found in enumerate(net(expected['input']), start=1):
+    for number, found in zip((1, 2, 3, 4), net(expected['input']), strict=True):
         torch.testing.assert_close(found, expected[f'classifier_stage{number}'], rtol=1e-5, atol=1e-5)
 
 
@@ -74,8 +73,7 @@ def test_parameters_are_timms_and_the_output_norms(arch):
 
 @pytest.mark.parametrize('size', [(32, 32), (33, 47), (63, 130), (64, 96)])
 def test_maps_have_strides_4_to_32_for_any_size(size):
-    maps = tiny().eval()(torch.randn(1, 3, *size))
-    for index, found in enumerate(maps):
+    for index, found in zip((0, 1, 2, 3), tiny().eval()(torch.randn(1, 3, *size)), strict=True):
         expected = size
         for stride in (4, 2, 2, 2)[: index + 1]:
             expected = tuple(length // stride for length in expected)

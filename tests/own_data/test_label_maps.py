@@ -119,8 +119,8 @@ def test_of_several_label_maps_cityscapes_labels_are_taken_and_others_are_asked_
 def test_same_names_in_many_folders_are_paired_by_their_folders(tmp_path):
     for town in ('a', 'b'):
         pair(tmp_path, f'images/{town}/p00000.png', f'labels/{town}/p00000.png')
-    for image, label in read(tmp_path).splits['train']:
-        assert image.parent.name == label.parent.name
+    pairs = read(tmp_path).splits['train']
+    assert [(image.parent.name, label.parent.name) for image, label in pairs] == [('a', 'a'), ('b', 'b')]
 
 
 def test_a_label_map_is_not_of_an_image_in_another_folder(tmp_path):
