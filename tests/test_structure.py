@@ -74,7 +74,38 @@ def imports_of_package(module: str, path: Path) -> set[str]:
     return {name if name in MODULES else name.rpartition('.')[0] for name in names}
 
 
-IMPORTS = {module: imports_of_package(module, path) for module, path in MODULES.items()}
+def defined(tree: ast.AST) -> Iterator[str]:
+    """The names that a module has: what it defines, sets or imports, but for what is inside functions and classes."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from (name.asname or name.name.partition('.')[0] for name in names)
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case _:
+                yield from defined(node)
+
+
+NAMES = {module: set(defined(parsed(path))) for module, path in MODULES.items()}
+
+IMPORTS = {
+    module: {name for name in imports_of_package(module, path) if name in MODULES} for module, path in MODULES.items()
+}
+
+
+def test_what_is_imported_exists():
+    """Lazily too, where a wrong name shows only when somebody calls the function around it."""
+    files = [*MODULES.items(), *(('', path) for folder in ('tools', 'tests') for path in (ROOT / folder).rglob('*.py'))]
+    wrong = [
+        f'{path.relative_to(ROOT)} imports {name}'
+        for module, path in files
+        for name in imported(module, path)
+        if name.partition('.')[0] == 'fasternet_mm' and name not in MODULES
+        if name.rpartition('.')[2] not in NAMES.get(name.rpartition('.')[0], set()) | fasternet_mm.PUBLIC.keys()
+    ]
+    assert not wrong, '\n'.join(wrong)
 
 
 def room(module: str) -> str:
@@ -146,11 +177,11 @@ def test_importing_the_package_loads_nothing_heavy():
 # One name, one thing
 
 
-def repeated(places: list[tuple[str, str]]) -> dict[str, list[str]]:
+def repeated(places: list[tuple[str, str]]) -> list[str]:
     by_name = defaultdict(list)
     for name, place in places:
         by_name[name].append(place)
-    return {name: where for name, where in by_name.items() if len(where) > 1}
+    return [f'{name}: {", ".join(where)}' for name, where in sorted(by_name.items()) if len(where) > 1]
 
 
 def test_a_public_class_name_occurs_once():
@@ -161,12 +192,12 @@ def test_a_public_class_name_occurs_once():
         if isinstance(node, ast.ClassDef) and not node.name.startswith('_')
     ]
     assert len(classes) > 20
-    assert repeated(classes) == {}
+    assert not repeated(classes), '\n'.join(repeated(classes))
 
 
 def test_a_module_file_name_occurs_once():
     files = [(path.name, module) for module, path in MODULES.items() if path.name not in ('__init__.py', '__main__.py')]
-    assert repeated(files) == {}
+    assert not repeated(files), '\n'.join(repeated(files))
 
 
 # Words
@@ -237,8 +268,9 @@ DOCS = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / 'READM
 
 
 def test_public_names_are_in_the_docs_and_exist():
-    for name in fasternet_mm.PUBLIC:
-        assert getattr(fasternet_mm, name).__name__ == name
+    for name, module in fasternet_mm.PUBLIC.items():
+        public = getattr(fasternet_mm, name)
+        assert (public.__module__, public.__name__) == (f'fasternet_mm.{module}', name)
         assert any(re.search(rf'\b{name}\b', text) for text in DOCS.values()), name
 
 
@@ -267,7 +299,8 @@ def test_names_that_the_docs_call_exist():
         ]
     }
     assert len(named) > 5
-    assert [(where, name) for where, name in sorted(named) if not exists(name)] == []
+    wrong = sorted(f'{where}: fasternet_mm.{name}' for where, name in named if not exists(name))
+    assert not wrong, '\n'.join(wrong)
 
 
 def imports_in(text: str) -> Iterator[tuple[str, str]]:
@@ -278,16 +311,15 @@ def imports_in(text: str) -> Iterator[tuple[str, str]]:
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
-    """The words of each ``fasternet-mm COMMAND …`` that stands in a block of code, or in a line between backticks."""
+    """The words after ``fasternet-mm`` where a line of a block of code, or what is between backticks, begins so."""
     blocks = re.findall(r'^```\w*\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
     outside = re.sub(r'^```.*?^```', '', text, flags=re.MULTILINE | re.DOTALL)
     spans = [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', outside)]
     for line in [*lines, *spans]:
         words = shlex.split(line, comments=True) if line.count("'") % 2 == line.count('"') % 2 == 0 else line.split()
-        starts = [index for index, word in enumerate(words) if word == 'fasternet-mm']
-        for start, end in zip(starts, [*starts[1:], len(words)]):
-            yield words[start + 1 : end]
+        if words and words[0] == 'fasternet-mm':
+            yield words[1:]
 
 
 def command_parser(command: str) -> argparse.ArgumentParser:
@@ -331,7 +363,7 @@ def test_commands_and_options_of_the_docs_exist():
             options = {word.partition('=')[0] for word in words if word.startswith('--')}
             unknown = options - options_of(command_parser(words[0]), words[1:])
             wrong += [(where, words[0], option) for option in sorted(unknown)]
-    assert wrong == []
+    assert not wrong, '\n'.join(map(' '.join, wrong))
     assert count > 20
 
 
@@ -345,12 +377,14 @@ def test_every_option_in_the_docs_is_a_commands():
         for option in re.findall(r'(?<![\w-])--[a-z][\w-]*', span)
     }
     assert len(options) > 20
-    assert sorted((where, option) for where, option in options if option not in known | OTHERS_OPTIONS) == []
+    wrong = sorted(f'{where}: {option}' for where, option in options if option not in known | OTHERS_OPTIONS)
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_every_command_is_in_the_readme():
-    named = {words[0] for words in commands_in(DOCS['README.md']) if words}
-    assert COMMANDS - named == set()
+    spans = re.findall(r'`([^`\n]+)`', DOCS['README.md'])
+    named = {words[0] for words in commands_in(DOCS['README.md']) if words} | {span.split()[0] for span in spans}
+    assert sorted(COMMANDS - named) == []
 
 
 # Nothing without a use
