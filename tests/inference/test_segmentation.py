@@ -62,7 +62,6 @@ def test_augmentation_by_one_scale_without_flip_is_plain_inference(cfg, segmente
     with torch.no_grad():
         found = augmented.test_step(several)[0].pred_sem_seg.data
     assert torch.equal(found, plain)
-    assert len(plain.unique()) > 1
 
 
 @pytest.mark.parametrize('name', [f'upernet_fasternet_{a}' for a in ('t0', 't1', 't2', 's', 'm', 'l')])
