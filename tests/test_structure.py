@@ -221,7 +221,7 @@ BRITISH = re.compile(
 
 READ_FROM_PEOPLES_FILES = {
     'fasternet_mm/own_data/layouts/folder_words.py': {'picture'},  # folders of images are called "pictures" too
-    'fasternet_mm/own_data/layouts/class_names.py': {'colour', 'unlabelled'},  # heads and names in lists of classes
+    'fasternet_mm/own_data/layouts/class_files.py': {'colour', 'unlabelled'},  # heads and names in lists of classes
     'fasternet_mm/report/page.html': {'labelledby'},  # HTML's attribute
 }
 """Words of other people: what their folders and files say is understood in every spelling."""
@@ -450,6 +450,6 @@ def test_nothing_is_there_for_tests_alone():
         for module, path in MODULES.items()
         if room(module) != 'ops'  # MMCV takes its operators by name
         for name, node in definitions(path)
-        if not re.fullmatch('__[a-z]+__', name) and name not in CALLED_BY_OTHERS and used[name] <= uses(node)[name]
+        if not re.fullmatch(r'__\w+__', name) and name not in CALLED_BY_OTHERS and used[name] <= uses(node)[name]
     ]
     assert not unused, '\n'.join(unused)
