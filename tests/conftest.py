@@ -25,6 +25,27 @@ def pytest_runtest_setup():
     MMLogger.get_current_instance().setLevel('NOTSET')
 
 
+SLOW_FOLDERS = ('cli', 'tools', 'own_data', 'deployment', 'benchmark', 'inference', 'models')
+"""Where the longest tests are, the longest first: they train, start processes or export."""
+
+
+def pytest_configure(config):
+    """Where files go to several cores, the order below counts, and not how many tests a file has.
+
+    The longest files have few tests: they would come last, and all cores but one would wait for them.
+    """
+    if hasattr(config.option, 'loadscopereorder'):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        folder = item.path.parent.name
+        return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     return ROOT

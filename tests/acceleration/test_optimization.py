@@ -431,6 +431,7 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
         lambda self, maps, boxes, *args: rois.append(boxes) or extract(self, maps, boxes, *args),
     )
     assert detections(optimized).bboxes.dtype == torch.float32
+    assert rois
     assert all(not torch.equal(boxes, boxes.bfloat16().float()) for boxes in rois)
 
 

@@ -30,7 +30,7 @@ def test_the_peer_with_timm_finds_the_same(task):
     assert type(peer.backbone).__module__.startswith('timm')
     image = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
-        for ours, theirs in zip(detector.extract_feat(image), peer.extract_feat(image)):
+        for ours, theirs in zip(detector.extract_feat(image), peer.extract_feat(image), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 

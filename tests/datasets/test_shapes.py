@@ -34,6 +34,7 @@ def test_masks_boxes_areas_and_labels_agree(few, tmp_path):
     root = shapes.ensure_shapes(tmp_path / 'shapes')
     coco = COCO(root / 'annotations' / 'train.json')
     assert [coco.cats[i]['name'] for i in sorted(coco.cats)] == list(shapes.CLASSES)
+    assert len(coco.imgs) == 6
     for image in coco.imgs.values():
         pixels = cv2.imread(str(root / 'images/train' / image['file_name']))
         labels = cv2.imread(str(root / 'labels/train' / image['file_name']), cv2.IMREAD_UNCHANGED)

@@ -47,7 +47,10 @@ def test_published_configs_have_the_authors_recipe(root, variant, lr, drop_path)
         ('default_hooks.checkpoint.max_keep_ckpts=2', lambda cfg: cfg.default_hooks.checkpoint.max_keep_ckpts == 2),
         ('param_scheduler.1.milestones=[1,2]', lambda cfg: cfg.param_scheduler[1].milestones == [1, 2]),
         ('optim_wrapper.accumulative_counts=4', lambda cfg: cfg.optim_wrapper.accumulative_counts == 4),
-        ('optim_wrapper.paramwise_cfg.norm_decay_mult=0.', lambda cfg: cfg.optim_wrapper.paramwise_cfg is not None),
+        (
+            'optim_wrapper.paramwise_cfg.norm_decay_mult=0.',
+            lambda cfg: cfg.optim_wrapper.paramwise_cfg.norm_decay_mult == 0,
+        ),
         ('optim_wrapper.optimizer.betas=(0.9,0.99)', lambda cfg: cfg.optim_wrapper.optimizer.betas == (0.9, 0.99)),
         ('randomness.seed=3', lambda cfg: cfg.randomness.seed == 3),
         ('load_options.stem=average', lambda cfg: cfg.load_options.stem == 'average'),

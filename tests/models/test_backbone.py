@@ -22,7 +22,7 @@ def tiny(**kwargs):
     return net
 
 
-def randomise_norms(net):
+def randomize_norms(net):
     """Statistics and scales as after some training, so that a wrong norm shows."""
     for module in net.modules():
         if isinstance(module, _BatchNorm):
@@ -47,8 +47,7 @@ def test_maps_equal_the_authors_detector(fixtures, act):
     net, weights, expected = reference(fixtures, 'detector', act)
     del weights['rpn_head.rpn_cls.weight']
     net.load_state_dict(weights)
-    maps = net(expected['input'])
-    for number, found in enumerate(maps, start=1):
+    for number, found in zip((1, 2, 3, 4), net(expected['input']), strict=True):
         torch.testing.assert_close(found, expected[f'detector_map{number}'], rtol=1e-5, atol=1e-5)
 
 
@@ -60,7 +59,7 @@ def test_stages_equal_the_authors_classifier(fixtures, act):
     assert set(result.unexpected_keys) == {'avgpool_pre_head.1.weight', 'head.weight', 'head.bias'}
     for position in (0, 2, 4, 6):
         net.add_module(f'norm{position}', torch.nn.Identity())
-    for number, found in enumerate(net(expected['input']), start=1):
+    for number, found in zip((1, 2, 3, 4), net(expected['input']), strict=True):
         torch.testing.assert_close(found, expected[f'classifier_stage{number}'], rtol=1e-5, atol=1e-5)
 
 
@@ -74,8 +73,7 @@ def test_parameters_are_timms_and_the_output_norms(arch):
 
 @pytest.mark.parametrize('size', [(32, 32), (33, 47), (63, 130), (64, 96)])
 def test_maps_have_strides_4_to_32_for_any_size(size):
-    maps = tiny().eval()(torch.randn(1, 3, *size))
-    for index, found in enumerate(maps):
+    for index, found in zip((0, 1, 2, 3), tiny().eval()(torch.randn(1, 3, *size)), strict=True):
         expected = size
         for stride in (4, 2, 2, 2)[: index + 1]:
             expected = tuple(length // stride for length in expected)
@@ -84,7 +82,7 @@ def test_maps_have_strides_4_to_32_for_any_size(size):
 
 @pytest.mark.parametrize('out_indices', [(0,), (3,), (1, 3), (0, 1, 2), (0, 1, 2, 3)])
 def test_any_subset_of_maps_equals_the_same_maps_of_the_whole(out_indices):
-    whole = randomise_norms(tiny()).eval()
+    whole = randomize_norms(tiny()).eval()
     part = FasterNet(TINY, out_indices=out_indices).eval()
     part.load_state_dict({k: v for k, v in whole.state_dict().items() if k in part.state_dict()})
     x = torch.randn(2, 3, 64, 64)
@@ -199,7 +197,7 @@ def test_checkpointing_stores_fewer_activations():
 def test_storing_less_for_the_backward_pass_changes_no_gradient_and_no_statistic(monkeypatch, dtype, act, norm):
     norm_cfg = dict(type=norm, **(dict(num_groups=4) if norm == 'GN' else {}))
     settings = dict(layer_scale_init_value=0.5, drop_path_rate=0.3, act_cfg=dict(type=act), norm_cfg=norm_cfg)
-    net = randomise_norms(tiny(**settings)).train()
+    net = randomize_norms(tiny(**settings)).train()
     images = torch.randn(4, 3, 64, 64)
     before = {name: kept.clone() for name, kept in net.state_dict().items()}
 
@@ -288,7 +286,7 @@ def test_layer_scale_multiplies_the_branch():
 
 
 def test_channels_last_goes_through():
-    net = randomise_norms(tiny()).eval()
+    net = randomize_norms(tiny()).eval()
     x = torch.randn(1, 3, 64, 64)
     expected = net(x)
     found = net.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
@@ -326,7 +324,7 @@ def test_compiled_training_step_equals_eager(with_cp):
 
 
 def test_export_takes_other_sizes():
-    net = randomise_norms(tiny()).eval()
+    net = randomize_norms(tiny()).eval()
     free = {0: torch.export.Dim('batch'), 2: torch.export.Dim('height', min=64), 3: torch.export.Dim('width', min=64)}
     exported = torch.export.export(net, (torch.randn(2, 3, 96, 128),), dynamic_shapes={'x': free}).module()
     x = torch.randn(1, 3, 70, 101)

@@ -25,7 +25,7 @@ class Detector(nn.Module):
         self.bbox_head.mask = nn.Conv2d(8, num_classes, 1)
 
 
-def randomised(net):
+def randomized(net):
     for value in net.state_dict().values():
         value.copy_(torch.rand(value.shape) * 9)
     return net
@@ -68,7 +68,7 @@ def assert_refused(net, source, message, **options):
 
 
 def test_a_whole_detector_comes_back_as_saved(save, log):
-    saved, loaded = randomised(Detector()), Detector()
+    saved, loaded = randomized(Detector()), Detector()
     load_weights(loaded, save(dict(meta={}, state_dict=saved.state_dict())))
     assert_same(loaded, saved.state_dict())
     assert len(log) == 1
@@ -86,7 +86,7 @@ def test_the_line_about_a_classifier_counts_what_was_initialized_and_left_out(sa
 
 @pytest.mark.parametrize('out_indices', [(0, 1), (1, 3), (2,)])
 def test_a_backbone_with_fewer_outputs_leaves_out_what_only_the_others_need(save, out_indices):
-    saved, loaded = randomised(FasterNet(TINY)), FasterNet(TINY, out_indices=out_indices)
+    saved, loaded = randomized(FasterNet(TINY)), FasterNet(TINY, out_indices=out_indices)
     fit = load_weights(loaded, save(saved.state_dict()))
     assert_same(loaded, {name: saved.state_dict()[name] for name in loaded.state_dict()})
     assert fit.initialized == []
@@ -110,7 +110,7 @@ def test_a_backbone_with_fewer_outputs_leaves_out_what_only_the_others_need(save
 )
 def test_a_single_wrong_tensor_is_named_and_nothing_is_loaded(save, make, change, message):
     net = make()
-    state = dict(randomised(make()).state_dict())
+    state = dict(randomized(make()).state_dict())
     change(state, 'backbone.norm6.running_var' if isinstance(net, Detector) else 'norm6.running_var')
     assert_refused(net, save(state), message)
 
@@ -151,7 +151,7 @@ def test_another_number_of_classes_is_explained(save):
 
 @pytest.mark.parametrize(('before', 'after'), [(80, 3), (3, 80), (1, 2), (7, 1)])
 def test_new_heads_start_afresh_and_are_named(save, before, after):
-    saved, loaded = randomised(Detector(before)), randomised(Detector(after))
+    saved, loaded = randomized(Detector(before)), randomized(Detector(after))
     own = {name: value.clone() for name, value in loaded.state_dict().items()}
     fit = load_weights(loaded, save(saved.state_dict()), new_heads=True)
     kept = [name for name in own if name.startswith('bbox_head')]
@@ -180,7 +180,7 @@ def test_a_classifier_fine_tunes_on_other_classes(save):
 
 
 def test_a_mismatch_that_is_allowed_is_listed(save):
-    saved, loaded = randomised(Detector()), Detector()
+    saved, loaded = randomized(Detector()), Detector()
     state = dict(saved.state_dict())
     state['extra.weight'] = state.pop('neck.weight')
     state['neck.bias'] = torch.zeros(3)
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_which_nothing_fits_is_refused_even_so(save):
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_becomes_the_models(save, dtype):
-    saved, loaded = randomised(FasterNet(TINY)), FasterNet(TINY)
+    saved, loaded = randomized(FasterNet(TINY)), FasterNet(TINY)
     half = {name: value.to(dtype) for name, value in saved.state_dict().items()}
     fit = load_weights(loaded, save(half))
     assert f'tensors loaded (from {str(dtype).removeprefix("torch.")})' in str(fit)
@@ -230,7 +230,7 @@ def test_another_number_of_channels_needs_to_be_said(save):
 
 
 def test_an_averaged_stem_sees_a_gray_image_as_three_equal_channels_were_seen(save):
-    color, gray = randomised(FasterNet(TINY)).eval(), FasterNet(TINY, in_channels=1).eval()
+    color, gray = randomized(FasterNet(TINY)).eval(), FasterNet(TINY, in_channels=1).eval()
     load_weights(gray, save(color.state_dict()), stem='average')
     image = torch.rand(1, 1, 64, 64)
     for mine, other in zip(gray(image), color(image.expand(-1, 3, -1, -1)), strict=True):
@@ -239,20 +239,20 @@ def test_an_averaged_stem_sees_a_gray_image_as_three_equal_channels_were_seen(sa
 
 @pytest.mark.parametrize('make', [FasterNet, lambda *a, **k: Detector(**k)], ids=['backbone', 'detector'])
 def test_a_repeated_stem_takes_the_filters_in_turn_and_keeps_the_responses_size(save, make):
-    saved, loaded = randomised(make(TINY)), make(TINY, in_channels=6)
+    saved, loaded = randomized(make(TINY)), make(TINY, in_channels=6)
     load_weights(loaded, save(saved.state_dict()), stem='repeat')
     old, new = (getattr(net, 'backbone', net).patch_embed.proj.weight for net in (saved, loaded))
     torch.testing.assert_close(new, torch.cat((old, old), dim=1) / 2)
 
 
 def test_a_stem_option_changes_nothing_where_channels_agree(save):
-    saved, loaded = randomised(FasterNet(TINY)), FasterNet(TINY)
+    saved, loaded = randomized(FasterNet(TINY)), FasterNet(TINY)
     load_weights(loaded, save(saved.state_dict()), stem='average')
     assert_same(loaded, saved.state_dict())
 
 
 def test_a_part_of_a_bigger_checkpoint_is_taken_by_its_prefix(save):
-    teacher, student, loaded = randomised(FasterNet(TINY)), FasterNet(TINY), FasterNet(TINY)
+    teacher, student, loaded = randomized(FasterNet(TINY)), FasterNet(TINY), FasterNet(TINY)
     state = {f'teacher.{name}': value for name, value in teacher.state_dict().items()}
     state |= {f'student.{name}': value for name, value in student.state_dict().items()}
     source = save(state)

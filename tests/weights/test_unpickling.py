@@ -4,7 +4,6 @@ import argparse
 import io
 import os
 import pickle
-import pickletools
 import zipfile
 from collections import Counter, OrderedDict
 
@@ -369,10 +368,3 @@ def test_all_that_checkpoints_hold_comes_back_as_pytorch_itself_unpickles_it(tmp
     found['part'].zero_()  # tensors can be written to, and what they share is shared
     assert found['turned'][:, 1:, 1:].abs().sum() == 0
     assert torch.load(tmp_path / 'net.pth', weights_only=False)['part'].abs().sum() > 0
-
-
-def test_every_operation_that_pytorch_writes_is_known(tmp_path):
-    torch.save(everything(), tmp_path / 'net.pth')
-    with zipfile.ZipFile(tmp_path / 'net.pth') as archive:
-        content = archive.read('net/data.pkl')
-    assert {operation.proto for operation, _, _ in pickletools.genops(content)} <= {0, 1, 2}

@@ -1,5 +1,7 @@
+import shutil
+
 import pytest
-from own_layouts import BOXES, CLASSES, POLYGONS, made, write_coco
+from own_layouts import BOXES, CLASSES, POLYGONS, made, write_coco, write_json
 
 from fasternet_mm.own_data.layouts.recognition import read_own_data
 
@@ -55,4 +57,9 @@ def test_the_same_polygons_give_equal_content_from_every_layout_that_holds_them(
 def test_what_is_read_can_be_written_and_read_again(tmp_path):
     write_coco(tmp_path, made())
     data = read_own_data(str(tmp_path), True)
+    again = tmp_path / 'again'
+    shutil.copytree(tmp_path / 'images', again / 'images')
+    for split, content in data.splits.items():
+        write_json(again / f'{split}.json', content)
+    assert read_own_data(str(again), True).splits == data.splits
     assert list(data.splits) == ['train', 'val']

@@ -86,8 +86,11 @@ def test_boxes_of_every_layout(layout, tmp_path):
 
 @pytest.mark.parametrize('layout', POLYGONS)
 def test_outlines_of_every_layout(layout, tmp_path):
-    POLYGONS[layout](tmp_path / 'data', made(train=8, val=4))
-    compare(*data_and_config(MASK_RCNN, tmp_path / 'data', tmp_path / 'out'))
+    splits = made(train=8, val=4)
+    POLYGONS[layout](tmp_path / 'data', splits)
+    data, cfg = data_and_config(MASK_RCNN, tmp_path / 'data', tmp_path / 'out')
+    assert sum(data.class_counts['train']) == sum(map(len, splits['train'].values()))
+    compare(data, cfg)
 
 
 def edit(path, change):
