@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -12,11 +13,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS, Registry
 from mmengine.utils import is_seq_of
 from mmseg.datasets import BaseSegDataset
-from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError, few
 from ..parallel import in_threads
-from .image_files import ONE_CHANNEL, image_size, labels_in, size_as_read
+from .image_files import ImageFileError, image_size, labels_in, read_label_map
 
 
 def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None:
@@ -161,44 +161,37 @@ def _allowed_labels(key: str, data: BaseSegDataset, ignored: int) -> tuple[set[i
     return {*range(first, last + 1), *left_out}, f'{rule} (reduce_zero_label={data.reduce_zero_label})'
 
 
-def _problem(image: str, labels: str, allowed: set[int], rule: str) -> str | None:
-    path = image
+def _problem(image: str, label_map: str, allowed: set[int], rule: str) -> str | None:
     try:
-        with Image.open(path) as opened:
-            size = size_as_read(opened)
-        path = labels
-        with Image.open(path) as opened:
-            if opened.mode not in ONE_CHANNEL:
-                return f'{path} has mode {opened.mode}: one channel of 8 bits is needed, the pixel is the class index'
-            if opened.size != size:
-                return '{} has {}x{} pixels, its image {} {}x{}'.format(path, *opened.size, image, *size)
-            strange = sorted(labels_in(opened) - allowed)
-    except FileNotFoundError:
-        return f'{path} does not exist' + (f', the label map of {image}' if path == labels else '')
-    except UnidentifiedImageError:
-        return f'{path} is not an image'
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        return f'{path} cannot be read: {error}'
-    return f'{path} has the labels {few(strange)}, but {rule}' if strange else None
+        size = image_size(image)
+        labels = read_label_map(label_map)
+    except ImageFileError as error:
+        missing = not Path(label_map).exists() and Path(image).exists()
+        return f'{error}, the label map of {image}' if missing else str(error)
+    if labels.shape != size:
+        return '{} has {}x{} pixels (H x W), its image {} {}x{}'.format(label_map, *labels.shape, image, *size)
+    unknown = sorted(labels_in(labels) - allowed)
+    return f'{label_map} has the labels {few(unknown)}, but {rule}' if unknown else None
 
 
 def _too_small(image: str, pipeline: Sequence[Any], least_side: int) -> str | None:
-    size = image_size(image)
-    width, height = _resized(size, pipeline)
-    if min(width, height) >= least_side:
+    height, width = image_size(image)
+    resized_height, resized_width = _resized((height, width), pipeline)
+    if min(resized_height, resized_width) >= least_side:
         return None
     return (
-        f'{image} of {size[0]}x{size[1]} pixels becomes {width}x{height}, and each side must have {least_side} or '
-        'more: leave it out, or make the scale of Resize larger'
+        f'{image} of {height}x{width} pixels (H x W) becomes {resized_height}x{resized_width}, and each side must have '
+        f'{least_side} or more: leave it out, or make the scale of Resize larger'
     )
 
 
 def _resized(size: tuple[int, int], pipeline: Sequence[Any]) -> tuple[int, int]:
-    """Width and height at least after the steps of a pipeline that resize to one scale."""
+    """Height and width at least after the steps of a pipeline that resize to one scale, which has MMCV's (w, h)."""
+    size = size[::-1]
     for step in pipeline:
         scale = step.get('scale')
         if step['type'].split('.')[-1] in ('Resize', 'RandomResize') and is_seq_of(scale, int):
             factor = step.get('ratio_range', (1, 1))[0]
             scale = tuple(int(side * factor) for side in scale)
             size = rescale_size(size, scale) if step.get('keep_ratio') else scale
-    return size
+    return size[::-1]

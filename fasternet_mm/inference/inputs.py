@@ -6,25 +6,24 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import NoReturn
 
 from mmengine.logging import print_log
 
-from ..datasets.image_files import SUFFIXES
+from ..datasets.image_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ..datasets.image_reading import is_url
 from ..errors import UserError
 from ..files import MARKER
 
-IMAGES = SUFFIXES | {'.gif'}
-VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm'}
-"""By these suffixes files in folders are found, and videos are told from images."""
+READABLE_IMAGES = IMAGE_SUFFIXES | {'.gif'}
+"""Suffixes of images that `read_image` reads: of GIF it takes the first frame."""
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
     """Image files: see `find_inputs`, which also finds other things."""
-    return _unique(file for path in paths for file in _find(path, IMAGES, None))
+    return _unique(file for path in paths for file in _find(path, READABLE_IMAGES, None))
 
 
 def find_inputs(paths: Sequence[str], out_dir: str) -> list[str]:
@@ -38,9 +37,9 @@ def find_inputs(paths: Sequence[str], out_dir: str) -> list[str]:
     Raises:
         UserError: one of them is not there, has no images, cannot be opened, or is a file in ``out_dir``.
     """
-    found = []
+    found, suffixes = [], READABLE_IMAGES | VIDEO_SUFFIXES
     for path in paths:
-        found += [path] if is_url(path) or is_camera(path) else _find(path, IMAGES | VIDEOS, _real(out_dir))
+        found += [path] if is_url(path) or is_camera(path) else _find(path, suffixes, _real(out_dir))
     return _unique(found)
 
 
@@ -49,10 +48,10 @@ def is_camera(source: str) -> bool:
 
 
 def is_video(source: str) -> bool:
-    return is_camera(source) or (not is_url(source) and Path(source).suffix.lower() in VIDEOS)
+    return is_camera(source) or (not is_url(source) and Path(source).suffix.lower() in VIDEO_SUFFIXES)
 
 
-def _find(path: str, suffixes: set[str], out_dir: Path | None) -> list[str]:
+def _find(path: str, suffixes: Set[str], out_dir: Path | None) -> list[str]:
     """The files that one path names."""
     if Path(path).is_file():
         _refuse_inside(Path(path), out_dir)

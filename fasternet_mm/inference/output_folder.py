@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from tqdm import tqdm
 
-from ..datasets.image_files import SUFFIXES
+from ..datasets.image_files import IMAGE_SUFFIXES
 from ..datasets.image_reading import is_url
 from ..errors import UserError, few
 from ..files import appearing, check_writable, mark_output, write_atomically
@@ -191,7 +191,7 @@ class _Output:
         """A file name for a source, of which no other has the stem: label maps of a.jpg and a.png would be one file."""
         name = unquote(urlsplit(source).path).rpartition('/')[2] if is_url(source) else Path(source).name
         path = Path(_safe(name) if is_url(source) or is_camera(source) else name)
-        suffix = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else '.png')  # OpenCV writes no GIF
+        suffix = suffix or (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else '.png')  # OpenCV writes no GIF
         free = (stem for stem in _candidates(path.stem) if stem.lower() not in self.stems)
         stem = next(free)
         self.stems.add(stem.lower())

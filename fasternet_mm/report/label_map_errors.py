@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from hotcoco.metrics import pixel_confusion
-from PIL import Image
 from tqdm import tqdm
 
 from ..cpus import usable_cpus
-from ..datasets.image_files import names_below
+from ..datasets.image_files import labels_in, names_below, read_label_map
 from ..errors import UserError
 
 OUTSIDE = -1
@@ -56,7 +55,7 @@ class LabelMaps:
         Raises:
             UserError: the file is no image of one channel, or has a label beyond the classes.
         """
-        labels = read_labels(path)
+        labels = read_label_map(path).astype(np.int64)
         ignored = labels == self.ignored
         return self._numbered(path, labels, outside=ignored | (labels == 0) if self.reduce_zero_label else ignored)
 
@@ -69,7 +68,7 @@ class LabelMaps:
         Raises:
             UserError: the file is no image of one channel, or has a label that is no class.
         """
-        labels = read_labels(path)
+        labels = read_label_map(path).astype(np.int64)
         outside = labels == UNUSED
         labels = self._numbered(path, labels, outside | (labels == 0) if self.reduce_zero_label else outside)
         if labels.min() < 0:
@@ -139,7 +138,7 @@ def find_label_maps(folder: str | PathLike) -> list[str]:
     return names
 
 
-def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequence[str]) -> list[Path]:
+def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Collection[str]) -> list[Path]:
     """The file in a folder, with one of the suffixes, that has each name.
 
     Raises:
@@ -154,8 +153,9 @@ def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequ
             files[name] = path
     missing = [name for name in names if name not in files]
     if missing:
+        endings = ' or '.join(sorted(suffixes))
         raise UserError(
-            f'{folder} has no {missing[0]} with {" or ".join(suffixes)} ({len(missing)} of {len(names)} are missing): '
+            f'{folder} has no {missing[0]} with {endings} ({len(missing)} of {len(names)} are missing): '
             'files of the same image must have the same name, in the same folders'
         )
     return [files[name] for name in names]
@@ -164,25 +164,9 @@ def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequ
 def number_classes(maps: LabelMaps) -> list[str]:
     """Names for classes without any: their labels in the files, up to the highest that occurs."""
     first = int(maps.reduce_zero_label)
-    labels = [read_labels(path) for path in (*maps.truths, *maps.predictions)]
-    highest = max(int(one.max(initial=first, where=one != maps.ignored)) for one in labels)
+    labels = set().union(*(labels_in(read_label_map(path)) for path in (*maps.truths, *maps.predictions)))
+    highest = max([first, *(labels - {maps.ignored})])
     return [str(label) for label in range(first, highest + 1)]
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """Labels of a PNG of one channel, int64 ``(height, width)``; of a palette PNG the indices.
-
-    Raises:
-        UserError: the file cannot be read, or has several channels.
-    """
-    try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise UserError(f'{path} cannot be read as a label map: {error}') from error
-    if labels.ndim != 2:
-        raise UserError(f'{path} has {labels.shape[-1]} channels: a label map has one, the pixel is the class')
-    return labels.astype(np.int64)
 
 
 def compare(maps: LabelMaps) -> LabelErrors:

@@ -495,12 +495,12 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
         (
             lambda r: save(r / 'labels/p00000.png', labels(1)[1:]),
             Kind.WRONG_SIZE,
-            'labels/p00000.png: has 64x47 pixels',
+            'labels/p00000.png: has 47x64 pixels (H x W)',
         ),
         (lambda r: save(r / 'labels/p00000.png', labels(2, 7)), Kind.UNKNOWN_LABEL, 'has the labels 7, but 0 to 2 are'),
         (lambda r: (r / 'labels/p00000.png').unlink(), Kind.MISSING_LABELS, 'images/p00000.png: has no label map'),
         (lambda r: (r / 'images/p00000.png').unlink(), Kind.MISSING_IMAGE, 'is the label map of no image'),
-        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'labels/p00000.png: cannot be read'),
+        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'labels/p00000.png: is not an image'),
         (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Kind.UNREADABLE, 'images/p00000.png: is not an image'),
     ],
 )

@@ -82,7 +82,7 @@ def test_an_images_loss_is_what_a_perfect_prediction_of_it_alone_would_add(maps)
         (np.full((6, 7), 9), 'has the label 9, which is none of the 4 classes'),
         (np.full((6, 7), 255), 'has pixels without a class'),
         (np.zeros((7, 6)), r'found/2.png has 6x7 pixels, .*true/2.png 7x6'),
-        (np.zeros((6, 7, 3)), 'has 3 channels'),
+        (np.zeros((6, 7, 3)), 'has mode RGB: a label map has one channel'),
     ],
 )
 def test_a_prediction_that_does_not_fit_is_named(labels, message, maps):

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from ...datasets.image_files import SUFFIXES
+from ...datasets.image_files import IMAGE_SUFFIXES
 from ...errors import UserError, few
 from ...files import is_output
 from .content import Kind, Problem, Report
@@ -53,7 +53,7 @@ class DataFolder:
 
     @cached_property
     def images(self) -> list[str]:
-        return [file for file in self.files if posixpath.splitext(file)[1].lower() in SUFFIXES]
+        return [file for file in self.files if posixpath.splitext(file)[1].lower() in IMAGE_SUFFIXES]
 
     @cached_property
     def folders(self) -> frozenset[str]:

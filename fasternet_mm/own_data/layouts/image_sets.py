@@ -6,7 +6,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from ...datasets.image_files import SUFFIXES
+from ...datasets.image_files import IMAGE_SUFFIXES
 from ...errors import UserError, few
 from .content import Kind, Problem
 from .data_folder import DataFolder, stem
@@ -129,7 +129,7 @@ def _listed(folder: DataFolder, index: FileIndex, file: str, problems: list[Prob
 
 def _without_suffix(name: str) -> str:
     path, suffix = posixpath.splitext(name)
-    return path if suffix.lower() in SUFFIXES else name
+    return path if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _names(folder: DataFolder, file: str, problems: list[Problem]) -> list[str]:

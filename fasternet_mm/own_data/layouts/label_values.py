@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from ...datasets.image_files import image_size, labels_in
+from ...datasets.image_files import ImageFileError, image_size, label_map_of, labels_in, open_image_file
 from ...errors import UserError, few
 from .class_names import IGNORED, ClassFile, default_palette
 from .content import Color, Kind, LabelMaps, Problem, Value
@@ -69,19 +69,21 @@ class Meaning:
 
 def read_content(folder: DataFolder, image: str, label: str) -> MapContent:
     """What is in the label map of an image, or the problem with one of them."""
-    size = image_size(folder.shown(image))
-    if isinstance(size, str):
-        return MapContent(problem=Problem(folder.shown(image), size, Kind.UNREADABLE))
     try:
-        with Image.open(folder.shown(label)) as opened:
-            if opened.size != size:
-                what = 'has {}x{} pixels, its image {} {}x{}'.format(*opened.size, folder.shown(image), *size)
+        height, width = image_size(folder.shown(image))
+    except ImageFileError as error:
+        return MapContent(problem=Problem(folder.shown(image), error.problem, Kind.UNREADABLE))
+    try:
+        with open_image_file(folder.shown(label)) as opened:
+            if opened.size != (width, height):
+                size = f'{opened.height}x{opened.width} pixels (H x W)'
+                what = f'has {size}, its image {folder.shown(image)} {height}x{width}'
                 return MapContent(problem=Problem(folder.shown(label), what, Kind.WRONG_SIZE))
             content = _content_of(opened)
+    except ImageFileError as error:
+        return MapContent(problem=Problem(folder.shown(label), error.problem, Kind.UNREADABLE))
     except UserError as error:
         return MapContent(problem=Problem(folder.shown(label), str(error), Kind.LABEL_NOTATION))
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        return MapContent(problem=Problem(folder.shown(label), f'cannot be read ({error})', Kind.UNREADABLE))
     above = sorted(value for value in content.values if isinstance(value, int) and value > UNUSED)
     if above:
         what = f'has the labels {few(above)}: labels are 0 to 254, and 255 where a pixel does not count'
@@ -98,17 +100,22 @@ def _content_of(image: Image.Image) -> MapContent:
     fits = image.mode in ('L', 'P')
     image = without_alpha(image)
     if image.mode == 'P':
-        labels, palette = labels_in(image), image.getpalette('RGB')
+        labels, palette = labels_in(label_map_of(image)), image.getpalette('RGB')
         if 3 * max(labels) + 3 > len(palette):
             raise UserError(f'has the label {max(labels)}, but its palette only {len(palette) // 3} colors')
         return MapContent('P', labels, {label: tuple(palette[3 * label : 3 * label + 3]) for label in labels}, fits)
     if image.mode != 'RGB':
-        # As PNG has it, 1 in files of one bit is white, the 255 of eight bits.
-        return MapContent(image.mode, labels_in(image.convert('L') if image.mode == '1' else image), fits=fits)
+        return MapContent(image.mode, labels_in(gray_values(image)), fits=fits)
     colors = image.getcolors(1 << 12)
     if colors is None:
         raise UserError(f'has more than {1 << 12} colors, as no label map has{BLENDED}')
     return MapContent('RGB', {color for _, color in colors})
+
+
+def gray_values(image: Image.Image) -> np.ndarray:
+    """The pixels of a file of one channel; 1 in a file of one bit is white, as PNG has it, the 255 of eight bits."""
+    labels = label_map_of(image)
+    return labels * np.uint8(255) if image.mode == '1' else labels
 
 
 def without_alpha(image: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...datasets.image_files import image_size
+from ...datasets.image_files import ImageFileError, image_size
 from ...errors import UserError
 from ...parallel import in_threads
 from .content import Instances, Kind, Problem, Report
@@ -261,8 +261,11 @@ def _sizes(folder: DataFolder, images: Sequence[AnnotatedImage]) -> Iterable[tup
         shown = folder.shown(image.file)
         if image.file not in folder.all:
             return Problem(shown, f'does not exist, but {folder.shown(image.source)} names it', Kind.MISSING_IMAGE)
-        found = image_size(shown)
-        return Problem(shown, found, Kind.UNREADABLE) if isinstance(found, str) else found
+        try:
+            height, width = image_size(shown)
+        except ImageFileError as error:
+            return Problem(shown, error.problem, Kind.UNREADABLE)
+        return width, height
 
     return in_threads(size, images, "reading images' sizes")
 

@@ -93,7 +93,7 @@ def _decode(path: Path) -> Decoded | Problem:
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
-            size = size_as_read(image)
+            size = size_as_read(image)[::-1]
             with _ONE_AT_A_TIME if size[0] * size[1] > LARGE else nullcontext():
                 pixels = _pixels(image, content)
     except Exception as error:  # decoders raise whatever they stumble over

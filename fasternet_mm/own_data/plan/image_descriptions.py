@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from ...datasets.image_files import labels_in, size_as_read
+from ...datasets.image_files import image_size, labels_in, read_label_map
 from ...parallel import in_threads
 from ..layouts.content import Instances, LabelMaps
 
@@ -49,10 +47,9 @@ def describe_images(data: Instances | LabelMaps, split: str) -> list[ImageDescri
 
 def _reader(classes: int) -> Callable[[tuple[Path, Path]], ImageDescription]:
     def read(pair: tuple[Path, Path]) -> ImageDescription:
-        image, labels = pair
-        with Image.open(image) as opened:
-            size = size_as_read(opened)
-        with Image.open(labels) as opened:
-            return ImageDescription(size, tuple(sorted(label for label in labels_in(opened) if label < classes)))
+        image, label_map = pair
+        height, width = image_size(image)
+        labels = labels_in(read_label_map(label_map))
+        return ImageDescription((width, height), tuple(sorted(label for label in labels if label < classes)))
 
     return read
