@@ -29,7 +29,7 @@ from ..engine.runner import build_model
 from ..engine.work_dir import config_and_checkpoint
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids, encode_masks
-from ..visualization.drawing import palette_of
+from ..visualization.palette import palette_of
 from ..weights.classes import load_trained
 from .prediction import Prediction
 

@@ -18,7 +18,7 @@ from ..evaluation.table import COCO_COLUMNS, format_figure
 from . import plots
 from .error_analysis import Matches, ThresholdCurve, confusion, image_losses, match, threshold_curve
 from .page import ImagePair, Plot, Section, Table, write_report
-from .worst_images import draw_objects, find_images, open_image
+from .worst_images import draw_verdicts, find_images, open_image, to_data_url
 
 TASK_NAMES = {'bbox': 'boxes', 'segm': 'masks'}
 
@@ -268,8 +268,8 @@ def _images(
                 ImagePair(
                     name=names[number],
                     caption=f'{names[number]}: {losses[number]:.4f} AP50, {missed} missed, {mistakes} wrong',
-                    truth=draw_objects(image, found[number], size),
-                    prediction=draw_objects(image, wrong[number], size),
+                    truth=to_data_url(draw_verdicts(image, found[number], size)),
+                    prediction=to_data_url(draw_verdicts(image, wrong[number], size)),
                 )
             )
     text = (

@@ -7,10 +7,12 @@ from os import PathLike
 
 import numpy as np
 
+from ..visualization.drawing import draw_labels
+from ..visualization.palette import Color, default_palette
 from . import plots
 from .label_map_errors import LabelErrors, LabelMaps, compare
 from .page import ImagePair, Plot, Section, Table, write_report
-from .worst_images import draw_labels, open_image
+from .worst_images import open_image, resize_labels, to_data_url
 
 SHOWN = 12
 """How many images are drawn."""
@@ -28,7 +30,7 @@ def write_segmentation_report(
     Args:
         out: the page.
         maps: predicted and true label maps, and images, if they are to be drawn.
-        palette: RGB of each class. Default: random colors, those of MMSegmentation.
+        palette: RGB of each class. Default: `default_palette`.
         training: training curves. Default: none.
         title: of the page.
 
@@ -36,13 +38,11 @@ def write_segmentation_report(
         UserError: label maps or images cannot be used.
     """
     errors = compare(maps)
-    if palette is None:
-        palette = np.random.RandomState(42).randint(0, 255, (len(maps.classes), 3))
     sections = [
         _summary(errors),
         _classes(maps, errors),
         _confusion(maps, errors),
-        _images(maps, errors, np.asarray(palette, np.uint8)),
+        _images(maps, errors, palette or default_palette(len(maps.classes))),
     ]
     if training:
         sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
@@ -88,7 +88,7 @@ def _confusion(maps: LabelMaps, errors: LabelErrors) -> Section:
     return Section('confusion', 'Confusion', text, [Plot(figure, 'Each row adds up to one')], [table])
 
 
-def _images(maps: LabelMaps, errors: LabelErrors, palette: np.ndarray) -> Section:
+def _images(maps: LabelMaps, errors: LabelErrors, palette: Sequence[Color]) -> Section:
     losses = errors.losses
     worst = [number for number in np.argsort(-losses, kind='stable')[:SHOWN] if losses[number] > 0]
     names = maps.names
@@ -96,15 +96,16 @@ def _images(maps: LabelMaps, errors: LabelErrors, palette: np.ndarray) -> Sectio
     pairs = []
     for number in worst if maps.images else ():
         image = open_image(maps.images[number])
-        true, predicted = maps.read_truth(maps.truths[number]), maps.read_prediction(maps.predictions[number])
-        shown = [label for label in np.unique([*np.unique(true), *np.unique(predicted)]) if label >= 0]
+        label_maps = [maps.read_truth(maps.truths[number]), maps.read_prediction(maps.predictions[number])]
+        drawings = [draw_labels(image, resize_labels(labels, image.shape[:2]), palette) for labels in label_maps]
+        occurring = [label for label in np.unique(label_maps) if label >= 0]
         pairs.append(
             ImagePair(
                 name=names[number],
                 caption=f'{names[number]}: {losses[number]:.4f} mIoU.',
-                truth=draw_labels(image, true, palette),
-                prediction=draw_labels(image, predicted, palette),
-                legend=[(maps.classes[i], 'rgb({}, {}, {})'.format(*palette[i])) for i in shown],
+                truth=to_data_url(drawings[0]),
+                prediction=to_data_url(drawings[1]),
+                legend=[(maps.classes[i], 'rgb({}, {}, {})'.format(*palette[i])) for i in occurring],
             )
         )
     text = 'The images that, predicted without error, would raise mIoU most. First the truth, then the prediction.'

@@ -9,7 +9,9 @@ from PIL import Image
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.visualization import drawing
-from fasternet_mm.visualization.drawing import draw_beside_truth, draw_labels, draw_objects, palette_of, with_legend
+from fasternet_mm.visualization.drawing import draw_labels, draw_objects, with_legend
+from fasternet_mm.visualization.palette import palette_of
+from fasternet_mm.visualization.sample_drawing import draw_beside_truth
 
 PALETTE = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
 META = dict(classes=('road', 'tree', 'sky'), palette=PALETTE)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ...datasets.image_files import ImageFileError, image_size, label_map_of, labels_in, open_image_file
 from ...errors import UserError, few
-from .class_names import IGNORED, ClassFile, default_palette
+from ...visualization.palette import default_palette
+from .class_names import IGNORED, ClassFile
 from .content import Color, Kind, LabelMaps, Problem, Value
 from .data_folder import DataFolder
 

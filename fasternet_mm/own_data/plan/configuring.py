@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 from ...datasets.checks import set_class_count
 from ...files import write_atomically
-from ..layouts.class_names import default_palette
+from ...visualization.palette import default_palette
 from ..layouts.content import Instances, LabelMaps
 from ..layouts.label_values import UNUSED
 from ..layouts.outlines import rectangle
