@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.coco_evaluation import Evaluation, evaluate
+from ..evaluation.coco_evaluation import Evaluation, evaluate_task
 from ..evaluation.coco_results import CocoResults
 from ..evaluation.coco_truth import CocoTruth
 
@@ -120,4 +120,4 @@ def confusion(truth: CocoTruth, results: CocoResults, matches: Matches, task: st
         background, where objects were missed and where detections found nothing. Classes as in the evaluation.
     """
     sure = results.subset(matches.counted & (results.scores >= score))
-    return evaluate(truth, sure, task).coco.confusion_matrix(iou_thr=0.5)['matrix'].astype(np.int64)
+    return evaluate_task(truth, sure, task).coco.confusion_matrix(iou_thr=0.5)['matrix'].astype(np.int64)

@@ -10,6 +10,7 @@ from pycocotools import mask as rle
 
 from fasternet_mm import CocoMetric
 from fasternet_mm.errors import UserError
+from fasternet_mm.models.backbone import InvalidArgument
 
 CLASSES = ('cat', 'dog', 'cow')
 HEIGHT, WIDTH = 48, 64
@@ -181,13 +182,13 @@ def test_sorted_categories_number_labels_by_id(write):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(metric='keypoints'), "metric='keypoints' is unknown: use one or several of bbox, segm, proposal"),
+        (dict(metric='keypoints'), "the task 'keypoints' is unknown: use one or several of bbox, segm, proposal"),
         (dict(metric_items=['mAP50']), "'mAP50', which is unknown"),
-        (dict(format_only=True), 'without outfile_prefix'),
+        (dict(format_only=True), 'needs outfile_prefix'),
     ],
 )
 def test_a_wrong_option_is_refused(options, message, write):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidArgument, match=message):
         CocoMetric(ann_file=write(random_case(0)[0]), **options)
 
 
