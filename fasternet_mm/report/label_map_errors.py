@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from hotcoco.metrics import pixel_confusion
-from tqdm import tqdm
 
-from ..cpus import usable_cpus
 from ..datasets.image_files import labels_in, names_below, read_label_map
 from ..errors import UserError
+from ..parallel import in_threads
 
 OUTSIDE = -1
-"""The label of pixels that do not count."""
+"""The label, here, of pixels that do not count."""
 
 UNUSED = 255
-"""What is never a class in files of 8 bits."""
+"""The label, in files of 8 bits, that is never a class."""
 
 
 @dataclass
@@ -177,19 +175,20 @@ def compare(maps: LabelMaps) -> LabelErrors:
     """
     count = len(maps.classes)
 
-    def one(files: tuple[Path, Path]) -> np.ndarray:
+    def confusion(files: tuple[Path, Path]) -> np.ndarray:
         predicted, true = maps.read_prediction(files[0]), maps.read_truth(files[1])
         if predicted.shape != true.shape:
-            sizes = [f'{labels.shape[1]}x{labels.shape[0]}' for labels in (predicted, true)]
-            raise UserError(f'{files[0]} has {sizes[0]} pixels, {files[1]} {sizes[1]}: they must be of one image')
+            sizes = ['{}x{}'.format(*labels.shape) for labels in (predicted, true)]
+            raise UserError(
+                f'{files[0]} has {sizes[0]} pixels (H x W), {files[1]} {sizes[1]}: they must be of one image'
+            )
         true[true < 0] = count
         return pixel_confusion(true, predicted, count, ignore_index=count).astype(np.int64)
 
     matrix, missed, wrong = np.zeros((count, count), np.int64), [], []
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        found = pool.map(one, zip(maps.predictions, maps.truths))
-        for part in tqdm(found, 'comparing label maps', len(maps.truths), leave=False, disable=None):
-            matrix += part
-            missed.append(part.sum(1) - part.diagonal())
-            wrong.append(part.sum(0) - part.diagonal())
+    pairs = list(zip(maps.predictions, maps.truths))
+    for part in in_threads(confusion, pairs, 'comparing label maps'):
+        matrix += part
+        missed.append(part.sum(1) - part.diagonal())
+        wrong.append(part.sum(0) - part.diagonal())
     return LabelErrors(matrix, np.array(missed), np.array(wrong))

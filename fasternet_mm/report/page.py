@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from ..files import write_atomically
 from ..version import __version__
 from .plots import to_svg
-from .training_log import plot_runs, read_training_logs
+from .training_log import read_training_logs
+from .training_plots import plot_runs
 
 
 @dataclass

@@ -12,10 +12,7 @@ from ..visualization.palette import Color, default_palette
 from . import plots
 from .label_map_errors import LabelErrors, LabelMaps, compare
 from .page import ImagePair, Plot, Section, Table, write_report
-from .worst_images import open_image, resize_labels, to_data_url
-
-SHOWN = 12
-"""How many images are drawn."""
+from .worst_images import WORST_IMAGES, open_image, resize_labels, to_data_url
 
 
 def write_segmentation_report(
@@ -39,10 +36,10 @@ def write_segmentation_report(
     """
     errors = compare(maps)
     sections = [
-        _summary(errors),
-        _classes(maps, errors),
-        _confusion(maps, errors),
-        _images(maps, errors, palette or default_palette(len(maps.classes))),
+        _summary_section(errors),
+        _classes_section(maps, errors),
+        _confusion_section(maps, errors),
+        _images_section(maps, errors, palette or default_palette(len(maps.classes))),
     ]
     if training:
         sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
@@ -50,7 +47,7 @@ def write_segmentation_report(
     write_report(out, title, subtitle, sections)
 
 
-def _summary(errors: LabelErrors) -> Section:
+def _summary_section(errors: LabelErrors) -> Section:
     figures = {
         'mIoU': np.nanmean(errors.iou),
         'mAcc': np.nanmean(errors.accuracy),
@@ -64,7 +61,7 @@ def _summary(errors: LabelErrors) -> Section:
     return Section('summary', 'Figures', text, tables=[Table('Figures', ['', 'all images'], rows)])
 
 
-def _classes(maps: LabelMaps, errors: LabelErrors) -> Section:
+def _classes_section(maps: LabelMaps, errors: LabelErrors) -> Section:
     iou, accuracy = errors.iou, errors.accuracy
     order = np.argsort(-np.nan_to_num(iou, nan=-1), kind='stable')
     values = {maps.classes[label]: float(np.nan_to_num(iou[label], nan=-1)) for label in order}
@@ -75,7 +72,7 @@ def _classes(maps: LabelMaps, errors: LabelErrors) -> Section:
     return Section('classes', 'Classes', 'Classes that occur nowhere count nowhere.', [plot], [table])
 
 
-def _confusion(maps: LabelMaps, errors: LabelErrors) -> Section:
+def _confusion_section(maps: LabelMaps, errors: LabelErrors) -> Section:
     figure = plots.confusion_heatmap(errors.matrix, maps.classes)
     total = max(errors.matrix.sum(), 1)
     pairs = [(errors.matrix[i, j], i, j) for i, j in zip(*np.nonzero(errors.matrix)) if i != j]
@@ -88,9 +85,9 @@ def _confusion(maps: LabelMaps, errors: LabelErrors) -> Section:
     return Section('confusion', 'Confusion', text, [Plot(figure, 'Each row adds up to one')], [table])
 
 
-def _images(maps: LabelMaps, errors: LabelErrors, palette: Sequence[Color]) -> Section:
+def _images_section(maps: LabelMaps, errors: LabelErrors, palette: Sequence[Color]) -> Section:
     losses = errors.losses
-    worst = [number for number in np.argsort(-losses, kind='stable')[:SHOWN] if losses[number] > 0]
+    worst = [number for number in np.argsort(-losses, kind='stable')[:WORST_IMAGES] if losses[number] > 0]
     names = maps.names
     rows = [[names[i], f'{losses[i]:.4f}', f'{errors.missed[i].sum():,}'] for i in worst]
     pairs = []

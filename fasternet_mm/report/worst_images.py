@@ -20,6 +20,9 @@ from ..visualization.drawing import draw_objects
 RIGHT, WRONG = (45, 140, 240), (245, 130, 20)
 """RGB of what is right or found, and of what is wrong or missed: blue and orange differ for color-blind people too."""
 
+WORST_IMAGES = 12
+"""The number of images in a report: with 12 pairs of drawings the page has a few megabytes at the most."""
+
 WIDTHS = 400, 560
 """Least and largest width of a drawing in pixels: text stays readable, and two stand beside each other in the page."""
 
@@ -69,7 +72,7 @@ def draw_verdicts(image: np.ndarray, objects: Sequence[Mapping[str, Any]], size:
         size: height and width that the objects' coordinates are in.
     """
     height, width = image.shape[:2]
-    boxes = np.array([one['bbox'] for one in objects], float).reshape(-1, 4)
+    boxes = np.array([annotation['bbox'] for annotation in objects], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes *= np.tile((width / size[1], height / size[0]), 2)
     masks = np.zeros((len(objects), height, width), bool)

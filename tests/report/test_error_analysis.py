@@ -56,7 +56,7 @@ def test_a_detection_in_a_crowd_counts_nowhere():
     matches = match(evaluate_task(truth, results, 'bbox'), results)
     assert matches.counted.tolist() == [True, False, True]
     assert matches.right.tolist() == [True, False, False]
-    assert matches.found == {1: 0.9}
+    assert matches.finder_scores == {1: 0.9}
     assert confusion(truth, results, matches, 'bbox', 0).tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
@@ -107,7 +107,7 @@ def test_an_images_loss_is_the_sum_of_what_mending_each_mistake_alone_gives():
                 mended = [one for one in ranked if one[0] != score]
                 expected[image] += (area_under_curve(mended, 12) - before) / total
         for number, (image, category, _, _) in enumerate(objects, start=1):
-            if category == kind and matches.found[number] is None:
+            if category == kind and matches.finder_scores[number] is None:
                 expected[image] += (area_under_curve([*ranked, (2, True)], 12) - before) / total
     assert 0 < sum(matches.right) < len(detections) - 3
     assert image_losses(truth, results, matches) == pytest.approx(expected)
@@ -128,7 +128,7 @@ def test_analyses_do_not_depend_on_the_size_of_image_ids(first):
             dict(
                 summary=evaluation.summary(),
                 tide=evaluation.coco.tide_errors(),
-                found=matches.found,
+                found=matches.finder_scores,
                 right=matches.right.tolist(),
                 confusion=confusion(annotations, found, matches, 'bbox', 0.5).tolist(),
                 losses={number - start: loss for number, loss in image_losses(annotations, found, matches).items()},

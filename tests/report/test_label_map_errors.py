@@ -81,7 +81,7 @@ def test_an_images_loss_is_what_a_perfect_prediction_of_it_alone_would_add(maps)
     [
         (np.full((6, 7), 9), 'has the label 9, which is none of the 4 classes'),
         (np.full((6, 7), 255), 'has pixels without a class'),
-        (np.zeros((7, 6)), r'found/2.png has 6x7 pixels, .*true/2.png 7x6'),
+        (np.zeros((7, 6)), r'found/2.png has 7x6 pixels .H x W., .*true/2.png 6x7'),
         (np.zeros((6, 7, 3)), 'has mode RGB: a label map has one channel'),
     ],
 )
