@@ -47,13 +47,12 @@ class Analysis:
 
 def analyze(evaluation: Evaluation, results: CocoResults) -> Analysis:
     matches = match(evaluation, results)
+    counted, objects = matches.counted, len(matches.finder_scores)
     return Analysis(
         evaluation=evaluation,
         summary=evaluation.summary(),
         matches=matches,
-        curve=threshold_curve(
-            results.scores[matches.counted], matches.right[matches.counted], len(matches.finder_scores)
-        ),
+        curve=threshold_curve(results.scores[counted], matches.right[counted], objects),
         tide=evaluation.coco.tide_errors(pos_thr=0.5, bg_thr=0.1),
         calibration=evaluation.coco.calibration(n_bins=10, iou_threshold=0.5),
     )
@@ -98,9 +97,9 @@ def write_detection_report(
     ]
     if training:
         sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
-    any_task = next(iter(tasks.values()))
+    objects = len(next(iter(tasks.values())).matches.finder_scores)
     subtitle = (
-        f'{len(results):,} detections in {len(truth.sizes):,} images with {len(any_task.matches.finder_scores):,} objects of '
+        f'{len(results):,} detections in {len(truth.sizes):,} images with {objects:,} objects of '
         f'{len(truth.category_names)} classes, against {Path(annotations).name}.'
     )
     write_report(out, title or f'Detections: {Path(results_file).name}', subtitle, sections)
