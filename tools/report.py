@@ -73,7 +73,7 @@ def report_label_maps(args: argparse.Namespace, options: dict) -> None:
     from fasternet_mm.report.segmentation_report import write_segmentation_report
 
     names = label_map_errors.find_label_maps(args.predictions)
-    maps = label_map_errors.LabelMaps(
+    maps = label_map_errors.LabelMapPairs(
         predictions=label_map_errors.find_same_names(names, args.predictions, ['.png']),
         truths=label_map_errors.find_same_names(names, args.truth, ['.png']),
         images=label_map_errors.find_same_names(names, args.images, IMAGE_SUFFIXES) if args.images else [],

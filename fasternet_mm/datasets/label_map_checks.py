@@ -121,24 +121,21 @@ def check_label_maps(
         ignored: the label that does not count, by `ignored_label`; MMSegmentation's data sets have an ``ignore_index``
             too, which nothing reads.
         pipeline: of the data set; its steps may make an image too small.
-        least_side: pixels that an image must have each way after that.
+        least_side: the least height and width of an image after them.
 
     Raises:
         UserError: what is wrong with the first bad label map, and how many are bad; or 8 bits, which MMSegmentation
             reads, do not hold the labels.
     """
     allowed, rule = _allowed_labels(key, data, ignored)
-    count = len(data.data_list)
-    found = in_threads(
-        lambda pair: (
-            _problem(pair['img_path'], pair['seg_map_path'], allowed, rule)
-            or _too_small(pair['img_path'], pipeline, least_side)
-        ),
-        data.data_list,
-        'checking label maps',
-    )
-    problems = [problem for problem in found if problem]
+
+    def problem(pair: dict[str, Any]) -> str | None:
+        image, label_map = pair['img_path'], pair['seg_map_path']
+        return _problem(image, label_map, allowed, rule) or _too_small(image, pipeline, least_side)
+
+    problems = [text for text in in_threads(problem, data.data_list, 'checking label maps') if text]
     if problems:
+        count = len(data.data_list)
         raise UserError(f'{problems[0]} ({len(problems)} of the {count} label maps of {key} are bad)')
 
 

@@ -22,7 +22,7 @@ UNUSED = 255
 
 
 @dataclass
-class LabelMaps:
+class LabelMapPairs:
     """Pairs of label map files, and how their pixels are to be read.
 
     Attributes:
@@ -51,7 +51,7 @@ class LabelMaps:
         """The labels of a true label map, int64 ``(height, width)``; `OUTSIDE` where the pixel does not count.
 
         Raises:
-            UserError: the file is no image of one channel, or has a label beyond the classes.
+            UserError: the file is not a label map, or has a label beyond the classes.
         """
         labels = read_label_map(path).astype(np.int64)
         ignored = labels == self.ignored
@@ -64,7 +64,7 @@ class LabelMaps:
         MMSegmentation's metric.
 
         Raises:
-            UserError: the file is no image of one channel, or has a label that is no class.
+            UserError: the file is not a label map, or has a label that is none of the classes.
         """
         labels = read_label_map(path).astype(np.int64)
         outside = labels == UNUSED
@@ -159,7 +159,7 @@ def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Coll
     return [files[name] for name in names]
 
 
-def number_classes(maps: LabelMaps) -> list[str]:
+def number_classes(maps: LabelMapPairs) -> list[str]:
     """Names for classes without any: their labels in the files, up to the highest that occurs."""
     first = int(maps.reduce_zero_label)
     labels = set().union(*(labels_in(read_label_map(path)) for path in (*maps.truths, *maps.predictions)))
@@ -167,7 +167,7 @@ def number_classes(maps: LabelMaps) -> list[str]:
     return [str(label) for label in range(first, highest + 1)]
 
 
-def compare(maps: LabelMaps) -> LabelErrors:
+def compare(maps: LabelMapPairs) -> LabelErrors:
     """Count the pixels of all pairs of maps, on all CPUs that this process may use.
 
     Raises:

@@ -10,14 +10,14 @@ import numpy as np
 from ..visualization.drawing import draw_labels
 from ..visualization.palette import Color, default_palette
 from . import plots
-from .label_map_errors import LabelErrors, LabelMaps, compare
+from .label_map_errors import LabelErrors, LabelMapPairs, compare
 from .page import ImagePair, Plot, Section, Table, write_report
 from .worst_images import WORST_IMAGES, open_image, resize_labels, to_data_url
 
 
 def write_segmentation_report(
     out: str | PathLike,
-    maps: LabelMaps,
+    maps: LabelMapPairs,
     palette: Sequence[Sequence[int]] | None = None,
     training: Sequence[Plot] = (),
     title: str = 'Segmentation',
@@ -61,7 +61,7 @@ def _summary_section(errors: LabelErrors) -> Section:
     return Section('summary', 'Figures', text, tables=[Table('Figures', ['', 'all images'], rows)])
 
 
-def _classes_section(maps: LabelMaps, errors: LabelErrors) -> Section:
+def _classes_section(maps: LabelMapPairs, errors: LabelErrors) -> Section:
     iou, accuracy = errors.iou, errors.accuracy
     order = np.argsort(-np.nan_to_num(iou, nan=-1), kind='stable')
     values = {maps.classes[label]: float(np.nan_to_num(iou[label], nan=-1)) for label in order}
@@ -72,7 +72,7 @@ def _classes_section(maps: LabelMaps, errors: LabelErrors) -> Section:
     return Section('classes', 'Classes', 'Classes that occur nowhere count nowhere.', [plot], [table])
 
 
-def _confusion_section(maps: LabelMaps, errors: LabelErrors) -> Section:
+def _confusion_section(maps: LabelMapPairs, errors: LabelErrors) -> Section:
     figure = plots.confusion_heatmap(errors.matrix, maps.classes)
     total = max(errors.matrix.sum(), 1)
     pairs = [(errors.matrix[i, j], i, j) for i, j in zip(*np.nonzero(errors.matrix)) if i != j]
@@ -85,7 +85,7 @@ def _confusion_section(maps: LabelMaps, errors: LabelErrors) -> Section:
     return Section('confusion', 'Confusion', text, [Plot(figure, 'Each row adds up to one')], [table])
 
 
-def _images_section(maps: LabelMaps, errors: LabelErrors, palette: Sequence[Color]) -> Section:
+def _images_section(maps: LabelMapPairs, errors: LabelErrors, palette: Sequence[Color]) -> Section:
     losses = errors.losses
     worst = [number for number in np.argsort(-losses, kind='stable')[:WORST_IMAGES] if losses[number] > 0]
     names = maps.names

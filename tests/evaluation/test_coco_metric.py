@@ -14,13 +14,14 @@ from fasternet_mm.models.backbone import InvalidArgument
 
 CLASSES = ('cat', 'dog', 'cow')
 HEIGHT, WIDTH = 48, 64
+PIXELS = np.indices((HEIGHT, WIDTH))
 RICH = 67  # a case of three classes with three APs, 9 objects and 48 detections
 
 
 def ellipse(rng):
     """A mask somewhere in the image, with at least one pixel."""
     center, radii = rng.uniform((4, 4), (HEIGHT - 4, WIDTH - 4)), rng.uniform(1, 40, 2)
-    return (((np.indices((HEIGHT, WIDTH)) - center[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
+    return (((PIXELS - center[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
 
 
 def annotate(image_id, mask, category_id, crowd):

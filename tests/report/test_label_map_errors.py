@@ -6,7 +6,13 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.label_map_errors import LabelMaps, compare, find_label_maps, find_same_names, number_classes
+from fasternet_mm.report.label_map_errors import (
+    LabelMapPairs,
+    compare,
+    find_label_maps,
+    find_same_names,
+    number_classes,
+)
 
 CLASSES = ['sky', 'road', 'tree', 'never']
 
@@ -25,7 +31,9 @@ def maps(tmp_path):
     truths = rng.integers(0, 3, (4, 6, 7))
     predictions = np.where(rng.random(truths.shape) < 0.7, truths, rng.integers(0, 3, truths.shape))
     truths[rng.random(truths.shape) < 0.1] = 255
-    return LabelMaps(write_maps(tmp_path / 'found', predictions), write_maps(tmp_path / 'true', truths), [], CLASSES)
+    return LabelMapPairs(
+        write_maps(tmp_path / 'found', predictions), write_maps(tmp_path / 'true', truths), [], CLASSES
+    )
 
 
 @pytest.mark.parametrize(('ignored', 'reduced'), [*((label, False) for label in (0, 1, 2, 3, 11, 255)), (255, True)])

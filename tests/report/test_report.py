@@ -10,7 +10,7 @@ from PIL import Image
 from fasternet_mm.datasets import shapes
 from fasternet_mm.errors import UserError
 from fasternet_mm.report.detection_report import write_detection_report
-from fasternet_mm.report.label_map_errors import LabelMaps
+from fasternet_mm.report.label_map_errors import LabelMapPairs
 from fasternet_mm.report.segmentation_report import write_segmentation_report
 from fasternet_mm.report.worst_images import find_images
 
@@ -81,7 +81,7 @@ def segmentation_page(data):
     (data / 'found').mkdir()
     for path in truths:
         Image.fromarray(np.roll(np.array(Image.open(path)), 3)).save(data / 'found' / path.name)
-    maps = LabelMaps(
+    maps = LabelMapPairs(
         predictions=[data / 'found' / path.name for path in truths],
         truths=truths,
         images=[data / 'images/val' / path.name for path in truths],
