@@ -37,17 +37,10 @@ class ImageFileError(UserError):
 
 
 @contextmanager
-def open_image_file(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The file opened by Pillow; whatever fails while it is open is the file's fault.
-
-    Raises:
-        ImageFileError: it is missing, or not an image, or damaged.
-    """
+def _failing_on(path: str | os.PathLike) -> Iterator[None]:
+    """Raise `ImageFileError` where Pillow fails on a file."""
     try:
-        with Image.open(path) as image:
-            yield image
-    except UserError:
-        raise
+        yield
     except FileNotFoundError as error:
         raise ImageFileError(path, 'does not exist') from error
     except UnidentifiedImageError as error:
@@ -56,13 +49,24 @@ def open_image_file(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise ImageFileError(path, f'cannot be read ({error})') from error
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Height and width of an image file by its header, as `size_as_read` has them.
+def open_image_file(path: str | os.PathLike) -> Image.Image:
+    """The image in a file, decoded by Pillow.
 
     Raises:
-        ImageFileError: it is missing, or not an image.
+        ImageFileError: the file is missing, not an image, or damaged.
     """
-    with open_image_file(path) as image:
+    with _failing_on(path), Image.open(path) as image:
+        image.load()
+        return image
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """`size_as_read` of an image file, from its header.
+
+    Raises:
+        ImageFileError: the file is missing, or not an image.
+    """
+    with _failing_on(path), Image.open(path) as image:
         return size_as_read(image)
 
 
@@ -85,10 +89,10 @@ def read_label_map(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ImageFileError: the file cannot be read, or has several channels: colors, or transparency.
     """
-    with open_image_file(path) as image:
-        if image.mode not in ONE_CHANNEL:
-            raise ImageFileError(path, f'has mode {image.mode}: a label map has one channel, the numbers of classes')
-        return label_map_of(image)
+    image = open_image_file(path)
+    if image.mode not in ONE_CHANNEL:
+        raise ImageFileError(path, f'has mode {image.mode}: a label map has one channel, the numbers of classes')
+    return label_map_of(image)
 
 
 def label_map_of(image: Image.Image) -> np.ndarray:

@@ -67,9 +67,10 @@ class ThresholdCurve:
         return np.divide(2 * self.precision * self.recall, total, out=np.zeros_like(total), where=total > 0)
 
     @property
-    def best(self) -> int:
-        """The place of the largest F1."""
-        return int(self.f1.argmax())
+    def best(self) -> tuple[float, float, float, float]:
+        """Score, precision, recall and F1 where F1 is largest."""
+        place = self.f1.argmax()
+        return tuple(float(values[place]) for values in (self.scores, self.precision, self.recall, self.f1))
 
 
 def threshold_curve(scores: np.ndarray, right: np.ndarray, objects: int) -> ThresholdCurve:
@@ -111,6 +112,12 @@ def image_losses(truth: CocoTruth, results: CocoResults, matches: Matches) -> di
         if matches.finder_scores[annotation['id']] is None:
             losses[annotation['image_id']] += gain_if_found[annotation['category_id']]
     return dict(losses)
+
+
+def most_confused(matrix: np.ndarray, count: int = 15) -> list[tuple[int, int]]:
+    """Rows and columns of the largest numbers in a confusion matrix, without its diagonal, the largest first."""
+    pairs = [(matrix[row, column], row, column) for row, column in zip(*np.nonzero(matrix)) if row != column]
+    return [(row, column) for _, row, column in sorted(pairs, reverse=True)[:count]]
 
 
 def confusion(truth: CocoTruth, results: CocoResults, matches: Matches, task: str, score: float) -> np.ndarray:

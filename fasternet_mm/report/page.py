@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -75,10 +75,15 @@ def training_plots(work_dir: str | PathLike) -> list[Plot]:
     return [Plot(figure, figure.axes[0].get_title(loc='left')) for figure in plot_runs(read_training_logs([work_dir]))]
 
 
-def write_report(out: str | PathLike, title: str, subtitle: str, sections: Sequence[Section]) -> None:
-    """Write the page, whole or not at all. Whatever strangers named (classes, files) is shown as text."""
-    environment = Environment(loader=PackageLoader('fasternet_mm.report', ''), autoescape=True)
-    page = environment.get_template('page.html').render(
-        title=title, subtitle=subtitle, sections=sections, version=__version__
-    )
-    write_atomically(Path(out), page.encode())
+def write_report(
+    out: str | PathLike, title: str, subtitle: str, sections: Sequence[Section], training: Sequence[Plot]
+) -> None:
+    """Write the page, whole or not at all, with training curves where there are some.
+
+    The names that strangers gave to classes and files are shown as text.
+    """
+    if training:
+        sections = [*sections, Section('training', 'Training', 'What was logged on the way.', list(training))]
+    template = Environment(autoescape=True).from_string(Path(__file__).with_name('page.html').read_text('utf-8'))
+    page = template.render(title=title, subtitle=subtitle, sections=sections, version=__version__)
+    write_atomically(out, page.encode())

@@ -190,7 +190,7 @@ def threshold(curve: ThresholdCurve) -> Figure:
         # The step goes down in score; a few hundred points are all that can be seen.
         places = np.unique(np.linspace(0, len(values) - 1, 400).astype(int))
         axes.plot(curve.scores[places], values[places], color=line_color, label=name, drawstyle='steps-pre')
-    axes.axvline(curve.scores[curve.best], color=INK, linestyle=':')
+    axes.axvline(curve.best[0], color=INK, linestyle=':')
     axes.set(xlabel='score threshold', xlim=(0, 1), ylim=(0, 1.02))
     axes.legend()
     return figure

@@ -10,6 +10,7 @@ import numpy as np
 from ..visualization.drawing import draw_labels
 from ..visualization.palette import Color, default_palette
 from . import plots
+from .error_analysis import most_confused
 from .label_map_errors import LabelErrors, LabelMapPairs, compare
 from .page import ImagePair, Plot, Section, Table, write_report
 from .worst_images import WORST_IMAGES, open_image, resize_labels, to_data_url
@@ -41,10 +42,8 @@ def write_segmentation_report(
         _confusion_section(maps, errors),
         _images_section(maps, errors, palette or default_palette(len(maps.classes))),
     ]
-    if training:
-        sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
     subtitle = f'{len(maps.truths):,} images, {errors.matrix.sum():,} pixels of {len(maps.classes)} classes.'
-    write_report(out, title, subtitle, sections)
+    write_report(out, title, subtitle, sections, training)
 
 
 def _summary_section(errors: LabelErrors) -> Section:
@@ -74,11 +73,11 @@ def _classes_section(maps: LabelMapPairs, errors: LabelErrors) -> Section:
 
 def _confusion_section(maps: LabelMapPairs, errors: LabelErrors) -> Section:
     figure = plots.confusion_heatmap(errors.matrix, maps.classes)
-    total = max(errors.matrix.sum(), 1)
-    pairs = [(errors.matrix[i, j], i, j) for i, j in zip(*np.nonzero(errors.matrix)) if i != j]
+    of_all = errors.matrix / max(errors.matrix.sum(), 1)
+    of_class = errors.matrix / np.maximum(errors.matrix.sum(1, keepdims=True), 1)
     rows = [
-        [f'{maps.classes[i]} → {maps.classes[j]}', f'{count / total:.3%}', f'{count / errors.matrix[i].sum():.1%}']
-        for count, i, j in sorted(pairs, reverse=True)[:15]
+        [f'{maps.classes[i]} → {maps.classes[j]}', f'{of_all[i, j]:.3%}', f'{of_class[i, j]:.1%}']
+        for i, j in most_confused(errors.matrix)
     ]
     table = Table('What is confused most', ['truth → predicted', 'of all pixels', 'of the class'], rows)
     text = 'Which class (row) is taken for which (column), in shares of the row.'

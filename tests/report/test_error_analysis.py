@@ -73,8 +73,7 @@ def test_threshold_curve_counts_what_is_kept_from_each_score_on():
     assert curve.scores.tolist() == [0.9, 0.7, 0.5, 0.2]  # of two detections with 0.5, both or none
     assert curve.precision.tolist() == [1, 1 / 2, 2 / 4, 3 / 5]
     assert curve.recall.tolist() == [1 / 4, 1 / 4, 2 / 4, 3 / 4]
-    assert curve.scores[curve.best] == 0.2
-    assert curve.f1[curve.best] == pytest.approx(2 * 0.6 * 0.75 / (0.6 + 0.75))
+    assert curve.best == pytest.approx((0.2, 0.6, 0.75, 2 * 0.6 * 0.75 / (0.6 + 0.75)))
 
 
 def area_under_curve(detections, objects):

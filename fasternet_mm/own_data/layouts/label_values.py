@@ -75,14 +75,15 @@ def read_content(folder: DataFolder, image: str, label: str) -> MapContent:
     except ImageFileError as error:
         return MapContent(problem=Problem(folder.shown(image), error.problem, Kind.UNREADABLE))
     try:
-        with open_image_file(folder.shown(label)) as opened:
-            if opened.size != (width, height):
-                size = f'{opened.height}x{opened.width} pixels (H x W)'
-                what = f'has {size}, its image {folder.shown(image)} {height}x{width}'
-                return MapContent(problem=Problem(folder.shown(label), what, Kind.WRONG_SIZE))
-            content = _content_of(opened)
+        opened = open_image_file(folder.shown(label))
     except ImageFileError as error:
         return MapContent(problem=Problem(folder.shown(label), error.problem, Kind.UNREADABLE))
+    if opened.size != (width, height):
+        size = f'{opened.height}x{opened.width} pixels (H x W)'
+        what = f'has {size}, its image {folder.shown(image)} {height}x{width}'
+        return MapContent(problem=Problem(folder.shown(label), what, Kind.WRONG_SIZE))
+    try:
+        content = _content_of(opened)
     except UserError as error:
         return MapContent(problem=Problem(folder.shown(label), str(error), Kind.LABEL_NOTATION))
     above = sorted(value for value in content.values if isinstance(value, int) and value > UNUSED)
