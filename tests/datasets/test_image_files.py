@@ -8,7 +8,7 @@ from PIL import Image
 from fasternet_mm.datasets.image_files import ImageFileError, image_size, labels_in, names_below, read_label_map
 from fasternet_mm.datasets.label_map_checks import check_label_maps
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.label_map_errors import LabelMaps
+from fasternet_mm.report.label_map_errors import LabelMapPairs
 
 LABELS = np.array([[0, 1, 2], [2, 2, 1]], np.uint8)
 
@@ -45,7 +45,7 @@ def check(pair):
 
 
 def read_for_report(pair):
-    return LabelMaps([], [], [], ['a', 'b', 'c']).read_truth(pair[1])
+    return LabelMapPairs([], [], [], ['a', 'b', 'c']).read_truth(pair[1])
 
 
 @pytest.mark.parametrize('kind', ONE_CHANNEL)
