@@ -160,11 +160,10 @@ def _allowed_labels(key: str, data: BaseSegDataset, ignored: int) -> tuple[set[i
 
 def _problem(image: str, label_map: str, allowed: set[int], rule: str) -> str | None:
     try:
-        size = image_size(image)
-        labels = read_label_map(label_map)
+        size, labels = image_size(image), read_label_map(label_map)
     except ImageFileError as error:
-        missing = not Path(label_map).exists() and Path(image).exists()
-        return f'{error}, the label map of {image}' if missing else str(error)
+        lacks_label_map = Path(image).exists() and not Path(label_map).exists()
+        return f'{error}, the label map of {image}' if lacks_label_map else str(error)
     if labels.shape != size:
         return '{} has {}x{} pixels (H x W), its image {} {}x{}'.format(label_map, *labels.shape, image, *size)
     unknown = sorted(labels_in(labels) - allowed)

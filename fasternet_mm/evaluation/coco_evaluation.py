@@ -49,7 +49,7 @@ class Evaluation:
     def mean_precision(
         self, iou_thr: float | None = None, area: str = 'all', max_det: int = -1, category_id: int | None = None
     ) -> float:
-        """AP: the mean over recalls, and over classes and IoUs or of the ones given; -1 where nothing counts."""
+        """AP: the mean over recalls, IoUs and classes, or of one IoU or class; -1 where nothing counts."""
         precision = self.precision[..., AREAS.index(area), max_det]
         if iou_thr is not None:
             precision = precision[np.isclose(self.iou_thrs, iou_thr)]
@@ -59,14 +59,13 @@ class Evaluation:
         """AR: the mean over IoUs and classes; -1 where nothing counts."""
         return _mean(self.recall[..., AREAS.index(area), max_det])
 
-    def class_precisions(self, category_id: int) -> list[float]:
-        """The six APs of one class, as `summary` orders them, at the most detections; -1 where nothing counts."""
-        options = [{}, dict(iou_thr=0.5), dict(iou_thr=0.75), *(dict(area=area) for area in AREAS[1:])]
-        return [self.mean_precision(**option, category_id=category_id) for option in options]
-
     def classes(self, truth: CocoTruth) -> dict[str, list[float]]:
-        """The six APs of each class, by its name."""
-        return {truth.category_names[number]: self.class_precisions(number) for number in self.category_ids}
+        """The six APs of each class, by its name, as `summary` orders them; -1 where nothing counts."""
+        options = [{}, dict(iou_thr=0.5), dict(iou_thr=0.75), *(dict(area=area) for area in AREAS[1:])]
+        return {
+            truth.category_names[number]: [self.mean_precision(**option, category_id=number) for option in options]
+            for number in self.category_ids
+        }
 
     def summary(self) -> dict[str, float]:
         """COCO's twelve figures under MMDetection's names.
@@ -94,7 +93,7 @@ def _mean(values: np.ndarray) -> float:
 def evaluate(
     results: str | PathLike | Sequence[Mapping[str, Any]] | CocoResults,
     annotations: str | PathLike | CocoTruth,
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     classwise: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """COCO's figures of detections: those that ``fasternet-mm evaluate`` prints, and writes with ``--out``.
@@ -104,7 +103,7 @@ def evaluate(
             ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in pixels), for masks
             ``segmentation`` as RLE; or what `read_results` made of them.
         annotations: a COCO annotation file; or what `read_truth` made of one, to read it once for many results.
-        tasks: some of 'bbox', 'segm', 'proposal'. Default: 'bbox' and 'segm', as far as the results have them.
+        tasks: one or several of 'bbox', 'segm', 'proposal'. Default: 'bbox' and 'segm', as far as the results have them.
         classwise: also evaluate each class alone. Default: False.
 
     Returns:
@@ -121,7 +120,8 @@ def evaluate(
     truth = annotations if isinstance(annotations, CocoTruth) else read_truth(annotations)
     detections = results if isinstance(results, CocoResults) else read_results(results, truth)
     figures: dict[str, dict[str, Any]] = {}
-    for task, evaluation in evaluate_tasks(truth, detections, tasks).items():
+    chosen = [tasks] if isinstance(tasks, str) else tasks
+    for task, evaluation in evaluate_tasks(truth, detections, chosen).items():
         figures[task] = evaluation.summary()
         if classwise:
             figures[task]['classes'] = evaluation.classes(truth)

@@ -42,10 +42,7 @@ class Table:
 
 @dataclass
 class ImagePair:
-    """An image with the truth and with the prediction drawn in, as ``data:`` URLs.
-
-    ``legend`` has names and CSS colors.
-    """
+    """An image with the truth and with the prediction drawn in, as ``data:`` URLs; names and CSS colors of a legend."""
 
     name: str
     caption: str

@@ -70,10 +70,7 @@ def check_figure_path(path: str | PathLike, option: str) -> None:
 
 @rc_context(STYLE)
 def write_figure(path: str | PathLike, figure: Figure, transparent: bool = False) -> None:
-    """Write a figure whole or not at all, on white or without a background; the same figure gives the same bytes.
-
-    In SVG text stays text.
-    """
+    """Write a figure on white or without a background, whole or not at all; the same figure gives the same bytes."""
     suffix = Path(path).suffix
     content = BytesIO()
     figure.savefig(

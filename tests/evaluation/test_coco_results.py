@@ -67,7 +67,7 @@ def test_the_public_function_gives_pycocotools_figures_of_files_and_of_records(t
         assert [*values.values()] == pytest.approx(theirs.stats)
         counted = [precisions[0] for precisions in classes.values() if precisions[0] > -1]
         assert np.mean(counted) == pytest.approx(values['mAP'])
-        assert evaluate(records, read_truth(annotations), [task]) == {task: values}
+        assert evaluate(records, read_truth(annotations), task) == {task: values}
     with pytest.raises(InvalidArgument, match="the task 'boxes' is unknown: use one or several of bbox, segm"):
         evaluate(results, annotations, ['boxes'])
     with pytest.raises(UserError, match='the list of detections is empty'):
