@@ -103,7 +103,7 @@ def evaluate(
             ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in pixels), for masks
             ``segmentation`` as RLE; or what `read_results` made of them.
         annotations: a COCO annotation file; or what `read_truth` made of one, to read it once for many results.
-        tasks: one or several of 'bbox', 'segm', 'proposal'. Default: 'bbox' and 'segm', as far as the results have them.
+        tasks: one or several of 'bbox', 'segm', 'proposal'. Default: 'bbox' and 'segm' where the results have them.
         classwise: also evaluate each class alone. Default: False.
 
     Returns:
