@@ -43,8 +43,10 @@ def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None
     if not data.metainfo.get('classes'):
         raise UserError(f'{key} has no classes: set its metainfo=dict(classes=(…)) in the order of their indices')
     if not data.data_list:
-        place = f'{data.ann_file} is empty' if data.ann_file else f'no file in {data.data_prefix["img_path"]} ends so'
-        raise UserError(f'{key} has no images with img_suffix={data.img_suffix!r}: {place}')
+        cause = f'no file in {data.data_prefix["img_path"]} has that suffix'
+        if data.ann_file:
+            cause = f'{data.ann_file} is empty'
+        raise UserError(f'{key} has no images with img_suffix={data.img_suffix!r}: {cause}')
     return data
 
 

@@ -15,10 +15,10 @@ from ..errors import UserError
 from ..parallel import in_threads
 
 OUTSIDE = -1
-"""The label, here, of pixels that do not count."""
+"""What stands, in the arrays here, for pixels that do not count."""
 
 UNUSED = 255
-"""The label, in files of 8 bits, that is never a class."""
+"""The label that is never a class, since a file of 8 bits ends there."""
 
 
 @dataclass
@@ -54,8 +54,7 @@ class LabelMapPairs:
             UserError: the file is not a label map, or has a label beyond the classes.
         """
         labels = read_label_map(path).astype(np.int64)
-        ignored = labels == self.ignored
-        return self._numbered(path, labels, outside=ignored | (labels == 0) if self.reduce_zero_label else ignored)
+        return self._numbered(path, labels, labels == self.ignored)
 
     def read_prediction(self, path: Path) -> np.ndarray:
         """The labels of a predicted label map, int64 ``(height, width)``.
@@ -67,13 +66,14 @@ class LabelMapPairs:
             UserError: the file is not a label map, or has a label that is none of the classes.
         """
         labels = read_label_map(path).astype(np.int64)
-        outside = labels == UNUSED
-        labels = self._numbered(path, labels, outside | (labels == 0) if self.reduce_zero_label else outside)
+        labels = self._numbered(path, labels, labels == UNUSED)
         if labels.min() < 0:
             raise UserError(f'{path} has pixels without a class, which a prediction must not have')
         return labels
 
     def _numbered(self, path: Path, labels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        if self.reduce_zero_label:
+            outside |= labels == 0
         labels = np.where(outside, OUTSIDE, labels - self.reduce_zero_label)
         if labels.max(initial=OUTSIDE) >= len(self.classes):
             worst = labels.max() + self.reduce_zero_label
@@ -132,9 +132,7 @@ def find_label_maps(folder: str | PathLike) -> list[str]:
     """
     names = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in Path(folder).rglob('*.png'))
     if not names:
-        raise UserError(
-            f'{folder} has no label maps: give the folder that fasternet-mm test --out wrote'
-        )
+        raise UserError(f'{folder} has no label maps: give the folder that fasternet-mm test --out wrote')
     return names
 
 

@@ -283,7 +283,8 @@ def test_images_in_subfolders_are_found(cfg, tmp_path):
 def test_a_folder_without_images_is_named_with_the_suffix(cfg, dataset, tmp_path):
     dataset.img_suffix = '.jpeg'
     assert message_of(cfg) == (
-        f"train_dataloader.dataset.dataset has no images with img_suffix='.jpeg': no file in {tmp_path}/images ends so"
+        "train_dataloader.dataset.dataset has no images with img_suffix='.jpeg': "
+        f'no file in {tmp_path}/images has that suffix'
     )
 
 
