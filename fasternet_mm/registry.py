@@ -28,7 +28,7 @@ HOOKS = Registry(
         'fasternet_mm.engine.logits_hook',
         'fasternet_mm.acceleration.optimization',
         'fasternet_mm.inference.label_map_files',
-        'fasternet_mm.visualization.drawing',
+        'fasternet_mm.visualization.sample_drawing',
         'fasternet_mm.weights.training_state',
     ],
 )

@@ -135,12 +135,13 @@ def size(text: str) -> tuple[int, int]:
 def main(args: argparse.Namespace) -> None:
     import warnings
 
-    from fasternet_mm.benchmark.benchmark_plots import draw, write_plot
+    from fasternet_mm.benchmark.benchmark_plots import draw
+    from fasternet_mm.report.plots import write_figure
 
     warnings.filterwarnings('ignore', module='mm(cv|det|engine|seg)')
     results = args.do(args)
     if args.plot:
-        write_plot(args.plot, draw(results['kind'], results['comparisons'][0]))
+        write_figure(args.plot, draw(results['kind'], results['comparisons'][0]))
     for what, where in (('results', getattr(args, 'out', None)), ('plot', args.plot)):
         if where:
             print(f'{what + ":":9}{where}')

@@ -33,18 +33,15 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from fasternet_mm.errors import UserError
-    from fasternet_mm.files import write_atomically
-    from fasternet_mm.report.training_log import FORMATS, plot_page, read_training_logs, render
+    from fasternet_mm.report.plots import check_figure_path, write_figure
+    from fasternet_mm.report.training_log import read_training_logs
+    from fasternet_mm.report.training_plots import plot_page
 
-    suffix = Path(args.out).suffix
-    if suffix not in FORMATS:
-        raise UserError(f'--out {args.out}: the name must end in {", ".join(FORMATS)}')
+    check_figure_path(args.out, '--out')
     page = plot_page(read_training_logs(args.runs), args.keys)
     try:
-        write_atomically(args.out, render(page, suffix, args.transparent))
+        write_figure(args.out, page, args.transparent)
     except OSError as error:
         raise UserError(f'--out {args.out} cannot be written ({error.strerror}): name another file') from error
     print(f'curves: {args.out}')

@@ -41,9 +41,6 @@ def arguments() -> argparse.ArgumentParser:
     return result
 
 
-IMAGES = ['.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp']
-
-
 def main(args: argparse.Namespace) -> None:
     from fasternet_mm.errors import UserError
     from fasternet_mm.files import check_writable
@@ -71,14 +68,15 @@ def main(args: argparse.Namespace) -> None:
 
 
 def report_label_maps(args: argparse.Namespace, options: dict) -> None:
+    from fasternet_mm.datasets.image_files import IMAGE_SUFFIXES
     from fasternet_mm.report import label_map_errors
     from fasternet_mm.report.segmentation_report import write_segmentation_report
 
     names = label_map_errors.find_label_maps(args.predictions)
-    maps = label_map_errors.LabelMaps(
+    maps = label_map_errors.LabelMapPairs(
         predictions=label_map_errors.find_same_names(names, args.predictions, ['.png']),
         truths=label_map_errors.find_same_names(names, args.truth, ['.png']),
-        images=label_map_errors.find_same_names(names, args.images, IMAGES) if args.images else [],
+        images=label_map_errors.find_same_names(names, args.images, IMAGE_SUFFIXES) if args.images else [],
         classes=[],
         ignored=args.ignore,
         reduce_zero_label=args.reduce_zero_label,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,31 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..errors import UserError
-from ..files import write_atomically
-from ..report.plots import COLORS, INK, STYLE
-
-SUFFIXES = ('.png', '.svg', '.pdf')
+from ..report.plots import COLORS, INK, STYLE, check_figure_path
 
 
 def check_plot(path: str | None, kind: str) -> None:
     """Raise `UserError` where a plot is asked for that there is not, or under a name that it cannot have."""
     if path and kind not in PLOTS:
         raise UserError(f'--plot is for {" and ".join(PLOTS)}, not for {kind}: leave it out')
-    if path and Path(path).suffix not in SUFFIXES:
-        raise UserError(f'--plot {path}: name it with {", ".join(SUFFIXES)}')
+    if path:
+        check_figure_path(path, '--plot')
 
 
 def draw(kind: str, comparison: Mapping[str, Any]) -> Figure:
     """The plot of a comparison: see `latency_accuracy` and `layer_speeds`."""
     return PLOTS[kind](comparison)
-
-
-@rc_context(STYLE)
-def write_plot(path: str | os.PathLike, figure: Figure) -> None:
-    """To a file on its own, on white; it appears whole or not at all."""
-    content = BytesIO()
-    figure.savefig(content, format=Path(path).suffix[1:], dpi=160, facecolor='white', transparent=False)
-    write_atomically(path, content.getvalue())
 
 
 @rc_context(STYLE)

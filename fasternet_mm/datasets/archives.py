@@ -35,7 +35,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PublishedDataset:
     """A data set: which archive each of its top folders comes in, as an address, and what must be there at the end."""
 
     name: str
@@ -43,7 +43,7 @@ class Layout:
     splits: tuple[Split, ...]
 
 
-ADE20K = Layout(
+ADE20K = PublishedDataset(
     'ADE20K',
     {'ADEChallengeData2016': 'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip'},
     tuple(
@@ -51,7 +51,7 @@ ADE20K = Layout(
         for split, count in (('training', 20210), ('validation', 2000))
     ),
 )
-COCO = Layout(
+COCO = PublishedDataset(
     'COCO 2017',
     {
         'train2017': 'http://images.cocodataset.org/zips/train2017.zip',
@@ -65,17 +65,17 @@ COCO = Layout(
 )
 
 
-def prepare(layout: Layout, given: Sequence[str | os.PathLike], out: str | os.PathLike) -> int:
+def prepare(dataset: PublishedDataset, sources: Sequence[str | os.PathLike], out: str | os.PathLike) -> int:
     """Unpack what is not there yet and check that the data set is complete.
 
     All archives are looked through before anything is written. A file appears whole or not at all; one that is there
-    with the size that the archive states is left alone. What lies outside the layout's top folders is not unpacked.
+    with the size that the archive states is left alone. What lies outside the top folders is not unpacked.
 
     Args:
-        layout: the data set.
-        given: archives under any name, and folders with archives under their official names; nothing, where the data
+        dataset: the data set.
+        sources: archives under any name, and folders with archives under their official names; nothing, where the data
             are only to be checked.
-        out: the folder that gets the layout's top folders.
+        out: the folder that gets the top folders.
 
     Returns:
         How many files were unpacked.
@@ -86,18 +86,18 @@ def prepare(layout: Layout, given: Sequence[str | os.PathLike], out: str | os.Pa
     out = Path(out)
     with ExitStack() as stack:
         members = {}
-        for path in _find(layout, given):
+        for path in _find(dataset, sources):
             archive = stack.enter_context(_open(path))
-            members.update({out / info.filename: (archive, info) for info in _members(archive, layout)})
+            members.update({out / info.filename: (archive, info) for info in _members(archive, dataset)})
         unpacked = _unpack(members, out) if members else 0
-    _verify(layout, out)
+    _verify(dataset, out)
     return unpacked
 
 
-def _find(layout: Layout, given: Sequence[str | os.PathLike]) -> Iterator[Path]:
-    for path in map(Path, given):
+def _find(dataset: PublishedDataset, sources: Sequence[str | os.PathLike]) -> Iterator[Path]:
+    for path in map(Path, sources):
         if path.is_dir():
-            yield from filter(Path.is_file, (path / _file_name(address) for address in layout.archives.values()))
+            yield from filter(Path.is_file, (path / _file_name(address) for address in dataset.archives.values()))
         else:
             yield path
 
@@ -118,8 +118,8 @@ def _open(path: Path) -> ZipFile:
         raise UserError(f'{path} {what}: download it again') from error
 
 
-def _members(archive: ZipFile, layout: Layout) -> list[ZipInfo]:
-    """The files under the layout's top folders, of an archive with nothing in it that is unsafe."""
+def _members(archive: ZipFile, dataset: PublishedDataset) -> list[ZipInfo]:
+    """The files under the data set's top folders, of an archive in which all members are safe."""
     for info in archive.infolist():
         if fault := _fault(info):
             raise UserError(
@@ -131,12 +131,12 @@ def _members(archive: ZipFile, layout: Layout) -> list[ZipInfo]:
             f'{archive.filename} is refused, because its {packed:,} bytes would unpack to {size:,}, more than '
             f'{MAX_RATIO} times as many: get the official archive'
         )
-    tops = tuple(f'{top}/' for top in layout.archives)
+    tops = tuple(f'{top}/' for top in dataset.archives)
     members = [info for info in archive.infolist() if info.filename.startswith(tops) and not info.is_dir()]
     if not members:
         raise UserError(
-            f'{archive.filename} has no files under {" or ".join(tops)}: give archives of {layout.name}, '
-            f'{_addresses(layout)}'
+            f'{archive.filename} has no files under {" or ".join(tops)}: give archives of {dataset.name}, '
+            f'{_addresses(dataset)}'
         )
     return members
 
@@ -196,13 +196,13 @@ def _write(archive: ZipFile, info: ZipInfo, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _verify(layout: Layout, out: Path) -> None:
-    gaps = [gap for split in layout.splits for gap in _gaps(split, out)]
+def _verify(dataset: PublishedDataset, out: Path) -> None:
+    gaps = [gap for split in dataset.splits for gap in _gaps(split, out)]
     if gaps:
         tops = {place.split('/')[0] for place, _ in gaps}
         raise UserError(
-            f'{out} does not have all of {layout.name} ({"; ".join(text for _, text in gaps)}): download and give '
-            f'{_addresses(layout, tops)}'
+            f'{out} does not have all of {dataset.name} ({"; ".join(text for _, text in gaps)}): download and give '
+            f'{_addresses(dataset, tops)}'
         )
 
 
@@ -236,6 +236,6 @@ def _labeled(labels: Path) -> set[str]:
         raise UserError(f'{labels} is not a COCO annotation file: delete it, and give the archive it is in') from error
 
 
-def _addresses(layout: Layout, tops: set[str] | None = None) -> str:
-    chosen = [address for top, address in layout.archives.items() if tops is None or top in tops]
-    return ', '.join(f'{_file_name(address)} ({address})' for address in chosen)
+def _addresses(dataset: PublishedDataset, tops: set[str] | None = None) -> str:
+    addresses = [address for top, address in dataset.archives.items() if tops is None or top in tops]
+    return ', '.join(f'{_file_name(address)} ({address})' for address in addresses)

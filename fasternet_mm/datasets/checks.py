@@ -44,9 +44,8 @@ def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _check_dataset(cfg: Config, split: str, key: str, dataset: Any) -> None:
     root = Path(dataset.get('data_root') or '')
     annotations = dataset.get('ann_file')
-    wanted = [root / value for value in (dataset.get('data_prefix') or {}).values() if isinstance(value, str) and value]
-    wanted += [root / annotations] if annotations else []
-    for path in wanted:
+    places = [value for value in (dataset.get('data_prefix') or {}).values() if isinstance(value, str)] + [annotations]
+    for path in [root / place for place in places if place]:
         if not path.exists():
             raise UserError(
                 f'{path} does not exist, which {key} reads: put or link the data at {root}, or name its folder with '
@@ -65,7 +64,7 @@ def _check_dataset(cfg: Config, split: str, key: str, dataset: Any) -> None:
 
 
 def _least_side(cfg: Config, split: str) -> int:
-    """What an image must have each way after it is resized: in training it is padded to more."""
+    """The least height and width, in pixels, of an image after it is resized: in training it is padded to more."""
     model = cfg.get('model', {})
     padded = split == 'train' or (model.get('data_preprocessor') or {}).get('test_cfg')
     is_ours = str((model.get('backbone') or {}).get('type')).endswith('FasterNet')
@@ -73,20 +72,20 @@ def _least_side(cfg: Config, split: str) -> int:
 
 
 def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
-    found = [category['name'] for category in read_annotations(path)['categories']]
+    names = [category['name'] for category in read_annotations(path)['categories']]
     classes = dataset_meta(cfg, dataset).get('classes')
     if classes is None:
         return
     classes = [classes] if isinstance(classes, str) else list(classes)
     advice = f"set metainfo=dict(classes=(…)) of {key} to the file's, and num_classes of the heads to their number"
-    missing = [name for name in classes if name not in found]
+    missing = [name for name in classes if name not in names]
     if missing:
         raise UserError(
-            f'{path} has the classes {few(found)}, but {key} expects {len(missing)} that it lacks: '
+            f'{path} has the classes {few(names)}, but {key} expects {len(missing)} that it lacks: '
             f'{few(missing)}; {advice}'
         )
     # MMDetection numbers classes in the file's order, whatever the config's.
-    in_file_order = [name for name in found if name in classes]
+    in_file_order = [name for name in names if name in classes]
     if in_file_order != classes:
         raise UserError(
             f'{path} lists the classes in another order ({few(in_file_order)}) than {key} ({few(classes)}): {advice}'
@@ -130,7 +129,8 @@ def meta_of_test_set(cfg: Config) -> dict[str, Any]:
     """`dataset_meta` of the test data set, of the first one out of wrappers.
 
     Raises:
-        UserError: it has no classes, or text for them that is no file of names, as MMEngine takes it.
+        UserError: it has no classes; or its ``classes`` are text, which MMEngine takes for the path of a file of names,
+            and there is no such file.
     """
     dataset = dataset_of_test(cfg)
     meta = dataset_meta(cfg, dataset) if dataset else {}

@@ -13,9 +13,9 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from ..files import MARKER
-from .image_files import SUFFIXES
+from .image_files import IMAGE_SUFFIXES
 
-READABLE_IMAGES = SUFFIXES | {'.gif'}
+READABLE_IMAGES = IMAGE_SUFFIXES | {'.gif'}
 """Suffixes, in lower case, of images that `read_image` reads: of GIF it takes the first frame."""
 
 

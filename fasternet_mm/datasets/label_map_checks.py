@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -12,11 +13,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS, Registry
 from mmengine.utils import is_seq_of
 from mmseg.datasets import BaseSegDataset
-from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError, few
 from ..parallel import in_threads
-from .image_files import ONE_CHANNEL, image_size, labels_in, size_as_read
+from .image_files import ImageFileError, image_size, labels_in, read_label_map
 
 
 def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None:
@@ -43,8 +43,10 @@ def build_seg_dataset(key: str, kind: str, config: Any) -> BaseSegDataset | None
     if not data.metainfo.get('classes'):
         raise UserError(f'{key} has no classes: set its metainfo=dict(classes=(…)) in the order of their indices')
     if not data.data_list:
-        place = f'{data.ann_file} is empty' if data.ann_file else f'no file in {data.data_prefix["img_path"]} ends so'
-        raise UserError(f'{key} has no images with img_suffix={data.img_suffix!r}: {place}')
+        cause = f'no file in {data.data_prefix["img_path"]} has that suffix'
+        if data.ann_file:
+            cause = f'{data.ann_file} is empty'
+        raise UserError(f'{key} has no images with img_suffix={data.img_suffix!r}: {cause}')
     return data
 
 
@@ -121,24 +123,21 @@ def check_label_maps(
         ignored: the label that does not count, by `ignored_label`; MMSegmentation's data sets have an ``ignore_index``
             too, which nothing reads.
         pipeline: of the data set; its steps may make an image too small.
-        least_side: pixels that an image must have each way after that.
+        least_side: the least height and width of an image after them.
 
     Raises:
         UserError: what is wrong with the first bad label map, and how many are bad; or 8 bits, which MMSegmentation
             reads, do not hold the labels.
     """
     allowed, rule = _allowed_labels(key, data, ignored)
-    count = len(data.data_list)
-    found = in_threads(
-        lambda pair: (
-            _problem(pair['img_path'], pair['seg_map_path'], allowed, rule)
-            or _too_small(pair['img_path'], pipeline, least_side)
-        ),
-        data.data_list,
-        'checking label maps',
-    )
-    problems = [problem for problem in found if problem]
+
+    def problem(pair: dict[str, Any]) -> str | None:
+        image, label_map = pair['img_path'], pair['seg_map_path']
+        return _problem(image, label_map, allowed, rule) or _too_small(image, pipeline, least_side)
+
+    problems = [text for text in in_threads(problem, data.data_list, 'checking label maps') if text]
     if problems:
+        count = len(data.data_list)
         raise UserError(f'{problems[0]} ({len(problems)} of the {count} label maps of {key} are bad)')
 
 
@@ -161,44 +160,36 @@ def _allowed_labels(key: str, data: BaseSegDataset, ignored: int) -> tuple[set[i
     return {*range(first, last + 1), *left_out}, f'{rule} (reduce_zero_label={data.reduce_zero_label})'
 
 
-def _problem(image: str, labels: str, allowed: set[int], rule: str) -> str | None:
-    path = image
+def _problem(image: str, label_map: str, allowed: set[int], rule: str) -> str | None:
     try:
-        with Image.open(path) as opened:
-            size = size_as_read(opened)
-        path = labels
-        with Image.open(path) as opened:
-            if opened.mode not in ONE_CHANNEL:
-                return f'{path} has mode {opened.mode}: one channel of 8 bits is needed, the pixel is the class index'
-            if opened.size != size:
-                return '{} has {}x{} pixels, its image {} {}x{}'.format(path, *opened.size, image, *size)
-            strange = sorted(labels_in(opened) - allowed)
-    except FileNotFoundError:
-        return f'{path} does not exist' + (f', the label map of {image}' if path == labels else '')
-    except UnidentifiedImageError:
-        return f'{path} is not an image'
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        return f'{path} cannot be read: {error}'
-    return f'{path} has the labels {few(strange)}, but {rule}' if strange else None
+        size, labels = image_size(image), read_label_map(label_map)
+    except ImageFileError as error:
+        lacks_label_map = Path(image).exists() and not Path(label_map).exists()
+        return f'{error}, the label map of {image}' if lacks_label_map else str(error)
+    if labels.shape != size:
+        return '{} has {}x{} pixels (H x W), its image {} {}x{}'.format(label_map, *labels.shape, image, *size)
+    unknown = sorted(labels_in(labels) - allowed)
+    return f'{label_map} has the labels {few(unknown)}, but {rule}' if unknown else None
 
 
 def _too_small(image: str, pipeline: Sequence[Any], least_side: int) -> str | None:
-    size = image_size(image)
-    width, height = _resized(size, pipeline)
-    if min(width, height) >= least_side:
+    height, width = image_size(image)
+    resized_height, resized_width = _resized((height, width), pipeline)
+    if min(resized_height, resized_width) >= least_side:
         return None
     return (
-        f'{image} of {size[0]}x{size[1]} pixels becomes {width}x{height}, and each side must have {least_side} or '
-        'more: leave it out, or make the scale of Resize larger'
+        f'{image} of {height}x{width} pixels (H x W) becomes {resized_height}x{resized_width}, and each side must have '
+        f'{least_side} or more: leave it out, or make the scale of Resize larger'
     )
 
 
 def _resized(size: tuple[int, int], pipeline: Sequence[Any]) -> tuple[int, int]:
-    """Width and height at least after the steps of a pipeline that resize to one scale."""
+    """Height and width at least after the steps of a pipeline that resize to one scale, which has MMCV's (w, h)."""
+    size = size[::-1]
     for step in pipeline:
         scale = step.get('scale')
         if step['type'].split('.')[-1] in ('Resize', 'RandomResize') and is_seq_of(scale, int):
             factor = step.get('ratio_range', (1, 1))[0]
             scale = tuple(int(side * factor) for side in scale)
             size = rescale_size(size, scale) if step.get('keep_ratio') else scale
-    return size
+    return size[::-1]

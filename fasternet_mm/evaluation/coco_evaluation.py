@@ -5,16 +5,22 @@ hotcoco counts: its arrays of precision and recall are pycocotools' to the bit, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from typing import Any
 
 import numpy as np
 from hotcoco import COCOeval
 from hotcoco import mask as rle
 
 from ..errors import UserError
-from .coco_results import CocoResults
-from .coco_truth import CocoTruth
+from ..models.backbone import InvalidArgument
+from .coco_results import CocoResults, read_results
+from .coco_truth import CocoTruth, read_truth
+
+TASKS = ('bbox', 'segm', 'proposal')
+"""What is evaluated: boxes, masks, or boxes whatever their classes, as a region proposal network gives them."""
 
 AREAS = ('all', 'small', 'medium', 'large')
 """COCO's ranges of object areas, in the order of the arrays: small is below 32² pixels, large above 96²."""
@@ -22,7 +28,7 @@ AREAS = ('all', 'small', 'medium', 'large')
 
 @dataclass
 class Evaluation:
-    """What an evaluation found.
+    """Precision and recall of detections.
 
     Attributes:
         coco: hotcoco's evaluation, for analyses.
@@ -43,7 +49,7 @@ class Evaluation:
     def mean_precision(
         self, iou_thr: float | None = None, area: str = 'all', max_det: int = -1, category_id: int | None = None
     ) -> float:
-        """AP: the mean over recalls, and over classes and IoUs or of the ones given; -1 where nothing counts."""
+        """AP: the mean over recalls, IoUs and classes, or of one IoU or class; -1 where nothing counts."""
         precision = self.precision[..., AREAS.index(area), max_det]
         if iou_thr is not None:
             precision = precision[np.isclose(self.iou_thrs, iou_thr)]
@@ -53,14 +59,13 @@ class Evaluation:
         """AR: the mean over IoUs and classes; -1 where nothing counts."""
         return _mean(self.recall[..., AREAS.index(area), max_det])
 
-    def class_precisions(self, category_id: int) -> list[float]:
-        """The six APs of one class, as `summary` orders them, at the most detections; -1 where nothing counts."""
-        options = [{}, dict(iou_thr=0.5), dict(iou_thr=0.75), *(dict(area=area) for area in AREAS[1:])]
-        return [self.mean_precision(**option, category_id=category_id) for option in options]
-
     def classes(self, truth: CocoTruth) -> dict[str, list[float]]:
-        """The six APs of each class, by its name."""
-        return {truth.category_names[number]: self.class_precisions(number) for number in self.category_ids}
+        """The six APs of each class, by its name, as `summary` orders them; -1 where nothing counts."""
+        options = [{}, dict(iou_thr=0.5), dict(iou_thr=0.75), *(dict(area=area) for area in AREAS[1:])]
+        return {
+            truth.category_names[number]: [self.mean_precision(**option, category_id=number) for option in options]
+            for number in self.category_ids
+        }
 
     def summary(self) -> dict[str, float]:
         """COCO's twelve figures under MMDetection's names.
@@ -86,6 +91,51 @@ def _mean(values: np.ndarray) -> float:
 
 
 def evaluate(
+    results: str | PathLike | Sequence[Mapping[str, Any]] | CocoResults,
+    annotations: str | PathLike | CocoTruth,
+    tasks: str | Sequence[str] | None = None,
+    classwise: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """COCO's figures of detections: those that ``fasternet-mm evaluate`` prints, and writes with ``--out``.
+
+    Args:
+        results: a COCO results file (https://cocodataset.org/#format-results), or its records: dicts with
+            ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in pixels), for masks
+            ``segmentation`` as RLE; or what `read_results` made of them.
+        annotations: a COCO annotation file; or what `read_truth` made of one, to read it once for many results.
+        tasks: one or several of 'bbox', 'segm', 'proposal'. Default: 'bbox' and 'segm' where the results have them.
+        classwise: also evaluate each class alone. Default: False.
+
+    Returns:
+        Of each task its twelve figures, unrounded, from 0 to 1, or -1 where nothing counts: 'mAP', 'mAP_50', 'mAP_75',
+        'mAP_s', 'mAP_m', 'mAP_l' (precision over IoU 0.5 to 0.95, at one IoU, and of small, medium and large objects),
+        'AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100' (recall). With ``classwise`` 'classes' has the six
+        precisions of each class, by its name.
+
+    Raises:
+        InvalidArgument: a task is unknown.
+        UserError: a file cannot be read, or is not in COCO's format; a detection is of no image or class of the
+            annotations; or masks are missing.
+    """
+    truth = annotations if isinstance(annotations, CocoTruth) else read_truth(annotations)
+    detections = results if isinstance(results, CocoResults) else read_results(results, truth)
+    figures: dict[str, dict[str, Any]] = {}
+    chosen = [tasks] if isinstance(tasks, str) else tasks
+    for task, evaluation in evaluate_tasks(truth, detections, chosen).items():
+        figures[task] = evaluation.summary()
+        if classwise:
+            figures[task]['classes'] = evaluation.classes(truth)
+    return figures
+
+
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Raise `InvalidArgument` where a task is unknown."""
+    for task in tasks:
+        if task not in TASKS:
+            raise InvalidArgument(f'the task {task!r} is unknown: use one or several of {", ".join(TASKS)}')
+
+
+def evaluate_task(
     truth: CocoTruth,
     results: CocoResults,
     task: str,
@@ -107,10 +157,11 @@ def evaluate(
     """
     numbers = truth.image_numbers(results.image_ids)
     rows = np.column_stack((numbers, results.boxes, results.scores, results.category_ids))
-    found = truth.coco.load_res(rows, segmentation=results.masks if task == 'segm' and len(results) else None)
-    if task == 'segm' and len(results):  # else the boxes' areas would tell small from large
-        found.update_anns(ids=np.arange(1, len(results) + 1), area=rle.area(results.masks))
-    evaluation = COCOeval(truth.coco, found, task)
+    with_masks = task == 'segm' and len(results) > 0
+    detections = truth.coco.load_res(rows, segmentation=results.masks if with_masks else None)
+    if with_masks:  # else the boxes' areas would tell small from large
+        detections.update_anns(ids=np.arange(1, len(results) + 1), area=rle.area(results.masks))
+    evaluation = COCOeval(truth.coco, detections, task)
     params = evaluation.params
     params.max_dets = list(max_dets)
     params.use_cats = not class_agnostic
@@ -132,18 +183,20 @@ def evaluate(
 
 
 def evaluate_tasks(truth: CocoTruth, results: CocoResults, tasks: Sequence[str] | None = None) -> dict[str, Evaluation]:
-    """Evaluate tasks ('bbox', 'segm', 'proposal') at COCO's settings; by default those that the results are for.
+    """Evaluate some of `TASKS` at COCO's settings; by default boxes and masks, as far as the results have them.
 
     Raises:
+        InvalidArgument: a task is unknown.
         UserError: results or annotations have no masks, which 'segm' needs.
     """
     if tasks is None:
-        tasks = [task for task, there in (('bbox', results.has_boxes), ('segm', results.masks is not None)) if there]
+        tasks = ['bbox'] * results.has_boxes + ['segm'] * (results.masks is not None)
+    check_tasks(tasks)
     if 'segm' in tasks:
         if results.masks is None:
             raise UserError('the results have no masks (segmentation), which segm needs: evaluate bbox alone')
         truth.check_masks()
     return {
-        task: evaluate(truth, results, task.replace('proposal', 'bbox'), class_agnostic=task == 'proposal')
+        task: evaluate_task(truth, results, task.replace('proposal', 'bbox'), class_agnostic=task == 'proposal')
         for task in tasks
     }

@@ -16,13 +16,13 @@ from mmengine.logging import MMLogger
 from ..datasets.coco_json import whole_number
 from ..errors import UserError
 from ..files import write_atomically
+from ..models.backbone import InvalidArgument
 from ..registry import METRICS
-from .coco_evaluation import AREAS, evaluate
+from .coco_evaluation import AREAS, check_tasks, evaluate_task
 from .coco_results import CocoResults, check_results, concatenate, to_coco_results
 from .coco_truth import CocoTruth, read_truth, to_truth
 from .table import class_table
 
-TASKS = ('bbox', 'segm', 'proposal')
 AP_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 
@@ -52,7 +52,7 @@ class CocoMetric(BaseMetric):
         sort_categories: labels number the file's classes by their ids, not by their place. Default: False.
 
     Raises:
-        ValueError: a metric or item is not known, or ``format_only`` comes without ``outfile_prefix``.
+        InvalidArgument: a metric or item is not known, or ``format_only`` comes without ``outfile_prefix``.
         UserError: ``ann_file`` is missing, not COCO annotations, or without masks for 'segm'.
     """
 
@@ -94,16 +94,16 @@ class CocoMetric(BaseMetric):
         self._category_ids: list[int] | None = None
 
     def _check_options(self) -> None:
-        unknown = [metric for metric in self.metrics if metric not in TASKS]
-        if unknown:
-            raise ValueError(f'metric={unknown[0]!r} is unknown: use one or several of {", ".join(TASKS)}')
+        check_tasks(self.metrics)
         most = self.proposal_nums[-1]
         items = [*AP_ITEMS, *(f'AR@{n}' for n in self.proposal_nums), *(f'AR_{a[0]}@{most}' for a in AREAS[1:])]
         unknown = [item for item in self.metric_items or () if item not in items]
         if unknown:
-            raise ValueError(f'metric_items has {unknown[0]!r}, which is unknown: use {", ".join(items)}')
+            raise InvalidArgument(f'metric_items has {unknown[0]!r}, which is unknown: use {", ".join(items)}')
         if self.format_only and self.outfile_prefix is None:
-            raise ValueError('format_only=True without outfile_prefix: set it to where the results should be written')
+            raise InvalidArgument(
+                'format_only=True needs outfile_prefix: set it to where the results should be written'
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the detections of each image, masks as RLE, and without ``ann_file`` its annotations."""
@@ -112,10 +112,10 @@ class CocoMetric(BaseMetric):
             image_id = whole_number(sample['img_id'])
             if image_id is None:
                 raise UserError(f'an image has the id {sample["img_id"]!r}: COCO needs whole numbers, of 64 bits')
-            found = to_coco_results(instances, image_id, self.category_ids)
-            mask_scores = (
-                instances['mask_scores'].cpu().double().numpy() if 'mask_scores' in instances else found.scores
-            )
+            detections = to_coco_results(instances, image_id, self.category_ids)
+            mask_scores = detections.scores
+            if 'mask_scores' in instances:
+                mask_scores = instances['mask_scores'].cpu().double().numpy()
             truth = None
             if self.truth is None:
                 if 'instances' not in sample:
@@ -124,7 +124,7 @@ class CocoMetric(BaseMetric):
                         "LoadAnnotations to the test pipeline and 'instances' to PackDetInputs' meta_keys"
                     )
                 truth = (*sample['ori_shape'], sample['instances'])
-            self.results.append((image_id, found, mask_scores, truth))
+            self.results.append((image_id, detections, mask_scores, truth))
 
     @property
     def category_ids(self) -> list[int]:
@@ -138,25 +138,25 @@ class CocoMetric(BaseMetric):
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """The figures, rounded to three digits as MMDetection's are."""
         image_ids, parts, mask_scores, truths = zip(*results)
-        found = concatenate(parts)
-        with_masks = replace(found, scores=np.concatenate(mask_scores))
+        detections = concatenate(parts)
+        with_masks = replace(detections, scores=np.concatenate(mask_scores))
         truth = self.truth or self._convert_truth(image_ids, truths)
-        check_results(found, truth, 'the detections')
-        finite = found.finite & with_masks.finite
+        check_results(detections, truth, 'the detections')
+        finite = detections.finite & with_masks.finite
         if not finite.all():
-            _warn_of_not_finite(found, finite)
-            found, with_masks = found.subset(finite), with_masks.subset(finite)
+            _warn_of_not_finite(detections, finite)
+            detections, with_masks = detections.subset(finite), with_masks.subset(finite)
         if self.outfile_prefix is not None:
-            replace(found, masks=None).write(f'{self.outfile_prefix}.bbox.json')
-            if found.masks is not None:
+            replace(detections, masks=None).write(f'{self.outfile_prefix}.bbox.json')
+            if detections.masks is not None:
                 with_masks.write(f'{self.outfile_prefix}.segm.json')
         if self.results_file is not None:
-            found.write(self.results_file)
+            detections.write(self.results_file)
         metrics: dict[str, float] = {}
         for task in [] if self.format_only else self.metrics:
-            if task == 'segm' and found.masks is None:
+            if task == 'segm' and detections.masks is None:
                 raise UserError("the model gives no masks: take 'segm' out of the metric of the config's evaluators")
-            metrics |= self._evaluate(task, with_masks if task == 'segm' else found, truth)
+            metrics |= self._evaluate(task, with_masks if task == 'segm' else detections, truth)
         return metrics
 
     def _convert_truth(self, image_ids: Sequence[int], truths: Sequence[tuple]) -> CocoTruth:
@@ -183,11 +183,11 @@ class CocoMetric(BaseMetric):
             write_atomically(f'{self.outfile_prefix}.gt.json', json.dumps(content).encode())
         return to_truth(content, "the data set's annotations")
 
-    def _evaluate(self, task: str, found: CocoResults, truth: CocoTruth) -> dict[str, float]:
+    def _evaluate(self, task: str, detections: CocoResults, truth: CocoTruth) -> dict[str, float]:
         proposals = task == 'proposal'
-        evaluation = evaluate(
+        evaluation = evaluate_task(
             truth,
-            found,
+            detections,
             'bbox' if proposals else task,
             category_ids=self.category_ids,
             max_dets=self.proposal_nums,
@@ -211,10 +211,11 @@ class CocoMetric(BaseMetric):
         return metrics | {f'{task}_{name}': _rounded(figures[name]) for name in items}
 
 
-def _warn_of_not_finite(found: CocoResults, finite: np.ndarray) -> None:
+def _warn_of_not_finite(detections: CocoResults, finite: np.ndarray) -> None:
+    first = detections.image_ids[~finite][0]
     MMLogger.get_current_instance().warning(
         f'{(~finite).sum()} of {len(finite)} detections have a box or score that is not finite, and count nowhere; '
-        f'the first is of image {found.image_ids[~finite][0]}; if the loss is NaN too, train with a lower learning rate'
+        f'the first is of image {first}; if the loss is NaN too, train with a lower learning rate'
     )
 
 

@@ -79,7 +79,7 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
     last = masks.shape[2] - 1 - touched[:, ::-1].argmax(axis=1)
     size = list(masks.shape[1:])  # one for all, which saves a tenth of the memory
     counts = (_encode(mask, *columns) for mask, *columns in zip(masks, first.tolist(), last.tolist()))
-    return [dict(size=size, counts=one) for one in counts]
+    return [dict(size=size, counts=run_lengths) for run_lengths in counts]
 
 
 def _encode(mask: np.ndarray, first: int, last: int) -> bytes:
@@ -138,13 +138,13 @@ def to_coco_results(
 
 
 def concatenate(parts: Sequence[CocoResults]) -> CocoResults:
-    """All detections of the parts, in their order; with masks if every part that found something has them."""
-    found = [part for part in parts if len(part)] or list(parts[:1])
+    """All detections of the parts, in their order; with masks if every part with detections has them."""
+    filled = [part for part in parts if len(part)] or list(parts[:1])
     columns = {
-        name: np.concatenate([getattr(part, name) for part in found])
+        name: np.concatenate([getattr(part, name) for part in filled])
         for name in ('image_ids', 'category_ids', 'boxes', 'scores')
     }
-    masks = None if any(part.masks is None for part in found) else [mask for part in found for mask in part.masks]
+    masks = None if any(part.masks is None for part in filled) else [mask for part in filled for mask in part.masks]
     return CocoResults(**columns, masks=masks)
 
 
@@ -161,20 +161,23 @@ def category_ids(ann_file: str, classes: Sequence[str]) -> list[int]:
     return list(range(1, len(classes) + 1))
 
 
-def read_results(path: str | PathLike, truth: CocoTruth) -> CocoResults:
-    """Detections from a COCO results file of any model, each checked against the annotations.
+def read_results(source: str | PathLike | Sequence[Mapping[str, Any]], truth: CocoTruth) -> CocoResults:
+    """Detections of any model from a COCO results file, or from its records, each checked against the annotations.
 
     Without ``bbox`` in the records a mask's own box is taken, as pycocotools does.
 
     Raises:
         UserError: the file is not such a list, or empty; else the first bad record, and how many are bad.
     """
-    records = read_json(path, 'a COCO results file, a list of detections,')
+    if isinstance(source, (str, PathLike)):
+        path, records = source, read_json(source, 'a COCO results file, a list of detections,')
+    else:
+        path, records = 'the list of detections', source
     if not isinstance(records, list):
         kind = 'COCO annotations' if isinstance(records, dict) and 'annotations' in records else type(records).__name__
         raise UserError(f'{path} holds {kind}, not a list of detections: give the results first, then the annotations')
     if not records:
-        raise UserError(f'{path} is an empty list: there are no detections to evaluate')
+        raise UserError(f'{path} is empty: there are no detections to evaluate')
     keys = {'bbox', 'segmentation'} & (records[0].keys() if isinstance(records[0], dict) else set())
     problems = [(number, _problem(record, keys, truth)) for number, record in enumerate(records)]
     refuse_bad(path, 'detection', [(number, problem) for number, problem in problems if problem], len(records))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -15,7 +15,7 @@ from ..datasets.coco_json import is_box, is_finite, mask_problem, read_annotatio
 from ..errors import UserError
 
 ID_RANGES = {'images': ('image', -(2**63), 2**63 - 1), 'categories': ('category', 0, 2**53)}
-"""What one of each is called, and its least and largest id: hotcoco takes the classes of detections as float64."""
+"""The noun for each list's members, and their least and largest id: hotcoco takes classes as float64."""
 
 
 @dataclass
@@ -50,9 +50,7 @@ class CocoTruth:
 
     def check_masks(self) -> None:
         """Raise `UserError` with the first annotation without a whole mask, and how many there are."""
-        found = [(number, _mask_problem(one, self.sizes)) for number, one in enumerate(self.content['annotations'])]
-        problems = [(number, problem) for number, problem in found if problem]
-        refuse_bad(self.source, 'annotation', problems, len(found))
+        _refuse_annotations(self.content, self.source, lambda annotation: _mask_problem(annotation, self.sizes))
 
 
 def read_truth(path: str | PathLike) -> CocoTruth:
@@ -67,8 +65,7 @@ def read_truth(path: str | PathLike) -> CocoTruth:
 def to_truth(content: dict[str, Any], source: str) -> CocoTruth:
     """As `read_truth`, from the content of an annotation file."""
     images, categories = (_with_ids(content[part], part, source) for part in ('images', 'categories'))
-    found = [(number, _annotation_problem(one)) for number, one in enumerate(content['annotations'])]
-    refuse_bad(source, 'annotation', [(number, problem) for number, problem in found if problem], len(found))
+    _refuse_annotations(content, source, _annotation_problem)
     annotations = [
         annotation
         | dict(
@@ -90,6 +87,13 @@ def to_truth(content: dict[str, Any], source: str) -> CocoTruth:
         for category in categories
     }
     return CocoTruth(source, content, coco, sizes, names)
+
+
+def _refuse_annotations(content: dict[str, Any], source: str, problem_of: Callable[[Any], str | None]) -> None:
+    """Raise `UserError` with the first annotation that has a problem, and how many have one."""
+    problems = [(number, problem_of(annotation)) for number, annotation in enumerate(content['annotations'])]
+    bad = [(number, problem) for number, problem in problems if problem]
+    refuse_bad(source, 'annotation', bad, len(problems))
 
 
 def _ascending(sizes: Collection[int]) -> np.ndarray:

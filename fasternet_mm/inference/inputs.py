@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..datasets.image_files import VIDEO_SUFFIXES
 from ..datasets.image_reading import is_url
 from ..datasets.image_search import READABLE_IMAGES, find_files
-
-VIDEO_SUFFIXES = frozenset(('.mp4', '.avi', '.mov', '.mkv', '.webm'))
-"""Suffixes, in lower case, by which videos are found in folders and told from images."""
 
 
 def find_inputs(names: Sequence[str], out_dir: str) -> list[str]:

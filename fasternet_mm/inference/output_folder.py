@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from tqdm import tqdm
 
-from ..datasets.image_files import SUFFIXES
+from ..datasets.image_files import IMAGE_SUFFIXES
 from ..datasets.image_reading import is_url
 from ..errors import UserError, few
 from ..files import appearing, check_writable, mark_output, write_atomically
@@ -188,7 +188,7 @@ class _Output:
             path = Path(_safe(unquote(urlsplit(source).path).rpartition('/')[2]))
         elif is_camera(source):
             path = Path(_safe(source))
-        suffix = suffix or (path.suffix if path.suffix.lower() in SUFFIXES else '.png')  # OpenCV does not write GIF
+        suffix = suffix or (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else '.png')  # OpenCV cannot write GIF
         stem, number = path.stem, 1
         while stem.lower() in self.stems:
             number += 1

@@ -29,7 +29,7 @@ from ..engine.trained_model import find_trained_model
 from ..errors import UserError
 from ..evaluation.coco_results import category_ids, encode_masks
 from ..models.backbone import InvalidArgument
-from ..visualization.drawing import palette_of
+from ..visualization.palette import palette_of
 from ..weights.classes import load_trained
 from .prediction import Prediction
 

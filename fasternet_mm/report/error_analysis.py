@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.coco_evaluation import Evaluation, evaluate
+from ..evaluation.coco_evaluation import Evaluation, evaluate_task
 from ..evaluation.coco_results import CocoResults
 from ..evaluation.coco_truth import CocoTruth
 
@@ -22,12 +22,13 @@ class Matches:
     Attributes:
         counted: bool, of each detection.
         right: bool, of each detection: it found an object.
-        found: the score of the detection that found each object that counts, None for missed ones, by annotation id.
+        finder_scores: the score of the detection that found each object that counts, None for missed ones, by
+            annotation id.
     """
 
     counted: np.ndarray
     right: np.ndarray
-    found: dict[int, float | None]
+    finder_scores: dict[int, float | None]
 
 
 def match(evaluation: Evaluation, results: CocoResults) -> Matches:
@@ -38,7 +39,7 @@ def match(evaluation: Evaluation, results: CocoResults) -> Matches:
     return Matches(
         counted=np.array([verdict is not None for verdict in verdicts], dtype=bool),
         right=np.array([verdict == 'tp' for verdict in verdicts], dtype=bool),
-        found={
+        finder_scores={
             number: float(results.scores[finders[number] - 1]) if number in finders else None
             for number in diagnostics['gt_status']
         },
@@ -66,9 +67,10 @@ class ThresholdCurve:
         return np.divide(2 * self.precision * self.recall, total, out=np.zeros_like(total), where=total > 0)
 
     @property
-    def best(self) -> int:
-        """The place of the largest F1."""
-        return int(self.f1.argmax())
+    def best(self) -> tuple[float, float, float, float]:
+        """Score, precision, recall and F1 where F1 is largest."""
+        place = self.f1.argmax()
+        return tuple(float(values[place]) for values in (self.scores, self.precision, self.recall, self.f1))
 
 
 def threshold_curve(scores: np.ndarray, right: np.ndarray, objects: int) -> ThresholdCurve:
@@ -89,10 +91,10 @@ def image_losses(truth: CocoTruth, results: CocoResults, matches: Matches) -> di
     Returns:
         The loss of each image that has one, by id.
     """
-    objects = [one for one in truth.content['annotations'] if one['id'] in matches.found]
-    totals = Counter(one['category_id'] for one in objects)
+    objects = [annotation for annotation in truth.content['annotations'] if annotation['id'] in matches.finder_scores]
+    totals = Counter(annotation['category_id'] for annotation in objects)
     losses: defaultdict[int, float] = defaultdict(float)
-    found_first = {}
+    gain_if_found = {}
     for category_id, total in totals.items():
         members = np.flatnonzero(matches.counted & (results.category_ids == category_id))
         members = members[np.argsort(-results.scores[members], kind='stable')]
@@ -105,11 +107,17 @@ def image_losses(truth: CocoTruth, results: CocoResults, matches: Matches) -> di
         for member, loss in zip(members[~right], after[~right]):
             losses[int(results.image_ids[member])] += share * loss
         # With one object more, found before all others, its precision is 1 and that of each right detection rises.
-        found_first[category_id] = share * (1 + ((hits + 1) / (rank + 1) - hits / rank)[right].sum())
-    for one in objects:
-        if matches.found[one['id']] is None:
-            losses[one['image_id']] += found_first[one['category_id']]
+        gain_if_found[category_id] = share * (1 + ((hits + 1) / (rank + 1) - hits / rank)[right].sum())
+    for annotation in objects:
+        if matches.finder_scores[annotation['id']] is None:
+            losses[annotation['image_id']] += gain_if_found[annotation['category_id']]
     return dict(losses)
+
+
+def most_confused(matrix: np.ndarray, count: int = 15) -> list[tuple[int, int]]:
+    """Rows and columns of the largest numbers in a confusion matrix, without its diagonal, the largest first."""
+    pairs = [(matrix[row, column], row, column) for row, column in zip(*np.nonzero(matrix)) if row != column]
+    return [(row, column) for _, row, column in sorted(pairs, reverse=True)[:count]]
 
 
 def confusion(truth: CocoTruth, results: CocoResults, matches: Matches, task: str, score: float) -> np.ndarray:
@@ -120,4 +128,4 @@ def confusion(truth: CocoTruth, results: CocoResults, matches: Matches, task: st
         background, where objects were missed and where detections found nothing. Classes as in the evaluation.
     """
     sure = results.subset(matches.counted & (results.scores >= score))
-    return evaluate(truth, sure, task).coco.confusion_matrix(iou_thr=0.5)['matrix'].astype(np.int64)
+    return evaluate_task(truth, sure, task).coco.confusion_matrix(iou_thr=0.5)['matrix'].astype(np.int64)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from hotcoco.metrics import pixel_confusion
-from PIL import Image
-from tqdm import tqdm
 
-from ..cpus import usable_cpus
-from ..datasets.image_files import names_below
+from ..datasets.image_files import labels_in, names_below, read_label_map
 from ..errors import UserError
+from ..parallel import in_threads
 
 OUTSIDE = -1
-"""The label of pixels that do not count."""
+"""What stands, in the arrays here, for pixels that do not count."""
 
 UNUSED = 255
-"""What is never a class in files of 8 bits."""
+"""The label that is never a class, since a file of 8 bits ends there."""
 
 
 @dataclass
-class LabelMaps:
+class LabelMapPairs:
     """Pairs of label map files, and how their pixels are to be read.
 
     Attributes:
@@ -54,11 +51,10 @@ class LabelMaps:
         """The labels of a true label map, int64 ``(height, width)``; `OUTSIDE` where the pixel does not count.
 
         Raises:
-            UserError: the file is no image of one channel, or has a label beyond the classes.
+            UserError: the file is not a label map, or has a label beyond the classes.
         """
-        labels = read_labels(path)
-        ignored = labels == self.ignored
-        return self._numbered(path, labels, outside=ignored | (labels == 0) if self.reduce_zero_label else ignored)
+        labels = read_label_map(path).astype(np.int64)
+        return self._numbered(path, labels, labels == self.ignored)
 
     def read_prediction(self, path: Path) -> np.ndarray:
         """The labels of a predicted label map, int64 ``(height, width)``.
@@ -67,16 +63,17 @@ class LabelMaps:
         MMSegmentation's metric.
 
         Raises:
-            UserError: the file is no image of one channel, or has a label that is no class.
+            UserError: the file is not a label map, or has a label that is none of the classes.
         """
-        labels = read_labels(path)
-        outside = labels == UNUSED
-        labels = self._numbered(path, labels, outside | (labels == 0) if self.reduce_zero_label else outside)
+        labels = read_label_map(path).astype(np.int64)
+        labels = self._numbered(path, labels, labels == UNUSED)
         if labels.min() < 0:
             raise UserError(f'{path} has pixels without a class, which a prediction must not have')
         return labels
 
     def _numbered(self, path: Path, labels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        if self.reduce_zero_label:
+            outside |= labels == 0
         labels = np.where(outside, OUTSIDE, labels - self.reduce_zero_label)
         if labels.max(initial=OUTSIDE) >= len(self.classes):
             worst = labels.max() + self.reduce_zero_label
@@ -135,11 +132,11 @@ def find_label_maps(folder: str | PathLike) -> list[str]:
     """
     names = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in Path(folder).rglob('*.png'))
     if not names:
-        raise UserError(f'{folder} has no label maps: *.png is needed, as tools/test.py --out writes them')
+        raise UserError(f'{folder} has no label maps: *.png is needed, as fasternet-mm test --out writes them')
     return names
 
 
-def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequence[str]) -> list[Path]:
+def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Collection[str]) -> list[Path]:
     """The file in a folder, with one of the suffixes, that has each name.
 
     Raises:
@@ -154,38 +151,23 @@ def find_same_names(names: Sequence[str], folder: str | PathLike, suffixes: Sequ
             files[name] = path
     missing = [name for name in names if name not in files]
     if missing:
+        endings = ' or '.join(sorted(suffixes))
         raise UserError(
-            f'{folder} has no {missing[0]} with {" or ".join(suffixes)} ({len(missing)} of {len(names)} are missing): '
+            f'{folder} has no {missing[0]} with {endings} ({len(missing)} of {len(names)} are missing): '
             'files of the same image must have the same name, in the same folders'
         )
     return [files[name] for name in names]
 
 
-def number_classes(maps: LabelMaps) -> list[str]:
+def number_classes(maps: LabelMapPairs) -> list[str]:
     """Names for classes without any: their labels in the files, up to the highest that occurs."""
     first = int(maps.reduce_zero_label)
-    labels = [read_labels(path) for path in (*maps.truths, *maps.predictions)]
-    highest = max(int(one.max(initial=first, where=one != maps.ignored)) for one in labels)
+    labels = set().union(*(labels_in(read_label_map(path)) for path in (*maps.truths, *maps.predictions)))
+    highest = max([first, *(labels - {maps.ignored})])
     return [str(label) for label in range(first, highest + 1)]
 
 
-def read_labels(path: Path) -> np.ndarray:
-    """Labels of a PNG of one channel, int64 ``(height, width)``; of a palette PNG the indices.
-
-    Raises:
-        UserError: the file cannot be read, or has several channels.
-    """
-    try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise UserError(f'{path} cannot be read as a label map: {error}') from error
-    if labels.ndim != 2:
-        raise UserError(f'{path} has {labels.shape[-1]} channels: a label map has one, the pixel is the class')
-    return labels.astype(np.int64)
-
-
-def compare(maps: LabelMaps) -> LabelErrors:
+def compare(maps: LabelMapPairs) -> LabelErrors:
     """Count the pixels of all pairs of maps, on all CPUs that this process may use.
 
     Raises:
@@ -193,19 +175,20 @@ def compare(maps: LabelMaps) -> LabelErrors:
     """
     count = len(maps.classes)
 
-    def one(files: tuple[Path, Path]) -> np.ndarray:
+    def confusion(files: tuple[Path, Path]) -> np.ndarray:
         predicted, true = maps.read_prediction(files[0]), maps.read_truth(files[1])
         if predicted.shape != true.shape:
-            sizes = [f'{labels.shape[1]}x{labels.shape[0]}' for labels in (predicted, true)]
-            raise UserError(f'{files[0]} has {sizes[0]} pixels, {files[1]} {sizes[1]}: they must be of one image')
+            sizes = ['{}x{}'.format(*labels.shape) for labels in (predicted, true)]
+            raise UserError(
+                f'{files[0]} has {sizes[0]} pixels (H x W), {files[1]} {sizes[1]}: they must be of one image'
+            )
         true[true < 0] = count
         return pixel_confusion(true, predicted, count, ignore_index=count).astype(np.int64)
 
     matrix, missed, wrong = np.zeros((count, count), np.int64), [], []
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        found = pool.map(one, zip(maps.predictions, maps.truths))
-        for part in tqdm(found, 'comparing label maps', len(maps.truths), leave=False, disable=None):
-            matrix += part
-            missed.append(part.sum(1) - part.diagonal())
-            wrong.append(part.sum(0) - part.diagonal())
+    pairs = list(zip(maps.predictions, maps.truths))
+    for part in in_threads(confusion, pairs, 'comparing label maps'):
+        matrix += part
+        missed.append(part.sum(1) - part.diagonal())
+        wrong.append(part.sum(0) - part.diagonal())
     return LabelErrors(matrix, np.array(missed), np.array(wrong))

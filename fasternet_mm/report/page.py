@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..files import write_atomically
 from ..version import __version__
 from .plots import to_svg
-from .training_log import plot_runs, read_training_logs
+from .training_log import read_training_logs
+from .training_plots import plot_runs
 
 
 @dataclass
@@ -41,10 +42,7 @@ class Table:
 
 @dataclass
 class ImagePair:
-    """An image with the truth and with the prediction drawn in, as ``data:`` URLs.
-
-    ``legend`` has names and CSS colors.
-    """
+    """An image with the truth and with the prediction drawn in, as ``data:`` URLs; names and CSS colors of a legend."""
 
     name: str
     caption: str
@@ -74,10 +72,15 @@ def training_plots(work_dir: str | PathLike) -> list[Plot]:
     return [Plot(figure, figure.axes[0].get_title(loc='left')) for figure in plot_runs(read_training_logs([work_dir]))]
 
 
-def write_report(out: str | PathLike, title: str, subtitle: str, sections: Sequence[Section]) -> None:
-    """Write the page, whole or not at all. Whatever strangers named (classes, files) is shown as text."""
-    environment = Environment(loader=PackageLoader('fasternet_mm.evaluation', ''), autoescape=True)
-    page = environment.get_template('page.html').render(
-        title=title, subtitle=subtitle, sections=sections, version=__version__
-    )
-    write_atomically(Path(out), page.encode())
+def write_report(
+    out: str | PathLike, title: str, subtitle: str, sections: Sequence[Section], training: Sequence[Plot]
+) -> None:
+    """Write the page, whole or not at all, with training curves where there are some.
+
+    The names that strangers gave to classes and files are shown as text.
+    """
+    if training:
+        sections = [*sections, Section('training', 'Training', 'What was logged on the way.', list(training))]
+    template = Environment(autoescape=True).from_string(Path(__file__).with_name('page.html').read_text('utf-8'))
+    page = template.render(title=title, subtitle=subtitle, sections=sections, version=__version__)
+    write_atomically(out, page.encode())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from io import StringIO
+from io import BytesIO, StringIO
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,7 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from ..errors import UserError
+from ..files import write_atomically
 from .error_analysis import ThresholdCurve
+
+FIGURE_SUFFIXES = ('.png', '.svg', '.pdf')
+"""Suffixes of the files that `write_figure` writes."""
 
 INK = '#7f7e7d'
 """Seen on white and on black; in a page it becomes the text's color, so no plot draws anything else in it."""
@@ -53,6 +60,28 @@ def new_figure(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
     """An empty plot in the report's style, in inches; narrow, so that its text is readable on a phone."""
     figure = Figure((width, height), layout='constrained')
     return figure, figure.add_subplot()
+
+
+def check_figure_path(path: str | PathLike, option: str) -> None:
+    """Raise `UserError` where the file that an option names is of no format that `write_figure` writes."""
+    if Path(path).suffix not in FIGURE_SUFFIXES:
+        raise UserError(f'{option} {path}: the name must end in {", ".join(FIGURE_SUFFIXES)}')
+
+
+@rc_context(STYLE)
+def write_figure(path: str | PathLike, figure: Figure, transparent: bool = False) -> None:
+    """Write a figure on white or without a background, whole or not at all; the same figure gives the same bytes."""
+    suffix = Path(path).suffix
+    content = BytesIO()
+    figure.savefig(
+        content,
+        format=suffix[1:],
+        dpi=160,
+        facecolor='none' if transparent else 'white',
+        transparent=transparent,
+        metadata={'.svg': dict(Date=None), '.pdf': dict(CreationDate=None)}.get(suffix),
+    )
+    write_atomically(path, content.getvalue())
 
 
 @rc_context(STYLE)
@@ -137,10 +166,11 @@ def confusion_heatmap(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 def reliability(bins: Sequence[Mapping[str, float]]) -> Figure:
     """How often detections of a score are right, and how many there are."""
     figure, axes = new_figure()
-    filled = [one for one in bins if one['count']]
-    edges = [one['bin_lower'] for one in filled]
+    filled = [score_bin for score_bin in bins if score_bin['count']]
+    edges = [score_bin['bin_lower'] for score_bin in filled]
     width = bins[0]['bin_upper'] - bins[0]['bin_lower']
-    axes.bar(edges, [one['avg_accuracy'] for one in filled], width * 0.92, align='edge', color=COLORS[0])
+    shares = [score_bin['avg_accuracy'] for score_bin in filled]
+    axes.bar(edges, shares, width * 0.92, align='edge', color=COLORS[0])
     axes.plot([0, 1], [0, 1], '--', color=COLORS[1], label='as sure as it should be')
     axes.set(xlabel='score', ylabel='share that is right', xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc='upper left')
@@ -157,7 +187,7 @@ def threshold(curve: ThresholdCurve) -> Figure:
         # The step goes down in score; a few hundred points are all that can be seen.
         places = np.unique(np.linspace(0, len(values) - 1, 400).astype(int))
         axes.plot(curve.scores[places], values[places], color=line_color, label=name, drawstyle='steps-pre')
-    axes.axvline(curve.scores[curve.best], color=INK, linestyle=':')
+    axes.axvline(curve.best[0], color=INK, linestyle=':')
     axes.set(xlabel='score threshold', xlim=(0, 1), ylim=(0, 1.02))
     axes.legend()
     return figure

@@ -13,7 +13,7 @@ from ..engine.config import CONFIG
 from ..errors import UserError
 from ..files import check_writable
 from .detection_report import write_detection_report
-from .label_map_errors import LabelMaps
+from .label_map_errors import LabelMapPairs
 from .page import training_plots
 from .segmentation_report import write_segmentation_report
 from .training_log import PLACES
@@ -57,7 +57,7 @@ def write_test_report(runner: Runner, predictions: str, out: str) -> None:
         )
         return
     infos, names = [dataset.get_data_info(number) for number in range(len(dataset))], names_of_images(dataset)
-    maps = LabelMaps(
+    maps = LabelMapPairs(
         predictions=[Path(predictions, f'{names[info["img_path"]]}.png') for info in infos],
         truths=[Path(info['seg_map_path']) for info in infos],
         images=[Path(info['img_path']) for info in infos],

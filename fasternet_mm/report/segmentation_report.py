@@ -7,18 +7,18 @@ from os import PathLike
 
 import numpy as np
 
+from ..visualization.drawing import draw_labels
+from ..visualization.palette import Color, default_palette
 from . import plots
-from .label_map_errors import LabelErrors, LabelMaps, compare
+from .error_analysis import most_confused
+from .label_map_errors import LabelErrors, LabelMapPairs, compare
 from .page import ImagePair, Plot, Section, Table, write_report
-from .worst_images import draw_labels, open_image
-
-SHOWN = 12
-"""How many images are drawn."""
+from .worst_images import WORST_IMAGES, open_image, resize_labels, to_data_url
 
 
 def write_segmentation_report(
     out: str | PathLike,
-    maps: LabelMaps,
+    maps: LabelMapPairs,
     palette: Sequence[Sequence[int]] | None = None,
     training: Sequence[Plot] = (),
     title: str = 'Segmentation',
@@ -28,7 +28,7 @@ def write_segmentation_report(
     Args:
         out: the page.
         maps: predicted and true label maps, and images, if they are to be drawn.
-        palette: RGB of each class. Default: random colors, those of MMSegmentation.
+        palette: RGB of each class. Default: `default_palette`.
         training: training curves. Default: none.
         title: of the page.
 
@@ -36,21 +36,17 @@ def write_segmentation_report(
         UserError: label maps or images cannot be used.
     """
     errors = compare(maps)
-    if palette is None:
-        palette = np.random.RandomState(42).randint(0, 255, (len(maps.classes), 3))
     sections = [
-        _summary(errors),
-        _classes(maps, errors),
-        _confusion(maps, errors),
-        _images(maps, errors, np.asarray(palette, np.uint8)),
+        _summary_section(errors),
+        _classes_section(maps, errors),
+        _confusion_section(maps, errors),
+        _images_section(maps, errors, palette or default_palette(len(maps.classes))),
     ]
-    if training:
-        sections.append(Section('training', 'Training', 'What was logged on the way.', list(training)))
     subtitle = f'{len(maps.truths):,} images, {errors.matrix.sum():,} pixels of {len(maps.classes)} classes.'
-    write_report(out, title, subtitle, sections)
+    write_report(out, title, subtitle, sections, training)
 
 
-def _summary(errors: LabelErrors) -> Section:
+def _summary_section(errors: LabelErrors) -> Section:
     figures = {
         'mIoU': np.nanmean(errors.iou),
         'mAcc': np.nanmean(errors.accuracy),
@@ -64,7 +60,7 @@ def _summary(errors: LabelErrors) -> Section:
     return Section('summary', 'Figures', text, tables=[Table('Figures', ['', 'all images'], rows)])
 
 
-def _classes(maps: LabelMaps, errors: LabelErrors) -> Section:
+def _classes_section(maps: LabelMapPairs, errors: LabelErrors) -> Section:
     iou, accuracy = errors.iou, errors.accuracy
     order = np.argsort(-np.nan_to_num(iou, nan=-1), kind='stable')
     values = {maps.classes[label]: float(np.nan_to_num(iou[label], nan=-1)) for label in order}
@@ -75,36 +71,37 @@ def _classes(maps: LabelMaps, errors: LabelErrors) -> Section:
     return Section('classes', 'Classes', 'Classes that occur nowhere count nowhere.', [plot], [table])
 
 
-def _confusion(maps: LabelMaps, errors: LabelErrors) -> Section:
+def _confusion_section(maps: LabelMapPairs, errors: LabelErrors) -> Section:
     figure = plots.confusion_heatmap(errors.matrix, maps.classes)
-    total = max(errors.matrix.sum(), 1)
-    pairs = [(errors.matrix[i, j], i, j) for i, j in zip(*np.nonzero(errors.matrix)) if i != j]
+    of_all = errors.matrix / max(errors.matrix.sum(), 1)
+    of_class = errors.matrix / np.maximum(errors.matrix.sum(1, keepdims=True), 1)
     rows = [
-        [f'{maps.classes[i]} → {maps.classes[j]}', f'{count / total:.3%}', f'{count / errors.matrix[i].sum():.1%}']
-        for count, i, j in sorted(pairs, reverse=True)[:15]
+        [f'{maps.classes[i]} → {maps.classes[j]}', f'{of_all[i, j]:.3%}', f'{of_class[i, j]:.1%}']
+        for i, j in most_confused(errors.matrix)
     ]
     table = Table('What is confused most', ['truth → predicted', 'of all pixels', 'of the class'], rows)
     text = 'Which class (row) is taken for which (column), in shares of the row.'
     return Section('confusion', 'Confusion', text, [Plot(figure, 'Each row adds up to one')], [table])
 
 
-def _images(maps: LabelMaps, errors: LabelErrors, palette: np.ndarray) -> Section:
+def _images_section(maps: LabelMapPairs, errors: LabelErrors, palette: Sequence[Color]) -> Section:
     losses = errors.losses
-    worst = [number for number in np.argsort(-losses, kind='stable')[:SHOWN] if losses[number] > 0]
+    worst = [number for number in np.argsort(-losses, kind='stable')[:WORST_IMAGES] if losses[number] > 0]
     names = maps.names
     rows = [[names[i], f'{losses[i]:.4f}', f'{errors.missed[i].sum():,}'] for i in worst]
     pairs = []
     for number in worst if maps.images else ():
         image = open_image(maps.images[number])
-        true, predicted = maps.read_truth(maps.truths[number]), maps.read_prediction(maps.predictions[number])
-        shown = [label for label in np.unique([*np.unique(true), *np.unique(predicted)]) if label >= 0]
+        label_maps = [maps.read_truth(maps.truths[number]), maps.read_prediction(maps.predictions[number])]
+        drawings = [draw_labels(image, resize_labels(labels, image.shape[:2]), palette) for labels in label_maps]
+        occurring = [label for label in np.unique(label_maps) if label >= 0]
         pairs.append(
             ImagePair(
                 name=names[number],
                 caption=f'{names[number]}: {losses[number]:.4f} mIoU.',
-                truth=draw_labels(image, true, palette),
-                prediction=draw_labels(image, predicted, palette),
-                legend=[(maps.classes[i], 'rgb({}, {}, {})'.format(*palette[i])) for i in shown],
+                truth=to_data_url(drawings[0]),
+                prediction=to_data_url(drawings[1]),
+                legend=[(maps.classes[i], 'rgb({}, {}, {})'.format(*palette[i])) for i in occurring],
             )
         )
     text = 'The images that, predicted without error, would raise mIoU most. First the truth, then the prediction.'

@@ -1,4 +1,4 @@
-"""Images for a report, with truth and prediction drawn in."""
+"""The images of a report."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 from hotcoco import mask as rle
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from ..errors import UserError
+from ..visualization.drawing import draw_objects
 
 RIGHT, WRONG = (45, 140, 240), (245, 130, 20)
-"""RGB of what is right or found, and of what is wrong or missed: blue and orange, for color-blind people too."""
+"""RGB of what is right or found, and of what is wrong or missed: blue and orange differ for color-blind people too."""
+
+WORST_IMAGES = 12
+"""The number of images in a report: with 12 pairs of drawings the page has a few megabytes at the most."""
 
 WIDTHS = 400, 560
-"""Pixels that a drawing is wide at the least and at the most."""
+"""Least and largest width of a drawing in pixels: text stays readable, and two stand beside each other in the page."""
 
 
 def find_images(folder: str | PathLike, names: Mapping[int, str]) -> dict[int, Path]:
@@ -42,11 +46,11 @@ def find_images(folder: str | PathLike, names: Mapping[int, str]) -> dict[int, P
     return paths
 
 
-def open_image(path: Path) -> Image.Image:
-    """The image in RGB, turned as its EXIF says, as wide as `WIDTHS` allow.
+def open_image(path: Path) -> np.ndarray:
+    """The image, uint8 RGB ``(H, W, 3)``, turned as its EXIF says, as wide as `WIDTHS` allow.
 
     Raises:
-        UserError: the file is no image, or too large to be one of a data set.
+        UserError: the file is not an image, or too large to be one of a data set.
     """
     try:
         with warnings.catch_warnings(), Image.open(path) as opened:
@@ -56,36 +60,27 @@ def open_image(path: Path) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise UserError(f'{path} cannot be shown in the report ({error}): is it an image?') from error
     width = min(max(image.width, WIDTHS[0]), WIDTHS[1])
-    return image.resize((width, max(round(image.height * width / image.width), 1)))
+    return np.asarray(image.resize((width, max(round(image.height * width / image.width), 1))))
 
 
-def draw_objects(image: Image.Image, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> str:
-    """A ``data:`` URL of the image with boxes, masks and labels.
+def draw_verdicts(image: np.ndarray, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> np.ndarray:
+    """The image with objects drawn in, in blue where they are right and in orange where they are wrong.
 
     Args:
-        image: RGB, of any scale.
+        image: uint8 RGB, of any scale.
         objects: COCO annotations or detections, each also with ``text`` and ``right``.
         size: height and width that the objects' coordinates are in.
     """
-    scale = image.width / size[1], image.height / size[0]
-    drawing = image.copy()
-    for one in objects:
-        if one.get('segmentation'):
-            mask = Image.fromarray(_decode(one['segmentation'], size) * np.uint8(110)).resize(image.size)
-            drawing.paste(RIGHT if one['right'] else WRONG, mask=mask)
-    draw = ImageDraw.Draw(drawing)
-    font = ImageFont.load_default(12)
-    for one in objects:
-        color = RIGHT if one['right'] else WRONG
-        x, y, width, height = one['bbox']
-        corners = x * scale[0], y * scale[1], (x + width) * scale[0], (y + height) * scale[1]
-        draw.rectangle(corners, outline=color, width=2)
-        _, _, wide, high = draw.textbbox((0, 0), one['text'], font)
-        left = min(max(corners[0], 0), max(image.width - wide - 4, 0))
-        top = min(max(corners[1], 0), max(image.height - high - 3, 0))
-        draw.rectangle((left, top, left + wide + 4, top + high + 3), fill=color)
-        draw.text((left + 2, top), one['text'], 'white', font)
-    return to_data_url(drawing)
+    height, width = image.shape[:2]
+    boxes = np.array([annotation['bbox'] for annotation in objects], float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes *= np.tile((width / size[1], height / size[0]), 2)
+    masks = np.zeros((len(objects), height, width), bool)
+    for mask, annotation in zip(masks, objects):
+        if annotation.get('segmentation'):
+            mask[:] = resize_labels(_decode(annotation['segmentation'], size), (height, width))
+    colors = [RIGHT if annotation['right'] else WRONG for annotation in objects]
+    return draw_objects(image, boxes, colors, [annotation['text'] for annotation in objects], masks)
 
 
 def _decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
@@ -94,22 +89,14 @@ def _decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     return rle.decode(rle.merge(encoded) if isinstance(encoded, list) else encoded)
 
 
-def draw_labels(image: Image.Image, labels: np.ndarray, palette: np.ndarray) -> str:
-    """A ``data:`` URL of the image under the colors of its labels.
-
-    Args:
-        image: RGB, of any scale.
-        labels: ``(height, width)``: classes; what is beyond the palette is left as it is.
-        palette: uint8 ``(classes, 3)``, RGB.
-    """
-    small = np.asarray(Image.fromarray(labels.astype(np.int32)).resize(image.size, Image.Resampling.NEAREST))
-    shown = (small >= 0) & (small < len(palette))
-    colors = palette[np.where(shown, small, 0)]
-    mixed = np.where(shown[..., None], 0.45 * np.asarray(image) + 0.55 * colors, np.asarray(image))
-    return to_data_url(Image.fromarray(mixed.astype(np.uint8)))
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map or mask at another height and width, by the nearest neighbor."""
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, labels.shape))
+    return labels[rows[:, None], columns]
 
 
-def to_data_url(image: Image.Image) -> str:
+def to_data_url(image: np.ndarray) -> str:
+    """A ``data:`` URL of an RGB image, as JPEG."""
     file = BytesIO()
-    image.save(file, 'JPEG', quality=80)
+    Image.fromarray(image).save(file, 'JPEG', quality=80)
     return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()

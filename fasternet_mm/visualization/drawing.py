@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
 
-from ..datasets.image_files import names_of_images
-from ..datasets.image_reading import read_image
 from ..errors import UserError
-from ..files import mark_output, write_atomically
-from ..registry import HOOKS
-
-Color = Sequence[int]
+from ..files import write_atomically
+from .palette import Color
 
 OPACITY = 0.5
-"""Of masks and labels over the image."""
-
-
-def palette_of(meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    """A color, RGB, for each class of a data set; where it has none, those that MMSegmentation would give it."""
-    classes, palette = meta['classes'], meta.get('palette')
-    if not palette or isinstance(palette, str) or len(palette) < len(classes):
-        palette = np.random.RandomState(42).randint(0, 255, (len(classes), 3)).tolist()
-    return [tuple(color) for color in palette]
+"""Share of a mask's or label's color in the pixels that it covers; the rest is the image's."""
 
 
 def draw_objects(
@@ -68,7 +53,13 @@ def draw_objects(
     return np.array(canvas)
 
 
-def _write(draw: ImageDraw.ImageDraw, size: Color, box: np.ndarray, text: str, color: Color, font: Any) -> None:
+def object_text(name: str, score: float | None) -> str:
+    return name if score is None else f'{name} {score:.2f}'
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], box: np.ndarray, text: str, color: Color, font: Any
+) -> None:
     """A text on its color above the box, or inside where there is no room; never beyond the image's edges."""
     width, height = draw.textlength(text, font) + 4, sum(font.getmetrics())
     top = box[1] - height if box[1] >= height else box[1]
@@ -91,14 +82,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_labels(image: np.ndarray, label_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
-    """The image under the colors of its labels; what the palette lacks, as the ignored label, stays as it is.
+    """The image under the colors of its labels; where the palette has no color, as for the ignored label, it is bare.
 
     Args:
         image: uint8 ``(H, W, 3)``, RGB; it stays as it is.
         label_map: integers ``(H, W)``.
         palette: a color, RGB, per label.
     """
-    drawing, known = image.copy(), label_map < len(palette)
+    drawing, known = image.copy(), (label_map >= 0) & (label_map < len(palette))
     colors = np.array(palette)[label_map[known]]
     drawing[known] = drawing[known] * (1 - OPACITY) + colors * OPACITY
     return drawing
@@ -111,21 +102,21 @@ def with_legend(
 
     A drawing is widened where a name is wider.
     """
-    counts = np.bincount(np.concatenate([labels.ravel() for labels in label_maps]))
-    shown = [label for label in np.argsort(-counts, kind='stable') if counts[label] and label < len(classes)]
+    counts = np.bincount(np.concatenate([labels.ravel() for labels in label_maps]))[: len(classes)]
+    labels = [label for label in np.argsort(-counts, kind='stable') if counts[label]]
     font, row, swatch, gap = _font(11), 18, 12, 6
-    widths = [swatch + 3 * gap + round(font.getlength(classes[label])) for label in shown]
-    width = max([drawing.shape[1], *widths])
+    widths = [swatch + 3 * gap + round(font.getlength(classes[label])) for label in labels]
+    total_width = max([drawing.shape[1], *widths])
     places, left, top = [], 0, drawing.shape[0]
-    for wide in widths:
-        if left and left + wide > width:
+    for width in widths:
+        if left and left + width > total_width:
             left, top = 0, top + row
         places.append((left + gap, top + (row - swatch) // 2))
-        left += wide
-    image = Image.new('RGB', (width, top + row), 'white')
+        left += width
+    image = Image.new('RGB', (total_width, top + row), 'white')
     image.paste(Image.fromarray(drawing))
     draw = ImageDraw.Draw(image)
-    for label, (x, y) in zip(shown, places):
+    for label, (x, y) in zip(labels, places):
         draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=tuple(palette[label]))
         draw.text((x + swatch + gap, y + swatch / 2), classes[label], 'black', font, anchor='lm')
     return np.array(image)
@@ -142,94 +133,6 @@ def write_drawing(path: str | Path, drawing: np.ndarray) -> None:
     except cv2.error as error:
         raise UserError(f'{path}: a drawing can be .png, .jpg, .webp, .bmp or .tif, name it so') from error
     write_atomically(path, content)
-
-
-@HOOKS.register_module()
-class DrawPredictionsHook(Hook):
-    """In testing, draws every image with ground truth on the left and predictions on the right.
-
-    Args:
-        out_dir: folder of the drawings, one per image, with its path below the folder that all share, and of
-            ``sheet.png`` with the first ``sheet`` of them.
-        score_thr: detections below it are not drawn. Default: 0.3.
-        sheet: how many drawings the sheet shows. Default: 12.
-    """
-
-    def __init__(self, out_dir: str, score_thr: float = 0.3, sheet: int = 12) -> None:
-        self.out_dir = Path(out_dir)
-        self.score_thr = score_thr
-        self.sheet = sheet
-        self.drawings: list[Path] = []
-        self.names: dict[str, str] = {}
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        self.names = names_of_images(runner.test_dataloader.dataset)
-
-    def before_test(self, runner: Runner) -> None:
-        mark_output(self.out_dir)
-
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        for sample in outputs:
-            name = self.names[sample.img_path]
-            out_file = self.out_dir / ('sheet-1.png' if name == 'sheet' else f'{name}.png')
-            # The visualizer knows the classes in the first process alone.
-            meta = runner.test_dataloader.dataset.metainfo
-            write_drawing(out_file, draw_beside_truth(sample.cpu(), meta, self.score_thr))
-            self.drawings.append(out_file)
-
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        if runner.rank == 0 and self.drawings:
-            write_sheet(self.drawings[: self.sheet], self.out_dir / 'sheet.png')
-
-
-def draw_beside_truth(sample: BaseDataElement, meta: Mapping[str, Any], score_thr: float) -> np.ndarray:
-    """The image of a tested sample twice, RGB: with the ground truth, and with the prediction.
-
-    Args:
-        sample: MMDetection's or MMSegmentation's, on the CPU, with ``img_path``, ground truth and predictions.
-        meta: the data set's, with ``classes``.
-        score_thr: detections below it are not drawn.
-    """
-    image, palette = read_image(sample.img_path)[..., ::-1], palette_of(meta)
-    if 'pred_sem_seg' in sample:
-        maps = [labels.data[0].numpy() for labels in (sample.gt_sem_seg, sample.pred_sem_seg)]
-        drawings = [draw_labels(image, labels, palette) for labels in maps]
-        return with_legend(np.concatenate(drawings, axis=1), maps, meta['classes'], palette)
-    found = sample.pred_instances
-    instances = sample.gt_instances, found[found.scores >= score_thr]
-    drawings = [_draw_instances(image, one, meta['classes'], palette) for one in instances]
-    return np.concatenate(drawings, axis=1)
-
-
-def draw_truth(sample: BaseDataElement, meta: Mapping[str, Any]) -> np.ndarray:
-    """The image of a sample with its ground truth, RGB; label maps get a legend.
-
-    Args:
-        sample: MMDetection's or MMSegmentation's, with ``img_path`` and ground truth.
-        meta: the data set's, with ``classes``.
-    """
-    image, palette = read_image(sample.img_path)[..., ::-1], palette_of(meta)
-    if 'gt_sem_seg' in sample:
-        labels = sample.gt_sem_seg.data[0].numpy()
-        return with_legend(draw_labels(image, labels, palette), [labels], meta['classes'], palette)
-    return _draw_instances(image, sample.gt_instances, meta['classes'], palette)
-
-
-def _draw_instances(
-    image: np.ndarray, instances: BaseDataElement, classes: Sequence[str], palette: Sequence[Color]
-) -> np.ndarray:
-    boxes, masks = instances.bboxes, instances.get('masks')
-    boxes = getattr(boxes, 'tensor', boxes).numpy()  # of MMDetection's box types, as of tensors
-    if masks is not None:
-        masks = masks.to_ndarray().astype(bool) if hasattr(masks, 'to_ndarray') else masks.numpy()
-    labels = instances.labels.tolist()
-    scores = instances.scores.tolist() if 'scores' in instances else [None] * len(labels)
-    texts = [object_text(classes[label], score) for label, score in zip(labels, scores)]
-    return draw_objects(image, boxes, [palette[label] for label in labels], texts, masks)
-
-
-def object_text(name: str, score: float | None) -> str:
-    return name if score is None else f'{name} {score:.2f}'
 
 
 def write_sheet(drawings: Sequence[Path], out_file: Path, columns: int = 3, width: int = 640) -> None:

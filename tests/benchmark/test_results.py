@@ -5,11 +5,12 @@ import sys
 import pytest
 
 from fasternet_mm.benchmark import peak
-from fasternet_mm.benchmark.benchmark_plots import check_plot, draw, write_plot
+from fasternet_mm.benchmark.benchmark_plots import check_plot, draw
 from fasternet_mm.benchmark.machine import describe_machine
 from fasternet_mm.benchmark.results import new_results, read_results, table, write_results
 from fasternet_mm.benchmark.timing import Candidate, row
 from fasternet_mm.errors import UserError
+from fasternet_mm.report.plots import write_figure
 
 ROW_KEYS = {
     'name',
@@ -108,7 +109,10 @@ def test_results_of_another_version_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ('path', 'kind', 'message'),
-    [('a.png', 'training', 'for networks and layers, not for training'), ('a.txt', 'layers', 'name it with .png')],
+    [
+        ('a.png', 'training', 'for networks and layers, not for training'),
+        ('a.txt', 'layers', '--plot a.txt: the name must end in .png'),
+    ],
 )
 def test_a_plot_that_there_is_not_is_named(path, kind, message):
     with pytest.raises(UserError, match=message):
@@ -127,5 +131,5 @@ def test_the_plot_has_a_panel_for_each_engine_and_a_line_for_each_fasternet(tmp_
     assert [len(axes.texts) for axes in figure.axes] == [1, 1]  # the peer's name
     lines = [text.get_text() for text in figure.legends[0].texts]
     assert lines == ['FasterNet, ours', 'FasterNet, optimized', 'FasterNet, timm, slicing']
-    write_plot(tmp_path / 'plot.svg', figure)
+    write_figure(tmp_path / 'plot.svg', figure)
     assert 'pvt_v2_b1' in (tmp_path / 'plot.svg').read_text()

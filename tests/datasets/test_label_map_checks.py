@@ -218,14 +218,14 @@ def test_strange_labels_are_found_in_palettes_and_16_bits(cfg, tmp_path, kind):
 def test_colors_are_no_labels(cfg, tmp_path, mode):
     Image.new(mode, (WIDTH, HEIGHT)).save(tmp_path / 'labels' / 'b.png')
     assert message_of(cfg).startswith(
-        f'{tmp_path}/labels/b.png has mode {mode}: one channel of 8 bits is needed, the pixel is the class index (1 of'
+        f'{tmp_path}/labels/b.png has mode {mode}: a label map has one channel, the numbers of classes (1 of'
     )
 
 
 def test_another_size_than_the_images_is_named_with_both(cfg, tmp_path):
     save(tmp_path, 'b', labels().T.copy())
     assert message_of(cfg).startswith(
-        f'{tmp_path}/labels/b.png has 20x30 pixels, its image {tmp_path}/images/b.jpg 30x20 (1 of the 4'
+        f'{tmp_path}/labels/b.png has 30x20 pixels (H x W), its image {tmp_path}/images/b.jpg 20x30 (1 of the 4'
     )
 
 
@@ -241,7 +241,7 @@ def test_sizes_are_those_that_mmcv_reads_from_a_turned_image(cfg, dataset, tmp_p
         save(tmp_path, name, np.zeros((height, width), np.uint8))
     check_data(cfg, ['train'])
     save(tmp_path, 'b', np.zeros((width, height), np.uint8))
-    assert f'b.png has {height}x{width} pixels, its image {tmp_path}/images/b{suffix} {width}x{height} (1' in (
+    assert f'b.png has {width}x{height} pixels (H x W), its image {tmp_path}/images/b{suffix} {height}x{width} (1' in (
         message_of(cfg)
     )
 
@@ -283,7 +283,8 @@ def test_images_in_subfolders_are_found(cfg, tmp_path):
 def test_a_folder_without_images_is_named_with_the_suffix(cfg, dataset, tmp_path):
     dataset.img_suffix = '.jpeg'
     assert message_of(cfg) == (
-        f"train_dataloader.dataset.dataset has no images with img_suffix='.jpeg': no file in {tmp_path}/images ends so"
+        "train_dataloader.dataset.dataset has no images with img_suffix='.jpeg': "
+        f'no file in {tmp_path}/images has that suffix'
     )
 
 
@@ -305,8 +306,8 @@ def flipped(content):
 @pytest.mark.parametrize(
     ('folder', 'damage', 'message'),
     [
-        ('labels', cut, 'cannot be read: '),
-        ('labels', flipped, 'cannot be read: '),
+        ('labels', cut, 'cannot be read ('),
+        ('labels', flipped, 'cannot be read ('),
         ('labels', lambda content: b'', 'is not an image'),
         ('labels', lambda content: b'<!doctype html>', 'is not an image'),
         ('images', lambda content: b'<!doctype html>', 'is not an image'),
@@ -375,13 +376,13 @@ def test_training_on_broken_label_maps_ends_with_one_line_and_nothing_written(
     assert not work.exists()
 
 
-@pytest.mark.parametrize(('scale', 'becomes'), [(None, '30x20'), ((45, 45), '45x30'), ((100, 31), '47x31')])
+@pytest.mark.parametrize(('scale', 'becomes'), [(None, '20x30'), ((45, 45), '30x45'), ((100, 31), '31x47')])
 def test_images_that_fasternet_cannot_take_are_named_before_a_run(cfg, dataset, scale, becomes):
     cfg.model.backbone = dict(type='fasternet_mm.FasterNet')
     if scale:
         dataset.pipeline = [*dataset.pipeline, dict(type='Resize', scale=scale, keep_ratio=True)]
     cfg.val_dataloader, cfg.val_evaluator = dict(dataset=dataset), dict(type='IoUMetric')
-    with pytest.raises(UserError, match=f'a.jpg of 30x20 pixels becomes {becomes}, and each side must have 32'):
+    with pytest.raises(UserError, match=f'a.jpg of 20x30 pixels .H x W. becomes {becomes}, and each side must have 32'):
         check_data(cfg, ['val'])
     check_data(cfg, ['train'])  # there they are padded
     dataset.pipeline = [*dataset.pipeline[:2], dict(type='Resize', scale=(100, 32), keep_ratio=True)]
@@ -395,4 +396,4 @@ def test_images_of_which_resizing_leaves_nothing_are_named_before_training(cfg, 
     resize = dict(type='RandomResize', scale=(640, 480), ratio_range=(0.5, 2.0), keep_ratio=True)
     dataset.pipeline = [*dataset.pipeline, resize]
     # 2 pixels · 320 / 3000 is rounded to 0.
-    assert 'b.jpg of 3000x2 pixels becomes 320x0, and each side must have 1 or more' in message_of(cfg)
+    assert 'b.jpg of 2x3000 pixels (H x W) becomes 0x320, and each side must have 1 or more' in message_of(cfg)

@@ -10,16 +10,18 @@ from pycocotools import mask as rle
 
 from fasternet_mm import CocoMetric
 from fasternet_mm.errors import UserError
+from fasternet_mm.models.backbone import InvalidArgument
 
 CLASSES = ('cat', 'dog', 'cow')
 HEIGHT, WIDTH = 48, 64
+PIXELS = np.indices((HEIGHT, WIDTH))
 RICH = 67  # a case of three classes with three APs, 9 objects and 48 detections
 
 
 def ellipse(rng):
     """A mask somewhere in the image, with at least one pixel."""
     center, radii = rng.uniform((4, 4), (HEIGHT - 4, WIDTH - 4)), rng.uniform(1, 40, 2)
-    return (((np.indices((HEIGHT, WIDTH)) - center[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
+    return (((PIXELS - center[:, None, None]) / radii[:, None, None]) ** 2).sum(0) < 1
 
 
 def annotate(image_id, mask, category_id, crowd):
@@ -181,13 +183,13 @@ def test_sorted_categories_number_labels_by_id(write):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(metric='keypoints'), "metric='keypoints' is unknown: use one or several of bbox, segm, proposal"),
+        (dict(metric='keypoints'), "the task 'keypoints' is unknown: use one or several of bbox, segm, proposal"),
         (dict(metric_items=['mAP50']), "'mAP50', which is unknown"),
-        (dict(format_only=True), 'without outfile_prefix'),
+        (dict(format_only=True), 'needs outfile_prefix'),
     ],
 )
 def test_a_wrong_option_is_refused(options, message, write):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidArgument, match=message):
         CocoMetric(ann_file=write(random_case(0)[0]), **options)
 
 

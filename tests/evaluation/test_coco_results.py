@@ -8,13 +8,14 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fasternet_mm import CocoMetric
+from fasternet_mm import CocoMetric, evaluate
 from fasternet_mm.datasets import shapes
 from fasternet_mm.errors import UserError
 from fasternet_mm.evaluation.coco_evaluation import evaluate_tasks
 from fasternet_mm.evaluation.coco_results import category_ids, encode_masks, read_results, to_coco_results
 from fasternet_mm.evaluation.coco_truth import read_truth
 from fasternet_mm.evaluation.table import class_table, metric_table
+from fasternet_mm.models.backbone import InvalidArgument
 
 
 @pytest.fixture
@@ -46,6 +47,31 @@ def results(truth, tmp_path):
     metric.process({}, samples)
     assert metric.evaluate(size=len(samples))['coco/bbox_mAP'] == 1
     return path
+
+
+def test_the_public_function_gives_pycocotools_figures_of_files_and_of_records(truth, results, tmp_path):
+    records = json.loads(results.read_text())
+    del records[::3]
+    records[0]['category_id'] = records[0]['category_id'] % 6 + 1
+    annotations = tmp_path / 'shapes/annotations/val.json'
+    results.write_text(json.dumps(records))
+    figures = evaluate(results, annotations, classwise=True)
+    assert list(figures) == ['bbox', 'segm']
+    for task, values in figures.items():
+        theirs = COCOeval(truth, truth.loadRes(str(results)), task)
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+        classes = values.pop('classes')
+        assert 0 < values['mAP'] < 1
+        assert [*values.values()] == pytest.approx(theirs.stats)
+        counted = [precisions[0] for precisions in classes.values() if precisions[0] > -1]
+        assert np.mean(counted) == pytest.approx(values['mAP'])
+        assert evaluate(records, read_truth(annotations), task) == {task: values}
+    with pytest.raises(InvalidArgument, match="the task 'boxes' is unknown: use one or several of bbox, segm"):
+        evaluate(results, annotations, ['boxes'])
+    with pytest.raises(UserError, match='the list of detections is empty'):
+        evaluate([], annotations)
 
 
 def test_perfect_detections_score_one_in_pycocotools(truth, results):
@@ -175,7 +201,7 @@ def test_a_record_that_lacks_what_the_others_have_is_named(key, results, tmp_pat
     ('content', 'message'),
     [
         ('', 'is empty: a COCO results file'),
-        ('[]', 'is an empty list'),
+        ('[]', 'is empty: there are no detections'),
         ('{"image_id": 1', 'is not JSON'),
         ('{"annotations": []}', 'holds COCO annotations, not a list of detections: give the results first'),
         ('[1, 2]', 'detection 0 lacks'),

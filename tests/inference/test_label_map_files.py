@@ -8,7 +8,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from fasternet_mm.inference.label_map_files import WriteLabelMapsHook
-from fasternet_mm.visualization.drawing import DrawPredictionsHook
+from fasternet_mm.visualization.sample_drawing import DrawPredictionsHook
 
 META = dict(classes=('road', 'sky', 'tree'), palette=[(200, 0, 0), (0, 200, 0), (0, 0, 200)])
 

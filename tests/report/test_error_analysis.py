@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fasternet_mm.evaluation.coco_evaluation import evaluate
+from fasternet_mm.evaluation.coco_evaluation import evaluate_task
 from fasternet_mm.evaluation.coco_results import CocoResults
 from fasternet_mm.evaluation.coco_truth import to_truth
 from fasternet_mm.report.error_analysis import confusion, image_losses, match, threshold_curve
@@ -43,7 +43,7 @@ def two_cats_and_a_dog():
 
 @pytest.mark.parametrize(('kind', 'detections', 'costs', 'ap'), TIDE_CASES)
 def test_each_type_of_error_costs_what_tidecv_says(kind, detections, costs, ap, two_cats_and_a_dog):
-    found = evaluate(two_cats_and_a_dog, results_of(FOUND + detections), 'bbox').coco.tide_errors()
+    found = evaluate_task(two_cats_and_a_dog, results_of(FOUND + detections), 'bbox').coco.tide_errors()
     expected = dict.fromkeys(('Cls', 'Loc', 'Both', 'Dupe', 'Bkg', 'Miss'), 0.0) | costs
     assert {name: found['delta_ap'][name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert found['ap_base'] == pytest.approx(ap, abs=1e-6)
@@ -53,16 +53,16 @@ def test_each_type_of_error_costs_what_tidecv_says(kind, detections, costs, ap, 
 def test_a_detection_in_a_crowd_counts_nowhere():
     truth = truth_of([(1, 1, [0, 0, 40, 40], 0), (1, 1, [100, 100, 90, 90], 1)])
     results = results_of([(1, 1, [0, 0, 40, 40], 0.9), (1, 1, [110, 110, 20, 20], 0.8), (2, 2, [0, 0, 9, 9], 0.3)])
-    matches = match(evaluate(truth, results, 'bbox'), results)
+    matches = match(evaluate_task(truth, results, 'bbox'), results)
     assert matches.counted.tolist() == [True, False, True]
     assert matches.right.tolist() == [True, False, False]
-    assert matches.found == {1: 0.9}
+    assert matches.finder_scores == {1: 0.9}
     assert confusion(truth, results, matches, 'bbox', 0).tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
 def test_confusion_counts_only_detections_from_the_score_on(two_cats_and_a_dog):
     results = results_of([*FOUND, (1, 2, [0, 60, 40, 40], 0.4), (2, 1, [0, 0, 9, 9], 0.3)])
-    matches = match(evaluate(two_cats_and_a_dog, results, 'bbox'), results)
+    matches = match(evaluate_task(two_cats_and_a_dog, results, 'bbox'), results)
     assert confusion(two_cats_and_a_dog, results, matches, 'bbox', 0).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
     assert confusion(two_cats_and_a_dog, results, matches, 'bbox', 0.5).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
 
@@ -73,8 +73,7 @@ def test_threshold_curve_counts_what_is_kept_from_each_score_on():
     assert curve.scores.tolist() == [0.9, 0.7, 0.5, 0.2]  # of two detections with 0.5, both or none
     assert curve.precision.tolist() == [1, 1 / 2, 2 / 4, 3 / 5]
     assert curve.recall.tolist() == [1 / 4, 1 / 4, 2 / 4, 3 / 4]
-    assert curve.scores[curve.best] == 0.2
-    assert curve.f1[curve.best] == pytest.approx(2 * 0.6 * 0.75 / (0.6 + 0.75))
+    assert curve.best == pytest.approx((0.2, 0.6, 0.75, 2 * 0.6 * 0.75 / (0.6 + 0.75)))
 
 
 def area_under_curve(detections, objects):
@@ -97,7 +96,7 @@ def test_an_images_loss_is_the_sum_of_what_mending_each_mistake_alone_gives():
         if rng.random() < 0.5:
             detections.append((image, kind, [box[0], 100, 15, 15], rng.random()))
     results = results_of(detections)
-    matches = match(evaluate(truth, results, 'bbox'), results)
+    matches = match(evaluate_task(truth, results, 'bbox'), results)
     expected = dict.fromkeys((1, 2, 3), 0.0)
     for kind in (1, 2):
         ranked = [(score, box[1] == 0) for _, category, box, score in detections if category == kind]
@@ -107,7 +106,7 @@ def test_an_images_loss_is_the_sum_of_what_mending_each_mistake_alone_gives():
                 mended = [one for one in ranked if one[0] != score]
                 expected[image] += (area_under_curve(mended, 12) - before) / total
         for number, (image, category, _, _) in enumerate(objects, start=1):
-            if category == kind and matches.found[number] is None:
+            if category == kind and matches.finder_scores[number] is None:
                 expected[image] += (area_under_curve([*ranked, (2, True)], 12) - before) / total
     assert 0 < sum(matches.right) < len(detections) - 3
     assert image_losses(truth, results, matches) == pytest.approx(expected)
@@ -122,13 +121,13 @@ def test_analyses_do_not_depend_on_the_size_of_image_ids(first):
     same.image_ids += first
     analyses = []
     for start, annotations, found in ((0, truth, results), (first, large, same)):
-        evaluation = evaluate(annotations, found, 'bbox')
+        evaluation = evaluate_task(annotations, found, 'bbox')
         matches = match(evaluation, found)
         analyses.append(
             dict(
                 summary=evaluation.summary(),
                 tide=evaluation.coco.tide_errors(),
-                found=matches.found,
+                found=matches.finder_scores,
                 right=matches.right.tolist(),
                 confusion=confusion(annotations, found, matches, 'bbox', 0.5).tolist(),
                 losses={number - start: loss for number, loss in image_losses(annotations, found, matches).items()},

@@ -6,7 +6,13 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.label_map_errors import LabelMaps, compare, find_label_maps, find_same_names, number_classes
+from fasternet_mm.report.label_map_errors import (
+    LabelMapPairs,
+    compare,
+    find_label_maps,
+    find_same_names,
+    number_classes,
+)
 
 CLASSES = ['sky', 'road', 'tree', 'never']
 
@@ -25,7 +31,9 @@ def maps(tmp_path):
     truths = rng.integers(0, 3, (4, 6, 7))
     predictions = np.where(rng.random(truths.shape) < 0.7, truths, rng.integers(0, 3, truths.shape))
     truths[rng.random(truths.shape) < 0.1] = 255
-    return LabelMaps(write_maps(tmp_path / 'found', predictions), write_maps(tmp_path / 'true', truths), [], CLASSES)
+    return LabelMapPairs(
+        write_maps(tmp_path / 'found', predictions), write_maps(tmp_path / 'true', truths), [], CLASSES
+    )
 
 
 @pytest.mark.parametrize(('ignored', 'reduced'), [*((label, False) for label in (0, 1, 2, 3, 11, 255)), (255, True)])
@@ -81,8 +89,8 @@ def test_an_images_loss_is_what_a_perfect_prediction_of_it_alone_would_add(maps)
     [
         (np.full((6, 7), 9), 'has the label 9, which is none of the 4 classes'),
         (np.full((6, 7), 255), 'has pixels without a class'),
-        (np.zeros((7, 6)), r'found/2.png has 6x7 pixels, .*true/2.png 7x6'),
-        (np.zeros((6, 7, 3)), 'has 3 channels'),
+        (np.zeros((7, 6)), r'found/2.png has 7x6 pixels .H x W., .*true/2.png 6x7'),
+        (np.zeros((6, 7, 3)), 'has mode RGB: a label map has one channel'),
     ],
 )
 def test_a_prediction_that_does_not_fit_is_named(labels, message, maps):

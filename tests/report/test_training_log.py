@@ -1,4 +1,3 @@
-import io
 import json
 import xml.dom.minidom
 
@@ -7,7 +6,9 @@ import pytest
 from PIL import Image
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.report.training_log import plot_page, plot_runs, read_training_logs, render
+from fasternet_mm.report.plots import write_figure
+from fasternet_mm.report.training_log import read_training_logs
+from fasternet_mm.report.training_plots import plot_page, plot_runs
 
 
 def train(step, loss, epoch=None, **more):
@@ -147,7 +148,7 @@ def test_more_scalars_than_colors_get_several_panels(write):
     assert [len(figure.axes[0].get_lines()) for figure in figures] == [12, 10]  # each twice: as logged and smoothed
 
 
-def test_several_runs_share_a_panel_for_each_scalar(write):
+def test_several_runs_share_a_panel_for_each_scalar(write, tmp_path):
     runs = [
         write(train(1, 4), train(2, 3), evaluate(2, mIoU=5), run='_old'),
         write(train(1, 8), train(3, 6), evaluate(3, mIoU=7), run='new $x$'),
@@ -156,7 +157,8 @@ def test_several_runs_share_a_panel_for_each_scalar(write):
     assert [figure.axes[0].get_title(loc='left') for figure in figures] == ['loss', 'loss_cls', 'lr', 'mIoU']
     assert legend(figures[0]) == ['_old', 'new $x$']
     assert [line.get_ydata().tolist() for line in figures[3].axes[0].get_lines()] == [[5], [7]]
-    assert b'new $x$</text>' in render(figures[0], '.svg')
+    write_figure(tmp_path / 'loss.svg', figures[0])
+    assert 'new $x$</text>' in (tmp_path / 'loss.svg').read_text()
 
 
 def test_a_run_that_lacks_a_scalar_is_in_the_legend_all_the_same(write):
@@ -196,14 +198,17 @@ def test_nothing_to_plot_is_said(write):
             plot_page([empty], keys)
 
 
-def test_images_are_transparent_or_white_and_svg_runs_nothing(write):
+def test_images_are_transparent_or_white_and_svg_runs_nothing(write, tmp_path):
     figure = plot_page([read(write(train(1, 4, **{'loss<script>': 1.0}), train(2, 3)))])
-    for transparent, corner in ((True, (255, 255, 255, 0)), (False, (255, 255, 255, 255))):
-        image = Image.open(io.BytesIO(render(figure, '.png', transparent)))
-        assert image.getpixel((0, 0))[3] == corner[3]
-    assert image.getpixel((0, 0)) == corner
-    svg = render(figure, '.svg')
+    corners = []
+    for transparent in (True, False):
+        write_figure(tmp_path / 'page.png', figure, transparent)
+        corners.append(Image.open(tmp_path / 'page.png').convert('RGBA').getpixel((0, 0)))
+    assert corners == [(255, 255, 255, 0), (255, 255, 255, 255)]
+    for name in ('page.svg', 'again.svg', 'page.pdf'):
+        write_figure(tmp_path / name, figure)
+    svg = (tmp_path / 'page.svg').read_bytes()
     assert not xml.dom.minidom.parseString(svg).getElementsByTagName('script')
     assert b'loss&lt;script&gt;' in svg
-    assert render(figure, '.svg') == svg
-    assert render(figure, '.pdf').startswith(b'%PDF')
+    assert (tmp_path / 'again.svg').read_bytes() == svg
+    assert (tmp_path / 'page.pdf').read_bytes().startswith(b'%PDF')

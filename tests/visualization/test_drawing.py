@@ -9,7 +9,9 @@ from PIL import Image
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.visualization import drawing
-from fasternet_mm.visualization.drawing import draw_beside_truth, draw_labels, draw_objects, palette_of, with_legend
+from fasternet_mm.visualization.drawing import draw_labels, draw_objects, with_legend
+from fasternet_mm.visualization.palette import default_palette, palette_of
+from fasternet_mm.visualization.sample_drawing import draw_beside_truth
 
 PALETTE = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
 META = dict(classes=('road', 'tree', 'sky'), palette=PALETTE)
@@ -100,6 +102,12 @@ def test_detections_above_the_threshold_are_drawn_beside_the_truth(image):
 @pytest.mark.parametrize('palette', [None, 'random', [(1, 2, 3)]])
 def test_classes_without_colors_get_different_ones(palette):
     assert len(set(palette_of(dict(classes='abcdef', palette=palette)))) == 6
+
+
+def test_default_colors_of_neighbors_are_far_apart():
+    colors = np.array(default_palette(150))
+    assert len(set(map(tuple, colors.tolist()))) == 150
+    assert np.abs(np.diff(colors, axis=0)).sum(1).min() > 150
 
 
 @pytest.mark.parametrize('broken', [float('nan'), float('inf')])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import posixpath
 import re
 from dataclasses import dataclass
@@ -86,12 +85,6 @@ def read_class_file(folder: DataFolder) -> ClassFile | None:
     if twice:
         raise UserError(f'{path} has {twice[0]} twice: names, colors and labels of classes must differ')
     return ClassFile(path, [row.name for row in rows], colors or None, labels or None)
-
-
-def default_palette(count: int) -> list[Color]:
-    """Colors that differ from their neighbors: hues a golden angle apart."""
-    hues = ((number * 0.618034) % 1 for number in range(count))
-    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)) for hue in hues]
 
 
 def _lines(folder: DataFolder, file: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ...datasets.image_files import SUFFIXES, image_size
+from ...datasets.image_files import IMAGE_SUFFIXES, ImageFileError, image_size
 from ...errors import UserError, few, nearest
 from ...files import is_output
 from .folder_words import split_of
@@ -52,7 +52,7 @@ class DataFolder:
 
     @cached_property
     def images(self) -> list[str]:
-        return [file for file in self.files if posixpath.splitext(file)[1].lower() in SUFFIXES]
+        return [file for file in self.files if posixpath.splitext(file)[1].lower() in IMAGE_SUFFIXES]
 
     @cached_property
     def folders(self) -> frozenset[str]:
@@ -115,11 +115,10 @@ class DataFolder:
 
     def image_size(self, file: str) -> tuple[int, int] | Problem:
         """Height and width of an image as OpenCV reads it; or why it cannot be read."""
-        size = image_size(self.root / file)
-        if isinstance(size, str):
-            return Problem(self.full_path(file), size, Fault.UNREADABLE)
-        width, height = size
-        return height, width
+        try:
+            return image_size(self.root / file)
+        except ImageFileError as error:
+            return Problem(self.full_path(file), error.problem, Fault.UNREADABLE)
 
     def find_images(self, names: Sequence[str], source: str, split: str | None) -> list[str | None]:
         """The image that each name in an annotation file means: see `FileIndex.match`.

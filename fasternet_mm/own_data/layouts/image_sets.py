@@ -6,7 +6,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from ...datasets.image_files import SUFFIXES
+from ...datasets.image_files import IMAGE_SUFFIXES
 from ...errors import UserError, few
 from .data_folder import DataFolder, stem
 from .folder_words import split_named, split_of
@@ -123,4 +123,4 @@ def _listed(folder: DataFolder, index: FileIndex, file: str) -> list[str]:
 
 def _without_suffix(name: str) -> str:
     path, suffix = posixpath.splitext(name)
-    return path if suffix.lower() in SUFFIXES else name
+    return path if suffix.lower() in IMAGE_SUFFIXES else name

@@ -30,6 +30,7 @@ from .pixel_values import (
     COLORS,
     UNUSED,
     check_notation,
+    gray_values,
     number_classes,
     pixel_classes,
     read_content,
@@ -175,7 +176,7 @@ def write_label_maps(data: SegmentationData, folder: str | Path) -> Segmentation
                 red, green, blue = np.moveaxis(np.asarray(label_map.convert('RGB')).astype(np.uint32), -1, 0)
                 values = red << 16 | green << 8 | blue
             else:
-                values = np.asarray(label_map.convert('L') if label_map.mode == '1' else label_map)
+                values = gray_values(label_map)
         write_atomically(target, cv2.imencode('.png', table[values])[1].tobytes())
         os.utime(target, ns=(changed, changed))
         return target

@@ -10,10 +10,11 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from ...datasets.image_files import labels_in
+from ...datasets.image_files import ImageFileError, label_map_of, labels_in, open_image_file
 from ...errors import UserError, few
+from ...visualization.palette import default_palette
 from .annotated_data import Color, SegmentationData, Value
-from .class_files import IGNORED, ClassFile, default_palette
+from .class_files import IGNORED, ClassFile
 from .data_folder import DataFolder
 from .problems import Fault, Problem, UnusableError
 
@@ -75,17 +76,17 @@ def read_content(folder: DataFolder, image: str, label: str) -> MapContent | Pro
     if isinstance(size, Problem):
         return size
     try:
-        with Image.open(folder.full_path(label)) as label_map:
-            if (label_map.height, label_map.width) != size:
-                what = 'has {}x{} pixels (H x W), but its image {} has {}x{}'.format(
-                    label_map.height, label_map.width, folder.full_path(image), *size
-                )
-                raise UnusableError(what, Fault.WRONG_SIZE)
-            content = _content_of(label_map)
+        label_map = open_image_file(folder.full_path(label))
+        if (label_map.height, label_map.width) != size:
+            what = 'has {}x{} pixels (H x W), but its image {} has {}x{}'.format(
+                label_map.height, label_map.width, folder.full_path(image), *size
+            )
+            raise UnusableError(what, Fault.WRONG_SIZE)
+        content = _content_of(label_map)
+    except ImageFileError as error:
+        return Problem(folder.full_path(label), error.problem, Fault.UNREADABLE)
     except UnusableError as error:
         return Problem(folder.full_path(label), str(error), error.kind)
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        return Problem(folder.full_path(label), f'cannot be read ({error})', Fault.UNREADABLE)
     above = sorted(value for value in content.values if isinstance(value, int) and value > UNUSED)
     if above:
         what = f'has the labels {few(above)}: labels are 0 to 254, and 255 where a pixel does not count'
@@ -102,18 +103,23 @@ def _content_of(image: Image.Image) -> MapContent:
     fits = image.mode in ('L', 'P')
     image = without_alpha(image)
     if image.mode == 'P':
-        labels, palette = labels_in(image), image.getpalette('RGB')
+        labels, palette = labels_in(label_map_of(image)), image.getpalette('RGB')
         if 3 * max(labels) + 3 > len(palette):
             what = f'has the label {max(labels)}, but its palette has only {len(palette) // 3} colors'
             raise UnusableError(what, Fault.LABEL_NOTATION)
         return MapContent('P', labels, {label: tuple(palette[3 * label : 3 * label + 3]) for label in labels}, fits)
     if image.mode != 'RGB':
-        # As PNG has it, 1 in files of one bit is white, the 255 of eight bits.
-        return MapContent(image.mode, labels_in(image.convert('L') if image.mode == '1' else image), fits=fits)
+        return MapContent(image.mode, labels_in(gray_values(image)), fits=fits)
     colors = image.getcolors(MOST_COLORS)
     if colors is None:
         raise UnusableError(f'has more than {MOST_COLORS} colors, as no label map has{BLENDED}', Fault.LABEL_NOTATION)
     return MapContent('RGB', {color for _, color in colors})
+
+
+def gray_values(image: Image.Image) -> np.ndarray:
+    """The pixels of a file of one channel; 1 in a file of one bit is white, as PNG has it, the 255 of eight bits."""
+    labels = label_map_of(image)
+    return labels * np.uint8(255) if image.mode == '1' else labels
 
 
 def without_alpha(image: Image.Image) -> Image.Image:

@@ -12,8 +12,8 @@ from mmengine.config import Config, ConfigDict
 
 from ...datasets.checks import set_class_count
 from ...files import write_atomically
+from ...visualization.palette import default_palette
 from ..layouts.annotated_data import Color, DetectionData, OwnData, SegmentationData
-from ..layouts.class_files import default_palette
 from ..layouts.outlines import rectangle
 from ..layouts.pixel_values import UNUSED
 from .recipe import JITTER, Recipe

@@ -90,7 +90,7 @@ def _decode(path: Path) -> DecodedImage | Problem:
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
-            width, height = size_as_read(image)
+            height, width = size_as_read(image)
             with _ONE_AT_A_TIME if width * height > LARGE else nullcontext():
                 pixels = _pixels(image, content)
     except Exception as error:  # decoders raise whatever they stumble over

@@ -12,7 +12,8 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from ...visualization.drawing import draw_truth, write_drawing, write_sheet
+from ...visualization.drawing import write_drawing, write_sheet
+from ...visualization.sample_drawing import draw_truth
 
 SAMPLES = 12
 """The number of images on the sheet, at most."""

@@ -508,7 +508,7 @@ def test_0_and_255_alone_are_background_and_foreground(names, classes, tmp_path)
             Fault.MISSING_IMAGE,
             'is a label map, but no image has its name',
         ),
-        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'labels/p00000.png: cannot be read'),
+        (lambda r: (r / 'labels/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'labels/p00000.png: is not an image'),
         (lambda r: (r / 'images/p00000.png').write_bytes(b'x'), Fault.UNREADABLE, 'images/p00000.png: is not an image'),
     ],
 )
