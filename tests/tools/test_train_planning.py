@@ -84,7 +84,7 @@ def test_a_dry_run_shows_all_and_changes_nothing_where_a_training_is(checkpoint,
     before = snapshot(work)
     status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', data, '--dry-run', '--size', '90x60')
     assert status == 0, error
-    assert 'image size:  60x90 (H x W)' in printed
+    assert 'image size:    60x90 (H x W)' in printed
     assert f'{work} holds {checkpoint}: nothing was written; train with --resume' in printed
     assert snapshot(work) == before
 
@@ -106,7 +106,7 @@ def test_a_dry_run_with_resume_changes_nothing_either_and_keeps_split_and_size(r
     before = snapshot(run)
     status, printed, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--dry-run', '--resume', '--seed', 6)
     assert status == 0, error
-    assert 'image size:  60x90 (H x W): as the run has it' in printed
+    assert 'image size:    60x90 (H x W): as the run has it' in printed
     assert f'as the run has it ({run / "data"}), whatever --seed and --group; new images' in printed
     assert '(seed 6): 0; gone: 0' in printed
     assert f'{run / "epoch_1.pth"}, where it stopped' in printed
