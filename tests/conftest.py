@@ -25,7 +25,7 @@ def pytest_runtest_setup():
     MMLogger.get_current_instance().setLevel('NOTSET')
 
 
-SLOW_FOLDERS = ('cli', 'tools', 'own_data', 'deployment', 'benchmark', 'inference', 'models')
+SLOW_FOLDERS = ('cli', 'own_data', 'deployment', 'benchmark', 'inference', 'models')
 """Where the longest tests are, the longest first: they train, start processes or export."""
 
 
@@ -40,7 +40,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     def place(item):
-        folder = item.path.parent.name
+        folder = item.path.relative_to(ROOT / 'tests').parts[0]
         return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
 
     items.sort(key=place)
