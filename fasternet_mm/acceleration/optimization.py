@@ -17,6 +17,7 @@ from ..models import FasterNet, FasterNetClassifier
 from ..registry import HOOKS
 from .folding import fold_batch_norms
 from .packing import pack
+from .precision import check_dtype
 
 # By name, since importing MMDetection takes seconds, and a segmenter does without.
 HEADS = {'AnchorHead', 'BBoxHead', 'FCNMaskHead', 'BaseDecodeHead'}
@@ -40,10 +41,10 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
         The copy, in evaluation mode, on the model's device, its parameters frozen.
 
     Raises:
-        ValueError: the device does not compute in ``dtype``.
+        InvalidArgument: the device does not compute in ``dtype``.
         RuntimeError: later, when gradients are asked for through the copy.
     """
-    check_dtype(dtype, next(model.parameters()).device)
+    check_dtype(dtype, next(model.parameters()).device.type)
     optimized = copy.deepcopy(model).eval()
     fold_batch_norms(optimized)
     optimized.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -52,18 +53,6 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
     for part in _parts(optimized):
         part.forward = _Inference(part, dtype, compile)
     return optimized
-
-
-def check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
-    """Raise `ValueError` unless the device computes in ``dtype``."""
-    if device.type == 'cuda':
-        possible = {torch.float16, *([torch.bfloat16] if torch.cuda.is_bf16_supported() else [])}
-    else:
-        has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        possible = {torch.bfloat16} if has_bfloat16 else set()
-    if dtype not in {None, torch.float32, *possible}:
-        names = ', '.join(sorted(str(other) for other in {torch.float32, *possible}))
-        raise ValueError(f'{dtype} is nothing that this {device.type} computes in: use {names}')
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:
@@ -134,14 +123,14 @@ class OptimizeHook(Hook):
         bf16: compute in bfloat16. Default: False.
 
     Raises:
-        ValueError: the device does not compute in bfloat16.
+        InvalidArgument: the device does not compute in bfloat16.
     """
 
     priority = 'LOWEST'  # after those that change weights before a test, as the hook of averaged weights does
 
     def __init__(self, bf16: bool = False) -> None:
         self.dtype = torch.bfloat16 if bf16 else None
-        check_dtype(self.dtype, torch.device(get_device()))
+        check_dtype(self.dtype, get_device())
 
     def before_test_epoch(self, runner: Runner) -> None:
         # Wrapped for several processes or for test-time augmentation, the model itself is .module.

@@ -17,6 +17,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..acceleration.folding import fold_norm_before
 from ..engine.config import load_config
 from ..engine.runner import build_model
 from ..errors import UserError
@@ -184,17 +185,8 @@ def with_timm_backbone(detector: nn.Module) -> nn.Module:
     for name, tensor in recognize(peer.backbone.state_dict(), 'of timm').tensors.items():
         tensor.copy_(values[name])
     for stage, lateral in zip(own.out_indices[neck.start_level :], neck.lateral_convs):
-        _fold_before(getattr(own, f'norm{2 * stage}'), lateral.conv)
+        fold_norm_before(getattr(own, f'norm{2 * stage}'), lateral.conv)
     return peer
-
-
-def _fold_before(norm: nn.Module, conv: nn.Module) -> None:
-    """Let a 1x1 convolution do the work of the batch norm before it as well."""
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    shift = norm.bias - norm.running_mean * scale
-    bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
-    conv.bias = nn.Parameter(bias + conv.weight[:, :, 0, 0] @ shift, requires_grad=False)
-    conv.weight = nn.Parameter(conv.weight * scale[:, None, None], requires_grad=False)
 
 
 def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str, precision: str) -> nn.Module:

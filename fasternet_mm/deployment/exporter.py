@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.cnn import fuse_conv_bn
 from mmdet.models import FasterRCNN, MaskRCNN
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 
+from ..acceleration.folding import fold_batch_norms
 from ..datasets.checks import check_heads, dataset_of_test, meta_of_test_set
 from ..datasets.image_pipeline import ImagePipeline, resizing
 from ..datasets.image_reading import read_image
@@ -146,7 +146,8 @@ def build_graph(model: nn.Module, backbone_alone: bool = False, prepared: bool =
     """
     preparation = None if prepared else Preparation(**preparation_settings(model.data_preprocessor))
     # The one place where a network is rearranged for speed before it is exported.
-    network = fuse_conv_bn(copy.deepcopy(model).eval().requires_grad_(False))
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    fold_batch_norms(network)
     if backbone_alone:
         return BackboneGraph(network.backbone, preparation).eval()
     return (SegmenterGraph if isinstance(network, EncoderDecoder) else DetectorGraph)(network, preparation).eval()

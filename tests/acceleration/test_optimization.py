@@ -25,10 +25,11 @@ from fasternet_mm.acceleration import optimization, packing
 from fasternet_mm.acceleration.folding import fold_batch_norms
 from fasternet_mm.acceleration.optimization import OptimizeHook, optimize
 from fasternet_mm.acceleration.packing import PackedBlock, PackedConv2d, PackedLinear
+from fasternet_mm.acceleration.precision import supported_dtypes
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.inference import Predictor
-from fasternet_mm.models.backbone import ARCHITECTURES
+from fasternet_mm.models.backbone import ARCHITECTURES, InvalidArgument
 from fasternet_mm.ops import roi_align
 from fasternet_mm.weights.loading import fit_weights
 
@@ -410,7 +411,7 @@ def test_upernet_labels_the_same(root):
 
 
 needs_bfloat16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason='this CPU does not compute in bfloat16'
+    torch.bfloat16 not in supported_dtypes('cpu'), reason='this CPU does not compute in bfloat16'
 )
 
 
@@ -436,14 +437,91 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.int8, torch.float16])
 def test_a_type_that_the_device_does_not_compute_in_is_named(dtype):
-    with pytest.raises(ValueError, match=rf'{dtype} is nothing that this cpu computes in: use .*torch.float32'):
+    with pytest.raises(InvalidArgument, match=rf'this cpu does not compute in {dtype}: use torch.float32'):
         optimize(tiny(), dtype)
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
-    with pytest.raises(ValueError, match=r'bfloat16 is nothing that this cpu computes in: use torch.float32'):
+    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in torch.bfloat16: use torch.float32$'):
         OptimizeHook(bf16=True)
+
+
+class Operators:
+    """`torch.ops.mkldnn` with one of its operators taken away, or given a wrong input."""
+
+    def __init__(self, operators, name, missing):
+        self.operators, self.name, self.missing = operators, name, missing
+
+    def __getattr__(self, name):
+        operator = getattr(self.operators, name)
+        if name != self.name:
+            return operator
+        if self.missing:
+            raise AttributeError(f'there is no {name}')
+
+        def wrong(first, *others):
+            return operator(1.5 * first, *others)
+
+        wrong.binary = lambda total, *others: operator.binary(1.5 * total, *others)
+        return wrong
+
+
+@pytest.fixture
+def _kernels_untried():
+    packing.kernels_work.cache_clear()
+    yield
+    packing.kernels_work.cache_clear()
+
+
+@pytest.mark.usefixtures('_kernels_untried')
+@pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
+@pytest.mark.parametrize('missing', [True, False], ids=['missing', 'wrong'])
+@pytest.mark.parametrize(
+    ('operator', 'layer'),
+    [
+        ('_convolution_pointwise', 'PackedConv2d'),
+        ('_convolution_pointwise_', 'PackedConv2d'),
+        ('_reorder_convolution_weight', 'PackedConv2d'),
+        ('_linear_pointwise', 'PackedLinear'),
+        ('_reorder_linear_weight', 'PackedLinear'),
+    ],
+)
+def test_without_a_private_operator_layers_run_on_public_ones_and_say_so_once(
+    operator, layer, missing, dtype, logged_warnings, monkeypatch
+):
+    net = as_after_training(FasterNetClassifier(TINY, num_classes=7))
+    optimized = optimize(net, dtype)
+    image = torch.randn(2, 3, 32, 64)
+    expected = answers(copy.deepcopy(net).to(dtype), image.to(dtype))
+    monkeypatch.setattr(torch.ops, 'mkldnn', Operators(torch.ops.mkldnn, operator, missing))
+    for _ in range(2):
+        assert_same(answers(optimized, image), [logits.float() for logits in expected], packing.ROUNDING[dtype])
+    reason = f'there is no {operator}' if missing else 'Tensor-likes are not close'
+    (warning,) = logged_warnings()
+    assert warning.startswith(f"{layer} in {dtype} runs on PyTorch's own kernels")
+    assert reason in warning
+
+
+@pytest.mark.usefixtures('_kernels_untried')
+def test_private_operators_are_tried_once_and_leave_chance_as_it_is(logged_warnings, monkeypatch):
+    trials = []
+    for layer in (PackedConv2d, PackedLinear):
+        tried = layer.trials
+        monkeypatch.setattr(layer, 'trials', lambda dtype, tried=tried: trials.append(dtype) or tried(dtype))
+    optimized = [optimize(FasterNetClassifier(TINY, num_classes=7)) for _ in range(2)]
+    image, chance = torch.randn(2, 3, 32, 64), torch.get_rng_state()
+    for net in optimized:
+        answers(net, image)
+    assert trials == [torch.float32] * 2
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert not logged_warnings()
+
+
+def test_a_processor_that_cannot_be_asked_about_bfloat16_has_none(monkeypatch):
+    operators = Operators(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', missing=True)
+    monkeypatch.setattr(torch.ops, 'mkldnn', operators)
+    assert supported_dtypes('cpu') == [torch.float32]
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
