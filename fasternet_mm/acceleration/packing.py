@@ -93,7 +93,7 @@ def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
     except Exception as error:  # a private operator that was changed may raise anything
         reason = str(error).splitlines()[0]
         print_log(
-            f'{kind.__name__} in {dtype} runs on PyTorch\'s own kernels, which are slower: '
+            f"{kind.__name__} in {dtype} runs on PyTorch's own kernels, which are slower: "
             f'the fused ones of PyTorch {torch.__version__} are not as expected ({reason})',
             logger='current',
             level=logging.WARNING,

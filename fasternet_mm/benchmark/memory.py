@@ -20,7 +20,7 @@ from .timing import Candidate
 
 
 def peak_memory(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str] = (), device: str = 'cpu') -> int:
-    """Bytes that a process needs, when it runs, for what it has made ready: weights, activations, working memory.
+    """Bytes that a process needs to run what it has made ready: weights, activations, working memory.
 
     Of main memory these are the pages that stand in it (RSS) at their peak, less those of before; making ready may have
     taken more, which does not count. Of a GPU's memory it is what PyTorch allocates at its peak. Linux only.
@@ -38,10 +38,11 @@ def peak_memory(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str
 
 
 def add_memory(candidates: Sequence[Candidate], rows: Sequence[dict[str, Any]], device: str = 'cpu') -> None:
-    """Put ``memory`` into each candidate's row: see `peak_memory`; None where there is no Linux to tell."""
-    possible = device == 'cuda' or Path('/proc/self/clear_refs').exists()
+    """Put ``memory_bytes`` into each candidate's row: see `peak_memory`; on a CPU under Linux alone."""
+    if device == 'cpu' and not Path('/proc/self/clear_refs').exists():
+        return
     for candidate, row in tqdm(list(zip(candidates, rows)), 'memory', disable=None):
-        row['memory'] = peak_memory(candidate.prepare, candidate.packages, device) if possible else None
+        row['memory_bytes'] = peak_memory(candidate.prepare, candidate.packages, device)
 
 
 def _measure(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str], device: str, threads: int) -> int:

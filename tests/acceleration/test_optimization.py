@@ -26,7 +26,6 @@ from fasternet_mm.acceleration.folding import fold_batch_norms
 from fasternet_mm.acceleration.optimization import OptimizeHook, optimize
 from fasternet_mm.acceleration.packing import PackedBlock, PackedConv2d, PackedLinear
 from fasternet_mm.acceleration.precision import supported_dtypes
-from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.inference import Predictor
 from fasternet_mm.models.backbone import ARCHITECTURES, InvalidArgument
@@ -323,10 +322,18 @@ def test_an_optimized_model_can_be_copied_and_saved():
 
 
 @pytest.fixture(scope='module')
-def detector(root):
-    """The demo's, with statistics of its own maps, so that it finds something."""
+def cfg(detector_cfg):
+    """The small detector's, with the usual threshold of scores."""
+    cfg = copy.deepcopy(detector_cfg)
+    cfg.model.test_cfg.rcnn.score_thr = 0.05
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def detector(cfg):
+    """With statistics of its own maps, so that it finds something."""
     torch.manual_seed(0)
-    model = as_after_training(build_model(Config.fromfile(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py')))
+    model = as_after_training(build_model(cfg))
     for part in (model.backbone, model.neck):
         for norm in part.modules():
             if isinstance(norm, _BatchNorm):
@@ -557,9 +564,8 @@ def as_instances(prediction):
     return InstanceData(**{name: torch.from_numpy(getattr(prediction, own)) for name, own in columns.items()})
 
 
-def test_the_predictor_runs_an_optimized_model_unless_told_otherwise(detector, root, fixtures, tmp_path):
+def test_the_predictor_runs_an_optimized_model_unless_told_otherwise(detector, cfg, fixtures, tmp_path):
     torch.save(detector.state_dict(), tmp_path / 'net.pth')
-    cfg = load_config(str(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'))
     image = str(fixtures / '000000000785.jpg')
     plain = Predictor(cfg, str(tmp_path / 'net.pth'), optimized=False)
     optimized = Predictor(cfg, str(tmp_path / 'net.pth'))
