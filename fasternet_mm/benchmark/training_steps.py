@@ -25,7 +25,7 @@ TRAINING_MODES = ('plain', 'checkpointed', 'compiled')
 
 
 def training_candidates(
-    arch: str, modes: Sequence[str], batch: int, size: tuple[int, int], device: str = 'cpu'
+    arch: str, modes: Sequence[str], batch: int, size: Sequence[int], device: str = 'cpu'
 ) -> list[Candidate]:
     """A step of this package's backbone and of timm's in each mode; all are compared with timm's in the mode 'plain'.
 

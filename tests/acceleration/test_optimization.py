@@ -56,12 +56,12 @@ def tiny(**options):
 
 @torch.no_grad()
 def answers(model, *inputs):
-    found = model(*inputs)
-    return found if isinstance(found, (tuple, list)) else (found,)
+    outputs = model(*inputs)
+    return outputs if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
-def assert_same(found, expected, tolerance=1e-4):
-    for mine, other in zip(found, expected, strict=True):
+def assert_same(outputs, expected, tolerance=1e-4):
+    for mine, other in zip(outputs, expected, strict=True):
         assert mine.dtype == other.dtype
         assert mine.shape == other.shape
         assert (mine - other).abs().max() <= tolerance * other.abs().max()
@@ -85,9 +85,9 @@ def test_every_variant_answers_as_before_and_as_timm(arch):
         if isinstance(net, FasterNet):  # timm's features come without output norms, ours with fresh ones
             expected = [getattr(net, f'norm{2 * i}')(stage).detach() for i, stage in enumerate(expected)]
         optimized = optimize(net)
-        found = answers(optimized, image)
-        assert_same(found, answers(net, image))
-        assert_same(found, expected)
+        outputs = answers(optimized, image)
+        assert_same(outputs, answers(net, image))
+        assert_same(outputs, expected)
         assert len(kinds(optimized, PackedBlock)) == sum(ARCHITECTURES[arch]['depths'])
 
 
@@ -143,12 +143,12 @@ def test_blocks_in_strips_are_whole_blocks(batch, monkeypatch):
 def test_input_and_first_answer_stay_as_they_are_in_later_calls():
     optimized = optimize(tiny())
     image = torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    kept = image.clone()
+    before = image.clone()
     first = answers(optimized, image)
     copies = [value.clone() for value in first]
     answers(optimized, torch.randn(1, 3, 64, 64))
     again = answers(optimized, image)
-    assert torch.equal(image, kept)
+    assert torch.equal(image, before)
     for value, copied, later in zip(first, copies, again):
         assert torch.equal(value, copied)
         assert torch.equal(value, later)
@@ -159,16 +159,16 @@ def test_the_model_itself_stays_as_it_is_and_goes_on_learning():
     before = copy.deepcopy(net)
     optimized = optimize(net)
     image = torch.randn(2, 3, 64, 64)
-    kept = answers(optimized, image)
+    outputs = answers(optimized, image)
     assert str(net) == str(before)
     assert all(module.training for module in net.modules())
     for (name, mine), other in zip(net.state_dict().items(), before.state_dict().values(), strict=True):
         assert torch.equal(mine, other), name
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    sum(found.square().mean() for found in net(image)).backward()
+    sum(x.square().mean() for x in net(image)).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
     optimizer.step()
-    assert_same(answers(optimized, image), kept, tolerance=0)
+    assert_same(answers(optimized, image), outputs, tolerance=0)
 
 
 @pytest.mark.parametrize('leaf', ['input', 'parameters'])
@@ -176,11 +176,11 @@ def test_the_model_itself_stays_as_it_is_and_goes_on_learning():
 def test_gradients_are_refused(build, leaf):
     optimized = optimize(build())
     assert not any(parameter.requires_grad for parameter in optimized.parameters())
-    found = optimized(torch.randn(1, 3, 32, 32, requires_grad=leaf == 'input'))
-    last = found[-1] if isinstance(found, tuple) else found
+    outputs = optimized(torch.randn(1, 3, 32, 32, requires_grad=leaf == 'input'))
+    last = outputs[-1] if isinstance(outputs, tuple) else outputs
     with pytest.raises(RuntimeError, match=r'no gradients through a model that fasternet_mm.optimize'):
         last.sum().backward()
-    assert not any(found.requires_grad for found in answers(optimized, torch.randn(1, 3, 32, 32)))
+    assert not any(x.requires_grad for x in answers(optimized, torch.randn(1, 3, 32, 32)))
 
 
 def test_losses_of_an_optimized_detector_are_refused_their_gradients(detector):
@@ -285,8 +285,8 @@ def test_convolutions_shared_between_levels_with_norms_of_their_own():
     maps = [torch.randn(1, 8, size, size) for size in (16, 8, 4)]
     optimized = optimize(head)
     assert not kinds(optimized, _BatchNorm)
-    for found, expected in zip(answers(optimized, maps), answers(head, maps), strict=True):
-        assert_same(found, expected)
+    for outputs, expected in zip(answers(optimized, maps), answers(head, maps), strict=True):
+        assert_same(outputs, expected)
 
 
 @pytest.mark.parametrize('size', [(32, 32), (33, 70)])
@@ -373,12 +373,12 @@ def _captured_only(monkeypatch):
     monkeypatch.setattr(torch, 'compile', lambda *args: compiler(*args, backend='aot_eager', fullgraph=True))
 
 
-def assert_same_detections(found, expected):
+def assert_same_detections(instances, expected):
     assert len(expected) >= 10
-    assert torch.equal(found.labels, expected.labels)
-    torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=0, atol=1e-2)
-    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
-    assert (found.masks != expected.masks).float().mean() < 1e-4
+    assert torch.equal(instances.labels, expected.labels)
+    torch.testing.assert_close(instances.bboxes, expected.bboxes, rtol=0, atol=1e-2)
+    torch.testing.assert_close(instances.scores, expected.scores, rtol=0, atol=1e-4)
+    assert (instances.masks != expected.masks).float().mean() < 1e-4
 
 
 @pytest.mark.parametrize('large_map', [roi_align.LARGE_MAP, 1])
@@ -413,8 +413,8 @@ def test_upernet_labels_the_same(root):
     sample = SegDataSample(metainfo=dict(ori_shape=(96, 128), img_shape=(96, 128)))
     data = dict(inputs=[torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)], data_samples=[sample])
     with torch.no_grad():
-        found, expected = (net.test_step(data)[0].seg_logits.data.clone() for net in (optimized, model))
-    assert_same([found], [expected])
+        logits, expected = (net.test_step(data)[0].seg_logits.data.clone() for net in (optimized, model))
+    assert_same([logits], [expected])
 
 
 needs_bfloat16 = pytest.mark.skipif(
@@ -428,9 +428,9 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
     assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in detector.parameters()} == {torch.float32}
     image = torch.randn(1, 3, 64, 96)
-    for found, expected in zip(optimized.extract_feat(image), detector.extract_feat(image), strict=True):
-        assert found.dtype == torch.float32
-        assert (found - expected).abs().mean() < 0.02 * expected.abs().mean()
+    for x, expected in zip(optimized.extract_feat(image), detector.extract_feat(image), strict=True):
+        assert x.dtype == torch.float32
+        assert (x - expected).abs().mean() < 0.02 * expected.abs().mean()
     rois = []
     extract = type(detector.roi_head.bbox_roi_extractor).forward
     monkeypatch.setattr(
@@ -439,6 +439,7 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
         lambda self, maps, boxes, *args: rois.append(boxes) or extract(self, maps, boxes, *args),
     )
     assert detections(optimized).bboxes.dtype == torch.float32
+    assert rois
     assert all(not torch.equal(boxes, boxes.bfloat16().float()) for boxes in rois)
 
 

@@ -31,7 +31,7 @@ def test_the_peer_with_timm_finds_the_same(task):
     assert type(peer.backbone).__module__.startswith('timm')
     image = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
-        for ours, theirs in zip(detector.extract_feat(image), peer.extract_feat(image)):
+        for ours, theirs in zip(detector.extract_feat(image), peer.extract_feat(image), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -51,9 +51,9 @@ def test_random_weights_find_as_much_as_is_allowed_and_the_baseline_as_much(task
 
 
 def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task, tmp_path):
-    # Quantization takes its time with every convolution.
+    # Quantization takes its time with every operator.
     small = dict(backbone=dict(arch=SMALL | dict(_delete_=True)), neck=dict(in_channels=[16, 32, 64, 128]))
-    small['roi_head'] = dict(bbox_head=dict(num_shared_convs=1), mask_head=dict(num_convs=1))
+    small['roi_head'] = dict(bbox_head=dict(num_shared_convs=1), mask_roi_extractor=None, mask_head=None)
     (tmp_path / 'small.py').write_text(f'_base_ = {task.config!r}\nmodel = {small}')
     task = replace(task, config=str(tmp_path / 'small.py'))
     for package in detectors.ENGINES['openvino-int8'].packages:
