@@ -20,9 +20,6 @@ from ..models import FasterNet
 from .machine import finished
 from .timing import Candidate
 
-TRAINING_MODES = ('plain', 'checkpointed', 'compiled')
-"""Ways to train: storing activations; recomputing them (``with_cp``; in timm ``set_grad_checkpointing``); compiled."""
-
 
 def training_candidates(
     arch: str, modes: Sequence[str], batch: int, size: Sequence[int], device: str = 'cpu'
@@ -34,7 +31,8 @@ def training_candidates(
 
     Args:
         arch: the variant, 't0' to 'l'.
-        modes: out of `TRAINING_MODES`.
+        modes: 'checkpointed', which recomputes activations (``with_cp``, in timm ``set_grad_checkpointing``), or
+            'compiled'. Always there is 'plain', which stores them.
         batch: images of a step.
         size: (height, width) of the images, in pixels.
         device: 'cpu' or 'cuda'.
