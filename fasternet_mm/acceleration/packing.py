@@ -64,11 +64,10 @@ class PackedLayer:
 
     def _has_kernel(self, x: Tensor) -> bool:
         return (
-            x.device.type == 'cpu'
+            x.is_cpu
             and x.dtype == self.weight.dtype
             and x.dtype in ROUNDING
             and x.numel() > 0
-            and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
             and not is_compiling()
             and not torch.jit.is_tracing()
@@ -85,13 +84,15 @@ def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
 
     They are tried once in a process, which takes milliseconds.
     """
+    if not torch.backends.mkldnn.is_available():
+        return False
     try:
         with torch.no_grad(), torch.autocast('cpu', enabled=False), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             for computed, expected in kind.trials(dtype):
                 torch.testing.assert_close(computed, expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
     except Exception as error:  # a private operator that was changed may raise anything
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition('\n')[0] or type(error).__name__
         print_log(
             f"{kind.__name__} in {dtype} runs on PyTorch's own kernels, which are slower: "
             f'the fused ones of PyTorch {torch.__version__} are not as expected ({reason})',

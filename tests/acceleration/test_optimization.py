@@ -483,7 +483,7 @@ def _kernels_untried():
 
 
 @pytest.mark.usefixtures('_kernels_untried')
-@pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
+@pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str)
 @pytest.mark.parametrize('missing', [True, False], ids=['missing', 'wrong'])
 @pytest.mark.parametrize(
     ('operator', 'layer'),
