@@ -1,6 +1,6 @@
 """The paper's study of layers (section 3, table 1): which operator reaches the most FLOP/s?
 
-Conv, GConv, DWConv and PConv of the same width, ten of a kind in a row, as in the paper.
+Conv, GConv, DWConv and PConv of the same width, ten of a kind in a row.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .machine import finished
 from .timing import Candidate
 
 DEPTH = 10
-"""Layers in a row."""
+"""Layers in a row, as in the paper."""
 
 GROUPS = 16
-"""Of GConv."""
+"""Groups of GConv, as in the paper."""
 
 SHAPES = ((96, 56), (192, 28), (384, 14), (768, 7))
-"""Channels, and pixels of a side: those of a network's four stages at 224x224."""
+"""(channels, side in pixels) of the maps of a network's four stages at 224x224."""
 
 
 class PartialConvInPlace(PartialConv):

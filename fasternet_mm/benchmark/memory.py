@@ -1,4 +1,4 @@
-"""Memory of what is timed, each in a process of its own, since a process never tells whose memory it is."""
+"""Memory of candidates, each in a process of its own: a process knows its memory only as a whole."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .timing import Candidate
 def peak_memory(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str] = (), device: str = 'cpu') -> int:
     """Bytes that a process needs to run what it has made ready: weights, activations, working memory.
 
-    Of main memory these are the pages that stand in it (RSS) at their peak, less those of before; making ready may have
-    taken more, which does not count. Of a GPU's memory it is what PyTorch allocates at its peak. Linux only.
+    In main memory they are those that it occupies (RSS) at its peak, less those of before; what only making ready takes
+    does not count. On a GPU they are those that PyTorch has allocated at its peak. Linux only.
 
     Args:
         prepare: makes it ready, and returns what does it once. It goes to the other process by pickle.
         packages: imported beforehand, so that their code does not count.
         device: 'cpu' or 'cuda'.
     """
-    os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # of what it imports this process has been warned already
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # this process has shown the warnings of its imports
     processes = multiprocessing.get_context('forkserver')
     processes.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, processes) as pool:

@@ -30,8 +30,8 @@ class NetworkEngine:
 
     Attributes:
         runtime: 'eager', 'optimized', 'compiled', 'onnxruntime' or 'openvino'.
-        precision: what it computes in. In eager mode autocast chooses where, elsewhere it is everywhere. 'int8':
-            convolutions and matrix products, on scales measured on the images that are timed.
+        precision: what it computes in: in eager mode where autocast chooses, with others everywhere. In 'int8' there
+            are convolutions and matrix products, on scales measured on the images that are timed.
     """
 
     runtime: str
@@ -87,7 +87,7 @@ def check_engines(names: Sequence[str], device: str) -> None:
         if name not in ENGINES:
             raise UserError(f'engine {name} is unknown: use {", ".join(possible)}')
         if name not in possible:
-            raise UserError(f'engine {name} is not for this {device}: use {", ".join(possible)}')
+            raise UserError(f'engine {name} does not run on this {device}: use {", ".join(possible)}')
         for package in ENGINES[name].packages:
             require(package, f'engine {name}')
         if ENGINES[name].runtime == 'compiled' and device == 'cpu' and not shutil.which(os.environ.get('CXX', 'g++')):

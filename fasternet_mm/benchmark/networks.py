@@ -33,7 +33,7 @@ PUBLISHED = {
     'timm/mobilevit_xs': (74.8, 'arXiv 2110.02178'),
     'timm/mobilevit_s': (78.4, 'arXiv 2110.02178'),
 }
-"""ImageNet-1k top-1 in per cent, and who reports it. TorchVision tells its own."""
+"""By network, ImageNet-1k top-1 in per cent, and the paper that reports it. TorchVision's come with its weights."""
 
 PEERS = (
     'torchvision/resnet50',
@@ -85,7 +85,7 @@ class NetworkTask:
 
 
 def default_networks(form: str) -> tuple[str, ...]:
-    """All that is compared unless it is said. TorchVision's have no form for dense prediction."""
+    """All that are compared by default. TorchVision's have no form for dense prediction."""
     return (*FASTERNETS, *(name for name in PEERS if form == 'classifier' or name.startswith('timm/')))
 
 
@@ -136,7 +136,7 @@ def published_accuracy(name: str) -> Accuracy | None:
 
 
 def own_baseline(name: str) -> str:
-    """What a network is compared with unless it is said: a FasterNet with timm's in its default mode, else itself."""
+    """What a network is compared with by default: a FasterNet with timm's in its default mode, another with itself."""
     model = name.rpartition('/')[2].partition(':')[0]
     return f'timm/{model}' if model in OURS else name
 

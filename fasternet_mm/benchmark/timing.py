@@ -1,7 +1,7 @@
 """Timing of candidates against each other, on a machine that is never quite quiet.
 
 Candidates take turns, round after round, so that whatever slows the machine down for a while slows all of them down.
-They are compared within each round, and the middle one of the rounds' ratios counts.
+They are compared within each round, and the median of the rounds' ratios counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .peak import gemm_flops, gemms
 Key = TypeVar('Key', bound=Hashable)
 
 MIN_CALLS = 2
-"""Timed calls of a turn, however long one takes."""
+"""Timed calls of a turn at least, however long one takes."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_a_package_that_fails_where_it_is_imported_is_named(monkeypatch, tmp_pat
 
 @pytest.mark.parametrize(
     ('engine', 'message'),
-    [('tensorrt', 'tensorrt is unknown: use eager'), ('eager-float16', 'not for this cpu: use eager')],
+    [('tensorrt', 'tensorrt is unknown: use eager'), ('eager-float16', 'does not run on this cpu: use eager')],
 )
 def test_an_engine_that_is_not_to_be_had_is_named(engine, message):
     with pytest.raises(UserError, match=message):
