@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class ClassifierFigures(NamedTuple):
-    """Of a variant at 224x224: parameters in millions, GMACs (printed as FLOPs), ImageNet-1k top-1 in per cent."""
+    """A variant at 224x224: parameters in M, multiply-adds in G (the paper's FLOPs), ImageNet-1k top-1 in per cent."""
 
     parameters: float
     gmacs: float
@@ -14,7 +14,7 @@ class ClassifierFigures(NamedTuple):
 
 
 class DetectorFigures(NamedTuple):
-    """Of Mask R-CNN at 800x1280 (H x W): parameters in millions, GMACs (printed as FLOPs)."""
+    """Mask R-CNN at 800x1280 (H x W): parameters in M, multiply-adds in G (the paper's FLOPs)."""
 
     parameters: float
     gmacs: float
