@@ -148,8 +148,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def networks(args: argparse.Namespace) -> dict:
+    from fasternet_mm.benchmark.network_candidates import network_candidates, pair
     from fasternet_mm.benchmark.networks import check_networks, default_networks
-    from fasternet_mm.benchmark.plan import candidates, pair
 
     results = start(args)
     names = args.networks or (QUICK_NETWORKS if args.quick else default_networks(args.form))
@@ -157,7 +157,7 @@ def networks(args: argparse.Namespace) -> dict:
     check_networks([name for name, _ in pairs], args.form)
     for one_size in args.sizes or [None]:
         for batch in args.batches:
-            measure(args, results, candidates(pairs, args.form, batch, one_size, args.device, args.baseline))
+            measure(args, results, network_candidates(pairs, args.form, batch, one_size, args.device, args.baseline))
     return results
 
 
@@ -191,7 +191,7 @@ def training(args: argparse.Namespace) -> dict:
 
     results = start(args)
     arch, side = args.arch or ('t0' if args.quick else 's'), args.size or (128 if args.quick else 512)
-    measure(args, results, training_candidates(arch, args.modes, args.batch, side, args.device))
+    measure(args, results, training_candidates(arch, args.modes, args.batch, (side, side), args.device))
     return results
 
 

@@ -77,9 +77,9 @@ def classifiers() -> list[tuple]:
         with torch.device('meta'):
             net = FasterNetClassifier(arch)
         found = complexity(net, 224, 224)
-        difference = f'{round(found.macs / paper.flops / 1e7 - 100, 1) + 0:+} %'
+        difference = f'{round(found.macs / paper.gmacs / 1e7 - 100, 1) + 0:+} %'
         parameters = millions(found.parameters, 2), f'{paper.parameters} M'
-        flops = billions(found.macs, 3), f'{paper.flops:.2f} G'
+        flops = billions(found.macs, 3), f'{paper.gmacs:.2f} G'
         rows.append((f'FasterNet-{arch.upper()}', *parameters, *flops, difference))
     return rows
 
@@ -92,7 +92,7 @@ def detectors(args: argparse.Namespace) -> list[tuple]:
     for arch in CLASSIFIERS:
         found, _ = count(CONFIGS / f'mask_rcnn_fasternet_{arch}.py', args, size)
         paper = MASK_RCNN.get(arch)
-        published = (f'{paper.parameters} M', f'{paper.flops} G') if paper else ('–', '–')
+        published = (f'{paper.parameters} M', f'{paper.gmacs} G') if paper else ('–', '–')
         ours = millions(found.parameters), billions(found.macs, 1)
         rows.append((f'FasterNet-{arch.upper()}', ours[0], published[0], ours[1], published[1]))
     return rows

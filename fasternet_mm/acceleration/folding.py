@@ -1,10 +1,11 @@
-"""Batch norms folded into the convolutions before them."""
+"""Batch norms folded into convolutions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from mmcv.cnn import ConvModule
 from mmengine.model.utils import _BatchNormXd  # what it makes of SyncBN where there is one process
 from torch import Tensor, nn
@@ -36,6 +37,14 @@ def fold_batch_norms(model: nn.Module) -> None:
             last = module.mlp[3]
             last.weight.data = last.weight.data * module.layer_scale.data[:, None, None, None]
             module.layer_scale = None
+
+
+def fold_norm_before(norm: nn.Module, conv: nn.Conv2d) -> None:
+    """Let a 1x1 convolution, in place, do the work of the batch norm whose result it takes as well."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    conv.bias = nn.Parameter(conv(shift[None, :, None, None]).flatten(), requires_grad=False)
+    conv.weight = nn.Parameter(conv.weight * scale[:, None, None], requires_grad=False)
 
 
 def _pairs(module: nn.Module) -> Sequence[tuple[str, str]]:

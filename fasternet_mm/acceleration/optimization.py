@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,15 +10,17 @@ import torch
 from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from ..models import FasterNet, FasterNetClassifier
 from ..registry import HOOKS
 from .folding import fold_batch_norms
 from .packing import pack
+from .precision import check_dtype
 
-# By name, since importing MMDetection takes seconds, and a segmenter does without.
 HEADS = {'AnchorHead', 'BBoxHead', 'FCNMaskHead', 'BaseDecodeHead'}
+"""Classes of heads that are convolutions, by name: importing MMDetection takes seconds, and a segmenter needs none."""
 
 
 def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
@@ -27,12 +28,13 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
 
     Batch norms are folded into convolutions, maps are channels_last, FasterNet's blocks work in the memory of their
     input, and on the CPU convolutions and fully connected layers run on oneDNN's fused kernels, which keep the weights
-    once more in an order of their own: see `fold_batch_norms` and `pack`.
+    once more in an order of their own: see `fold_batch_norms` and `pack`. Where this release of PyTorch lacks one of
+    these kernels, its public ones take over, with a warning: see `kernels_work`.
 
     Args:
-        model: a backbone, classifier, detector or segmenter; what is FasterNet's own gains most.
-        dtype: what backbone, neck and heads compute in, as ``torch.bfloat16`` where the device has it. All between and
-            after them, as boxes and their suppression, stays in float32. Default: None, all in the model's own.
+        model: a backbone, classifier, detector or segmenter; FasterNet's own layers gain most.
+        dtype: of the backbone's, neck's and heads' arithmetic, as ``torch.bfloat16`` where the device has it.
+            Everything else, as boxes and their suppression, stays in float32. Default: None, the model's own.
         compile: let ``torch.compile`` make the kernels of these parts instead; needs a C++ compiler on the CPU, Triton
             on a GPU. Compiles at the first image, and again at the first of another size. Default: False.
 
@@ -40,10 +42,10 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
         The copy, in evaluation mode, on the model's device, its parameters frozen.
 
     Raises:
-        ValueError: the device does not compute in ``dtype``.
+        InvalidArgument: the device does not compute in ``dtype``.
         RuntimeError: later, when gradients are asked for through the copy.
     """
-    check_dtype(dtype, next(model.parameters()).device)
+    check_dtype(dtype, next(model.parameters()).device.type)
     optimized = copy.deepcopy(model).eval()
     fold_batch_norms(optimized)
     optimized.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -54,20 +56,8 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
     return optimized
 
 
-def check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
-    """Raise `ValueError` unless the device computes in ``dtype``."""
-    if device.type == 'cuda':
-        possible = {torch.float16, *([torch.bfloat16] if torch.cuda.is_bf16_supported() else [])}
-    else:
-        has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        possible = {torch.bfloat16} if has_bfloat16 else set()
-    if dtype not in {None, torch.float32, *possible}:
-        names = ', '.join(sorted(str(other) for other in {torch.float32, *possible}))
-        raise ValueError(f'{dtype} is nothing that this {device.type} computes in: use {names}')
-
-
 def _parts(model: nn.Module) -> list[nn.Module]:
-    """The parts that are convolutions, from tensors to tensors; the model itself where none is known in it."""
+    """The parts that go from tensors to tensors by convolutions; the model itself where it has none of them."""
     parts = [module for name, module in model.named_modules() if _is_part(name.rpartition('.')[2], module)]
     inner = {id(child) for part in parts for child in part.modules() if child is not part}
     return [part for part in parts if id(part) not in inner] or [model]
@@ -94,21 +84,17 @@ class _Inference:
             if self.dtype is None:
                 outputs = self.run(self.part, *inputs, **options)
             else:
-                inputs = _each_tensor(lambda x: x.to(self.dtype) if x.is_floating_point() else x, inputs)
+                inputs = apply_to(inputs, _is_floating, lambda x: x.to(self.dtype))
                 # Coordinates are computed from the outputs, and MMDetection rounds RoIs to the type of their maps.
-                outputs = _each_tensor(Tensor.float, self.run(self.part, *inputs, **options))
+                outputs = apply_to(self.run(self.part, *inputs, **options), torch.is_tensor, Tensor.float)
         if not torch.is_grad_enabled():
             return outputs
         anchor = torch.empty(0, requires_grad=True)
-        return _each_tensor(lambda x: _NoGradient.apply(anchor, x), outputs)
+        return apply_to(outputs, torch.is_tensor, lambda x: _NoGradient.apply(anchor, x))
 
 
-def _each_tensor(change: Callable[[Tensor], Tensor], values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return change(values)
-    if isinstance(values, (tuple, list)):
-        return type(values)(_each_tensor(change, value) for value in values)
-    return values
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 class _NoGradient(torch.autograd.Function):
@@ -134,14 +120,14 @@ class OptimizeHook(Hook):
         bf16: compute in bfloat16. Default: False.
 
     Raises:
-        ValueError: the device does not compute in bfloat16.
+        InvalidArgument: the device does not compute in bfloat16.
     """
 
     priority = 'LOWEST'  # after those that change weights before a test, as the hook of averaged weights does
 
     def __init__(self, bf16: bool = False) -> None:
         self.dtype = torch.bfloat16 if bf16 else None
-        check_dtype(self.dtype, torch.device(get_device()))
+        check_dtype(self.dtype, get_device())
 
     def before_test_epoch(self, runner: Runner) -> None:
         # Wrapped for several processes or for test-time augmentation, the model itself is .module.

@@ -1,14 +1,22 @@
-"""Convolutions and fully connected layers on oneDNN's fused kernels, with weights in the order that these want."""
+"""Convolutions and fully connected layers on oneDNN's fused kernels, with weights in the order that these want.
+
+PyTorch has these kernels for its own compiler, under private names. Another release may rename or change them, so each
+kind of layer tries its own against PyTorch's public ones before the first use: see `kernels_work`.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..models import FasterNet, FasterNetBlock, FasterNetClassifier, FasterNetStage
@@ -17,6 +25,9 @@ from .folding import has_hooks, runs_as
 
 ACTIVATIONS = {nn.ReLU: ('relu', torch.relu_), nn.GELU: ('gelu', F.gelu)}
 """What oneDNN applies as it writes a convolution's result: its name for it, and PyTorch's own function."""
+
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+"""By type, the difference between two kernels' results of about 1 that rounding explains, absolute and relative."""
 
 STRIP_BYTES = 16 * 2**20
 """Hidden activations that a block makes at a time: few enough for the cache."""
@@ -30,7 +41,15 @@ class PackedLayer:
     """
 
     weight: nn.Parameter
+    on_trial = False
+    """Whether it is one of those that try the kernels, and so uses them whatever they compute."""
+
     _pack: tuple[Any, Tensor] | None = None
+
+    @classmethod
+    def trials(cls, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+        """What small layers of this kind compute, and what PyTorch's own layers compute in their place."""
+        raise NotImplementedError
 
     def _packed(self, size: torch.Size) -> Tensor:
         weight = self.weight
@@ -45,18 +64,43 @@ class PackedLayer:
 
     def _has_kernel(self, x: Tensor) -> bool:
         return (
-            x.device.type == 'cpu'
+            x.is_cpu
             and x.dtype == self.weight.dtype
-            and x.dtype in (torch.float32, torch.bfloat16)
+            and x.dtype in ROUNDING
             and x.numel() > 0
-            and torch.backends.mkldnn.is_available()
-            and torch._C._get_mkldnn_enabled()
+            and torch.backends.mkldnn.enabled
             and not is_compiling()
             and not torch.jit.is_tracing()
+            and (self.on_trial or kernels_work(type(self), x.dtype))
         )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_pack': None}  # oneDNN's tensors can be neither copied nor pickled
+
+
+@cache
+def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
+    """Whether the kernels behind a kind of layer are there and compute what PyTorch's own do; warns where not.
+
+    They are tried once in a process, which takes milliseconds.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        with torch.no_grad(), torch.autocast('cpu', enabled=False), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            for computed, expected in kind.trials(dtype):
+                torch.testing.assert_close(computed, expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
+    except Exception as error:  # a private operator that was changed may raise anything
+        reason = str(error).partition('\n')[0] or type(error).__name__
+        print_log(
+            f"{kind.__name__} in {dtype} runs on PyTorch's own kernels, which are slower: "
+            f'the fused ones of PyTorch {torch.__version__} are not as expected ({reason})',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return False
+    return True
 
 
 class PackedConv2d(PackedLayer, nn.Conv2d):
@@ -75,6 +119,19 @@ class PackedConv2d(PackedLayer, nn.Conv2d):
         self.onednn_activation, self.activation = ACTIVATIONS.get(activation, ('none', None))
         self.geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
         self.train(conv.training)
+
+    @classmethod
+    def trials(cls, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+        plain = nn.Conv2d(6, 8, 3, padding=1, device='cpu', dtype=dtype)
+        maps = torch.randn(2, 8, 5, 7, device='cpu').to(dtype, memory_format=torch.channels_last)
+        for activation in (None, *ACTIVATIONS):
+            layer = cls(plain, activation)
+            layer.on_trial = True
+            expected = plain(maps[:, :6])
+            yield layer(maps[:, :6]), activation()(expected) if activation else expected
+        total = maps.clone()
+        layer.add_to(total, maps[:, :6])
+        yield total, maps + plain(maps[:, :6])
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self._has_kernel(x) and x.dim() == 4):
@@ -102,6 +159,14 @@ class PackedLinear(PackedLayer, nn.Linear):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device='meta')
         self.weight, self.bias = linear.weight, linear.bias
         self.train(linear.training)
+
+    @classmethod
+    def trials(cls, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+        plain = nn.Linear(6, 8, device='cpu', dtype=dtype)
+        layer = cls(plain)
+        layer.on_trial = True
+        rows = torch.randn(5, 6, device='cpu').to(dtype)
+        yield layer(rows), plain(rows)
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self._has_kernel(x) and x.dim() == 2 and len(x) > 1):

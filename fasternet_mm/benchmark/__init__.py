@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, side by side in one run; ``tools/benchmark.py`` is their command line."""
+"""Measurements of speed and memory, side by side in one run; ``fasternet-mm benchmark`` is their command."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -14,10 +15,11 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..errors import UserError
 from ..report.plots import COLORS, INK, STYLE, check_figure_path
+from .networks import SLICING
 
 
 def check_plot(path: str | None, kind: str) -> None:
-    """Raise `UserError` where a plot is asked for that there is not, or under a name that it cannot have."""
+    """Raise `UserError` unless this kind of benchmark has a plot, and the file has a suffix of `FIGURE_SUFFIXES`."""
     if path and kind not in PLOTS:
         raise UserError(f'--plot is for {" and ".join(PLOTS)}, not for {kind}: leave it out')
     if path:
@@ -35,50 +37,55 @@ def latency_accuracy(comparison: Mapping[str, Any]) -> Figure:
 
     'optimized' stands beside eager mode; networks of unknown accuracy are left out.
     """
-    rows = [row for row in comparison['rows'] if row['top1'] and row['precision'] == 'float32']
-    families: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for row in rows:
-        panel = 'eager' if row['engine'] == 'optimized' else row['engine']
-        families.setdefault(panel, {}).setdefault(_family(row), []).append(row)
-    columns, lines = min(len(families), 2), -(-len(families) // 2)
-    figure = Figure((4.6 * columns, 0.5 + 3.6 * lines), layout='constrained')
-    panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
-    for axes, (engine, members) in zip(panels, families.items()):
-        _latency_panel(axes, members)
+    panels: dict[str, dict[str, list[Mapping[str, Any]]]] = {}  # rows by engine and by line
+    for row in comparison['rows']:
+        if row['top1'] and row['precision'] == 'float32':
+            engine = 'eager' if row['engine'] == 'optimized' else row['engine']
+            panels.setdefault(engine, {}).setdefault(_line_of(row), []).append(row)
+    columns, rows = min(len(panels), 2), math.ceil(len(panels) / 2)
+    figure = Figure((4.6 * columns, 0.5 + 3.6 * rows), layout='constrained')
+    for place, (engine, lines) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place, sharey=figure.axes[0] if figure.axes else None)
+        _latency_panel(axes, lines)
         axes.set_title(engine, fontsize=10)
-    for axes in panels[len(families) :]:
-        axes.remove()
     figure.supxlabel('latency, ms', fontsize=10)
     figure.supylabel('ImageNet-1k top-1 in %, as published', fontsize=10)
-    labeled = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(labeled.values(), labeled.keys(), loc='outside upper center', ncols=4, fontsize=8)
+    handles = {}
+    for axes in figure.axes:
+        handles.update({label: handle for handle, label in zip(*axes.get_legend_handles_labels())})
+    figure.legend(handles.values(), handles.keys(), loc='outside upper center', ncols=4, fontsize=8)
     return figure
 
 
-FASTERNETS = ('FasterNet, ours', 'FasterNet, optimized', 'FasterNet, timm', 'FasterNet, timm, slicing')
-"""Lines of the plot, each in a color."""
+LINE_COLORS = {
+    'FasterNet, ours': COLORS[0],
+    'FasterNet, optimized': COLORS[1],
+    'FasterNet, timm': COLORS[2],
+    'FasterNet, timm, slicing': COLORS[3],
+}
+"""Lines of the plot: FasterNets, from variant to variant."""
 
 
-def _family(row: Mapping[str, Any]) -> str:
+def _line_of(row: Mapping[str, Any]) -> str:
     """The line that a network belongs to; '' where it stands alone."""
     package, _, model = row['name'].rpartition('/')
     if not model.startswith('fasternet_'):
         return ''
-    if package:
-        return FASTERNETS[3 if ':' in model else 2]
-    return FASTERNETS[1 if row['engine'] == 'optimized' else 0]
+    if not package:
+        return 'FasterNet, optimized' if row['engine'] == 'optimized' else 'FasterNet, ours'
+    return 'FasterNet, timm, slicing' if model.endswith(SLICING) else 'FasterNet, timm'
 
 
-def _latency_panel(axes: Axes, families: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    for name, rows in families.items():
-        places = sorted((row['p50'] * 1e3, row['top1'], row['name'].rpartition('/')[2]) for row in rows)
-        line = [x for x, _, _ in places], [y for _, y, _ in places]
-        if name:
-            axes.plot(*line, 'o-', color=COLORS[FASTERNETS.index(name)], label=name, markersize=4)
+def _latency_panel(axes: Axes, lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    for line, rows in lines.items():
+        points = sorted((row['p50'] * 1e3, row['top1'], row['name'].rpartition('/')[2]) for row in rows)
+        latencies, accuracies, names = zip(*points)
+        if line:
+            axes.plot(latencies, accuracies, 'o-', color=LINE_COLORS[line], label=line, markersize=4)
             continue
-        axes.plot(*line, 's', color=INK, markersize=3)
-        for x, y, label in places:
-            axes.annotate(label, (x, y), xytext=(3, 2), textcoords='offset points', fontsize=6)
+        axes.plot(latencies, accuracies, 's', color=INK, markersize=3)
+        for name, *point in zip(names, latencies, accuracies):
+            axes.annotate(name, point, xytext=(3, 2), textcoords='offset points', fontsize=6)
     axes.set_xscale('log')
     _plain_numbers(axes.xaxis)
 
@@ -98,9 +105,9 @@ def layer_speeds(comparison: Mapping[str, Any]) -> Figure:
     figure = Figure((5.4, 3.8), layout='constrained')
     axes = figure.subplots()
     for number, operator in enumerate(dict.fromkeys(row['name'] for row in rows)):
-        speeds = [row['flops'] / 1e9 for row in rows if row['name'] == operator]
+        speeds = [row['flops_per_second'] / 1e9 for row in rows if row['name'] == operator]
         axes.plot(shapes, speeds, 'o-', color=COLORS[number], label=operator, markersize=4)
-    axes.axhline(median(comparison['peaks']['float32']) / 1e9, color=INK, linestyle=':', label='GEMM')
+    axes.axhline(median(comparison['peak_flops_per_second']['float32']) / 1e9, color=INK, linestyle=':', label='GEMM')
     axes.set(xlabel='channels × pixels', ylabel='GFLOP/s', yscale='log')
     _plain_numbers(axes.yaxis)
     figure.legend(loc='outside lower center', ncols=2, fontsize=8)

@@ -17,6 +17,8 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..acceleration.folding import fold_norm_before
+from ..acceleration.optimization import optimize
 from ..engine.config import load_config
 from ..engine.runner import build_model
 from ..errors import UserError
@@ -30,7 +32,7 @@ from .network_engines import ENGINES
 from .timing import Candidate
 
 CANDIDATE_BOXES = 1000
-"""Boxes that pass the score threshold where weights are random: enough to find as much as ``test_cfg`` allows."""
+"""Boxes that pass the score threshold where weights are random: enough for the most detections of ``test_cfg``."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class DetectorTask:
 def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Candidate]:
     """The detector with each engine; all are compared with MMDetection in eager mode with timm's FasterNet inside.
 
-    Their rows have ``found``, the number of detections: with the same precision it should be the same.
+    Their rows have ``detections``, the number of them: with the same precision it should be the same.
 
     Args:
         task: the detector and its image.
@@ -99,14 +101,14 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Cand
             precision=ENGINES[engine].precision,
             facts=dict(height=task.height, width=task.width),
             packages=('timm', 'mmdet.models', *ENGINES[engine].modules),
-            look=lambda samples: dict(found=len(samples[0].pred_instances)),
+            result_facts=lambda samples: dict(detections=len(samples[0].pred_instances)),
         )
         for name, engine in pairs
     ]
 
 
 def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
-    """Make the detector ready; what is returned finds what is in the task's image, and returns data samples.
+    """Make the detector ready; what is returned runs it on the task's image, and returns data samples.
 
     Args:
         engine: one of `ENGINES`, or 'timm': MMDetection in eager mode with timm's FasterNet.
@@ -114,21 +116,19 @@ def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
     cfg, detector = _build(task)
     pixels = task.pixels()
     if engine == 'timm':
-        return _finder(with_timm_backbone(detector).to(task.device), pixels, task.device)
-    runtime, precision = ENGINES[engine].runtime, ENGINES[engine].precision
-    dtype = None if precision == 'float32' else getattr(torch, precision)
+        return _detection(with_timm_backbone(detector).to(task.device), pixels, task.device)
+    runtime, precision, dtype = ENGINES[engine].runtime, ENGINES[engine].precision, ENGINES[engine].dtype
     if ENGINES[engine].packages:
-        return _finder(_exported(cfg, detector, task, runtime, precision), pixels, 'cpu')
+        return _detection(_exported(cfg, detector, task, runtime, precision), pixels, 'cpu')
+    detector = detector.to(task.device)
     if runtime == 'eager':
-        find = _finder(detector.to(task.device), pixels, task.device)
-        return find if dtype is None else torch.autocast(task.device, dtype)(find)
-    from ..acceleration.optimization import optimize
-
-    compiled = runtime == 'compiled'
-    return _finder(optimize(detector.to(task.device), dtype=dtype, compile=compiled), pixels, task.device)
+        detect = _detection(detector, pixels, task.device)
+        return torch.autocast(task.device, dtype)(detect) if dtype else detect
+    optimized = optimize(detector, dtype=dtype, compile=runtime == 'compiled')
+    return _detection(optimized, pixels, task.device)
 
 
-def _finder(detector: nn.Module, pixels: Tensor, device: str) -> Callable[[], Any]:
+def _detection(detector: nn.Module, pixels: Tensor, device: str) -> Callable[[], Any]:
     size = tuple(pixels.shape[1:])
     facts = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0)
     return finished(
@@ -142,7 +142,7 @@ def _build(task: DetectorTask) -> tuple[Config, nn.Module]:
     cfg = load_config(task.config, task.options)
     detector = build_model(cfg).eval().requires_grad_(False)
     if not isinstance(getattr(detector, 'backbone', None), FasterNet) or not hasattr(detector, 'rpn_head'):
-        raise UserError(f'{task.config} has no two-stage detector with FasterNet: give one as configs/mask_rcnn_*')
+        raise UserError(f'{task.config} has no two-stage detector with FasterNet: give one like mask_rcnn_fasternet_s')
     if task.checkpoint:
         load_weights(detector, task.checkpoint)
     else:
@@ -157,7 +157,7 @@ def _threshold(detector: nn.Module, pixels: Tensor) -> float:
     hook = detector.roi_head.bbox_head.register_forward_hook(
         lambda module, inputs, outputs: scores.append(outputs[0].softmax(-1)[:, :-1].flatten())
     )
-    _finder(detector, pixels, 'cpu')()
+    _detection(detector, pixels, 'cpu')()
     hook.remove()
     return scores[0].topk(min(CANDIDATE_BOXES, len(scores[0]))).values[-1].item()
 
@@ -165,10 +165,11 @@ def _threshold(detector: nn.Module, pixels: Tensor) -> float:
 def with_timm_backbone(detector: nn.Module) -> nn.Module:
     """A copy with timm's FasterNet in the backbone's place, and equal results.
 
-    timm's has no output norms: they go into the neck's first convolutions, which are 1x1, so that it has no more to do.
+    timm's has no output norms: they are folded into the neck's first convolutions, which are 1x1, so that both do the
+    same work.
 
     Raises:
-        UserError: the backbone is no published variant, or the neck is not an FPN.
+        UserError: the backbone is not a published variant, or the neck is not an FPN.
     """
     import timm
 
@@ -184,17 +185,8 @@ def with_timm_backbone(detector: nn.Module) -> nn.Module:
     for name, tensor in recognize(peer.backbone.state_dict(), 'of timm').tensors.items():
         tensor.copy_(values[name])
     for stage, lateral in zip(own.out_indices[neck.start_level :], neck.lateral_convs):
-        _fold_before(getattr(own, f'norm{2 * stage}'), lateral.conv)
+        fold_norm_before(getattr(own, f'norm{2 * stage}'), lateral.conv)
     return peer
-
-
-def _fold_before(norm: nn.Module, conv: nn.Module) -> None:
-    """Let a 1x1 convolution do the work of the batch norm before it as well."""
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    shift = norm.bias - norm.running_mean * scale
-    bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
-    conv.bias = nn.Parameter(bias + conv.weight[:, :, 0, 0] @ shift, requires_grad=False)
-    conv.weight = nn.Parameter(conv.weight * scale[:, None, None], requires_grad=False)
 
 
 def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str, precision: str) -> nn.Module:

@@ -1,6 +1,6 @@
-"""The paper's study of layers (section 3, table 1): who computes much in an operation that costs little?
+"""The paper's study of layers (section 3, table 1): which operator reaches the most FLOP/s?
 
-Conv, GConv, DWConv and PConv of the same width, ten of a kind in a row, as in the paper.
+Conv, GConv, DWConv and PConv of the same width, ten of a kind in a row.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .machine import finished
 from .timing import Candidate
 
 DEPTH = 10
-"""Layers in a row."""
+"""Layers in a row, as in the paper."""
 
 GROUPS = 16
-"""Of GConv."""
+"""Groups of GConv, as in the paper."""
 
 SHAPES = ((96, 56), (192, 28), (384, 14), (768, 7))
-"""Channels, and pixels of a side: those of a network's four stages at 224x224."""
+"""(channels, side in pixels) of the maps of a network's four stages at 224x224."""
 
 
 class PartialConvInPlace(PartialConv):
@@ -41,8 +41,10 @@ def _convolution(channels: int, groups: int = 1) -> nn.Module:
     return nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False)
 
 
+BASELINE = 'Conv 3×3'
+
 OPERATORS: dict[str, Callable[[int], nn.Module]] = {
-    'Conv 3×3': _convolution,
+    BASELINE: _convolution,
     f'GConv 3×3, {GROUPS} groups': partial(_convolution, groups=GROUPS),
     'DWConv 3×3': lambda channels: _convolution(channels, groups=channels),
     'PConv 3×3, 1/4': PartialConv,
@@ -64,7 +66,7 @@ def layer_candidates(
     Raises:
         UserError: the channels cannot be divided among GConv's groups.
     """
-    found = []
+    candidates = []
     for channels, side in shapes:
         if channels < 1 or side < 1 or channels % GROUPS:
             raise UserError(f'shape {channels}x{side}: give CHANNELSxSIDE as in 96x56, channels divisible by {GROUPS}')
@@ -73,13 +75,13 @@ def layer_candidates(
                 name=operator,
                 engine=f'{channels}x{side}',
                 prepare=partial(_prepare, operator, channels, side, batch, channels_last, device),
-                baseline=(next(iter(OPERATORS)), f'{channels}x{side}'),
+                baseline=(BASELINE, f'{channels}x{side}'),
                 images=batch,
                 macs=count_macs(_prepare(operator, channels, side, batch, channels_last, 'meta')),
                 facts=dict(channels=channels, side=side, channels_last=channels_last),
             )
-            found.append(candidate)
-    return found
+            candidates.append(candidate)
+    return candidates
 
 
 def _prepare(

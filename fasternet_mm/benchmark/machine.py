@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..acceleration.precision import supported_dtypes
 from ..cpus import usable_cpus
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'nncf', 'mmdet', 'mmcv-lite', 'mmcv')
+"""Distributions whose versions are part of the results."""
 
 
-def has_bfloat16(device: str) -> bool:
-    """Whether the device computes in bfloat16 by itself."""
-    if device == 'cuda':
-        return torch.cuda.is_bf16_supported()
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def finished(call: Callable[[], Any], device: str) -> Callable[[], Any]:
-    """``call`` without gradients, done when it returns, which on a GPU is not so by itself."""
+def finished(call: Callable[[], Any], device: str, gradients: bool = False) -> Callable[[], Any]:
+    """``call``, which returns when it is done, on a GPU too; without gradients unless they are asked for."""
 
     def run() -> Any:
-        with torch.inference_mode():
+        with torch.inference_mode(not gradients):
             result = call()
             if device == 'cuda':
                 torch.cuda.synchronize()
@@ -43,22 +38,25 @@ def describe_machine(device: str) -> dict[str, Any]:
         cores=usable_cpus(),
         threads=torch.get_num_threads(),
         instructions=torch.backends.cpu.get_cpu_capability(),
-        bfloat16=has_bfloat16(device),
+        bfloat16=torch.bfloat16 in supported_dtypes(device),
         system=f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
-        packages=dict(_versions(PACKAGES)),
+        packages=_versions(),
     )
 
 
 def _processor() -> str:
-    found = Path('/proc/cpuinfo')
-    lines = found.read_text().splitlines() if found.exists() else []
-    name = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), '')
-    return name or platform.processor() or platform.machine()
+    file = Path('/proc/cpuinfo')
+    for line in file.read_text().splitlines() if file.exists() else []:
+        if line.startswith('model name'):
+            return line.split(':', 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
-def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for package in packages:
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
         try:
-            yield package, importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return versions

@@ -1,4 +1,4 @@
-"""Memory of what is timed, each in a process of its own, since a process never tells whose memory it is."""
+"""Memory of candidates, each in a process of its own: a process knows its memory only as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.logging import MMLogger
@@ -18,30 +18,38 @@ from tqdm import tqdm
 
 from .timing import Candidate
 
+T = TypeVar('T')
+
 
 def peak_memory(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str] = (), device: str = 'cpu') -> int:
-    """Bytes that a process needs, when it runs, for what it has made ready: weights, activations, working memory.
+    """Bytes that a process needs to run what it has made ready: weights, activations, working memory.
 
-    Of main memory these are the pages that stand in it (RSS) at their peak, less those of before; making ready may have
-    taken more, which does not count. Of a GPU's memory it is what PyTorch allocates at its peak. Linux only.
+    In main memory they are those that it occupies (RSS) at its peak, less those of before; what only making ready takes
+    does not count. On a GPU they are those that PyTorch has allocated at its peak. Linux only.
 
     Args:
         prepare: makes it ready, and returns what does it once. It goes to the other process by pickle.
         packages: imported beforehand, so that their code does not count.
         device: 'cpu' or 'cuda'.
     """
+    return in_own_process(_measure, prepare, packages, device, torch.get_num_threads())
+
+
+def in_own_process(function: Callable[..., T], *args: Any) -> T:
+    """What ``function(*args)`` returns, in a new process; all goes to it and comes back by pickle."""
     os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # of what it imports this process has been warned already
     processes = multiprocessing.get_context('forkserver')
     processes.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, processes) as pool:
-        return pool.submit(_measure, prepare, packages, device, torch.get_num_threads()).result()
+        return pool.submit(function, *args).result()
 
 
 def add_memory(candidates: Sequence[Candidate], rows: Sequence[dict[str, Any]], device: str = 'cpu') -> None:
-    """Put ``memory`` into each candidate's row: see `peak_memory`; None where there is no Linux to tell."""
-    possible = device == 'cuda' or Path('/proc/self/clear_refs').exists()
+    """Put ``memory_bytes`` into each candidate's row: see `peak_memory`; on a CPU under Linux alone."""
+    if device == 'cpu' and not Path('/proc/self/clear_refs').exists():
+        return
     for candidate, row in tqdm(list(zip(candidates, rows)), 'memory', disable=None):
-        row['memory'] = peak_memory(candidate.prepare, candidate.packages, device) if possible else None
+        row['memory_bytes'] = peak_memory(candidate.prepare, candidate.packages, device)
 
 
 def _measure(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str], device: str, threads: int) -> int:

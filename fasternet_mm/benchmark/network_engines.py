@@ -16,20 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..acceleration.optimization import optimize
+from ..acceleration.precision import supported_dtypes
 from ..errors import UserError
 from ..extras import require
-from .machine import finished, has_bfloat16
-from .networks import Task, shared_network
+from .machine import finished
+from .networks import NetworkTask, shared_network
 
 
 @dataclass(frozen=True)
-class Engine:
+class NetworkEngine:
     """One way to run a network.
 
     Attributes:
         runtime: 'eager', 'optimized', 'compiled', 'onnxruntime' or 'openvino'.
-        precision: what it computes in. In eager mode autocast chooses where, elsewhere it is everywhere. 'int8':
-            convolutions and matrix products, on scales measured on the images that are timed.
+        precision: what it computes in: in eager mode where autocast chooses, with others everywhere. In 'int8' there
+            are convolutions and matrix products, on scales measured on the images that are timed.
     """
 
     runtime: str
@@ -46,29 +48,35 @@ class Engine:
     def modules(self) -> Sequence[str]:
         """What is imported when it is first used."""
         compiler = ('torch._inductor.compile_fx',) if self.runtime == 'compiled' else ()
-        return (*self.packages, *compiler, 'fasternet_mm.inference')
+        own = 'fasternet_mm.deployment.exporter' if self.packages else 'fasternet_mm.acceleration.optimization'
+        return (*self.packages, *compiler, own)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """PyTorch's type for the precision; None where a network's own weights, in float32, are used as they are."""
+        return None if self.precision in ('float32', 'int8') else getattr(torch, self.precision)
 
     def suits(self, device: str) -> bool:
         """Whether the device, 'cpu' or 'cuda', can do it."""
-        if self.precision == 'bfloat16' and not has_bfloat16(device):
+        if self.packages and device != 'cpu':
             return False
-        return self.precision != 'float16' if device == 'cpu' else not self.packages
+        return self.dtype is None or self.dtype in supported_dtypes(device)
 
 
 ENGINES = {
-    'eager': Engine('eager', 'float32'),
-    'eager-bfloat16': Engine('eager', 'bfloat16'),
-    'eager-float16': Engine('eager', 'float16'),
-    'optimized': Engine('optimized', 'float32'),
-    'optimized-bfloat16': Engine('optimized', 'bfloat16'),
-    'optimized-float16': Engine('optimized', 'float16'),
-    'compiled': Engine('compiled', 'float32'),
-    'compiled-bfloat16': Engine('compiled', 'bfloat16'),
-    'compiled-float16': Engine('compiled', 'float16'),
-    'onnxruntime': Engine('onnxruntime', 'float32'),
-    'openvino': Engine('openvino', 'float32'),
-    'openvino-bfloat16': Engine('openvino', 'bfloat16'),
-    'openvino-int8': Engine('openvino', 'int8'),
+    'eager': NetworkEngine('eager', 'float32'),
+    'eager-bfloat16': NetworkEngine('eager', 'bfloat16'),
+    'eager-float16': NetworkEngine('eager', 'float16'),
+    'optimized': NetworkEngine('optimized', 'float32'),
+    'optimized-bfloat16': NetworkEngine('optimized', 'bfloat16'),
+    'optimized-float16': NetworkEngine('optimized', 'float16'),
+    'compiled': NetworkEngine('compiled', 'float32'),
+    'compiled-bfloat16': NetworkEngine('compiled', 'bfloat16'),
+    'compiled-float16': NetworkEngine('compiled', 'float16'),
+    'onnxruntime': NetworkEngine('onnxruntime', 'float32'),
+    'openvino': NetworkEngine('openvino', 'float32'),
+    'openvino-bfloat16': NetworkEngine('openvino', 'bfloat16'),
+    'openvino-int8': NetworkEngine('openvino', 'int8'),
 }
 
 
@@ -79,31 +87,28 @@ def check_engines(names: Sequence[str], device: str) -> None:
         if name not in ENGINES:
             raise UserError(f'engine {name} is unknown: use {", ".join(possible)}')
         if name not in possible:
-            raise UserError(f'engine {name} is not for this {device}: use {", ".join(possible)}')
+            raise UserError(f'engine {name} does not run on this {device}: use {", ".join(possible)}')
         for package in ENGINES[name].packages:
             require(package, f'engine {name}')
         if ENGINES[name].runtime == 'compiled' and device == 'cpu' and not shutil.which(os.environ.get('CXX', 'g++')):
             raise UserError(f'engine {name} needs a C++ compiler: install g++, or leave the engine out')
 
 
-def prepare(engine: str, task: Task) -> Callable[[], Any]:
-    """Make a network ready to run; what is returned runs it once on the task's images."""
-    runtime, precision = ENGINES[engine].runtime, ENGINES[engine].precision
-    if ENGINES[engine].packages:
-        return _exported(task, runtime, precision)
+def prepare_network(name: str, task: NetworkTask) -> Callable[[], Any]:
+    """Make a network ready to run with one of `ENGINES`; what is returned runs it once on the task's images."""
+    engine = ENGINES[name]
     network, images = shared_network(task.network, task.form, task.device), task.images()
-    dtype = getattr(torch, precision)
-    if runtime == 'compiled':
+    if engine.packages:
+        return _exported(network, images, engine)
+    if engine.runtime == 'compiled':
         # Networks of one class share their code's compilations; beyond a few, PyTorch would give up compiling.
         torch._dynamo.config.recompile_limit = 1000
-    if runtime == 'eager':
-        run = network if precision == 'float32' else torch.autocast(task.device, dtype)(network.forward)
+    if engine.runtime == 'eager':
+        run = network if engine.dtype is None else torch.autocast(task.device, engine.dtype)(network.forward)
     elif task.is_ours:
-        from ..acceleration.optimization import optimize
-
-        run = optimize(network, dtype=None if precision == 'float32' else dtype, compile=runtime == 'compiled')
+        run = optimize(network, dtype=engine.dtype, compile=engine.runtime == 'compiled')
     else:
-        run = _compiled(network, dtype)
+        run = _compiled(network, engine.dtype or torch.float32)
     return finished(lambda: run(images), task.device)
 
 
@@ -114,19 +119,17 @@ def _compiled(network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]
     return lambda images: run(images.to(dtype))
 
 
-def _exported(task: Task, runtime: str, precision: str) -> Callable[[], Any]:
+def _exported(network: nn.Module, images: Tensor, engine: NetworkEngine) -> Callable[[], Any]:
     from ..deployment.writers import BY_TRACING, OPSET
 
-    images = task.images()
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:
         file = str(Path(folder, 'network.onnx'))
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
-            network = shared_network(task.network, task.form, task.device)
             torch.onnx.export(network, (images,), file, opset_version=OPSET, input_names=['images'], **BY_TRACING)
-        given = images.numpy()
-        run = _onnxruntime(file) if runtime == 'onnxruntime' else _openvino(file, precision, given)
-    return lambda: run(given)
+        array = images.numpy()
+        run = _onnxruntime(file) if engine.runtime == 'onnxruntime' else _openvino(file, engine.precision, array)
+    return lambda: run(array)
 
 
 def _onnxruntime(file: str) -> Callable[[np.ndarray], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..extras import require
 from ..models import FasterNet, FasterNetClassifier
 from ..models.complexity import Complexity, complexity
@@ -19,8 +18,8 @@ from ..models.published import CLASSIFIERS
 
 OURS = tuple(f'fasternet_{arch}' for arch in CLASSIFIERS)
 
-MODES = ('', ':slicing')
-"""timm's FasterNet computes PConv by splitting and joining, or on request by writing into a copy of its input."""
+SLICING = ':slicing'
+"""Behind the name of timm's FasterNet: it writes PConv's result into a copy of its input; else it splits and joins."""
 
 PUBLISHED = {
     'timm/poolformer_s12': (77.2, 'arXiv 2111.11418'),
@@ -34,7 +33,7 @@ PUBLISHED = {
     'timm/mobilevit_xs': (74.8, 'arXiv 2110.02178'),
     'timm/mobilevit_s': (78.4, 'arXiv 2110.02178'),
 }
-"""ImageNet-1k top-1 in per cent, and who reports it. TorchVision tells its own."""
+"""By network, ImageNet-1k top-1 in per cent, and the paper that reports it. TorchVision's come with its weights."""
 
 PEERS = (
     'torchvision/resnet50',
@@ -46,8 +45,8 @@ PEERS = (
     *PUBLISHED,
 )
 
-FASTERNETS = tuple(name for ours in OURS for name in (ours, *(f'timm/{ours}{mode}' for mode in MODES)))
-"""Every variant, ours and timm's."""
+FASTERNETS = tuple(name for ours in OURS for name in (ours, f'timm/{ours}', f'timm/{ours}{SLICING}'))
+"""Every variant, ours and timm's in both modes."""
 
 
 class Accuracy(NamedTuple):
@@ -58,7 +57,7 @@ class Accuracy(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class NetworkTask:
     """A network, and the images that it gets.
 
     Attributes:
@@ -86,7 +85,7 @@ class Task:
 
 
 def default_networks(form: str) -> tuple[str, ...]:
-    """All that is compared unless it is said. TorchVision's have no form for dense prediction."""
+    """All that are compared by default. TorchVision's have no form for dense prediction."""
     return (*FASTERNETS, *(name for name in PEERS if form == 'classifier' or name.startswith('timm/')))
 
 
@@ -96,10 +95,9 @@ def check_networks(names: Sequence[str], form: str) -> None:
         require('timm', 'comparing with timm/…')
     for name in names:
         known = _known(name)
-        plain = name.partition(':')[0]
-        if plain not in known or name.removeprefix(plain) not in (MODES if 'timm/fasternet_' in name else ('',)):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f'did you mean {near[0]}?' if near else "use fasternet_s, timm/NAME or torchvision/NAME; ':slicing'"
+        plain = name.removesuffix(SLICING) if name.startswith('timm/fasternet_') else name
+        if plain not in known:
+            hint = nearest(name, known, f'use fasternet_s, timm/NAME, timm/fasternet_s{SLICING} or torchvision/NAME')
             raise UserError(f'network {name} is unknown: {hint}')
         if form == 'backbone' and name.startswith('torchvision/'):
             raise UserError(f"--form backbone: {name} has no maps for dense prediction, compare with timm's networks")
@@ -110,11 +108,11 @@ def _known(name: str) -> Sequence[str]:
     if package == 'timm':
         import timm
 
-        return [f'timm/{one}' for one in timm.list_models()]
+        return [f'timm/{model}' for model in timm.list_models()]
     if package == 'torchvision':
         from torchvision import models
 
-        return [f'torchvision/{one}' for one in models.list_models(module=models)]
+        return [f'torchvision/{model}' for model in models.list_models(module=models)]
     return OURS
 
 
@@ -138,7 +136,7 @@ def published_accuracy(name: str) -> Accuracy | None:
 
 
 def own_baseline(name: str) -> str:
-    """What a network is compared with unless it is said: a FasterNet with timm's in its default mode, else itself."""
+    """What a network is compared with by default: a FasterNet with timm's in its default mode, another with itself."""
     model = name.rpartition('/')[2].partition(':')[0]
     return f'timm/{model}' if model in OURS else name
 
@@ -162,13 +160,13 @@ def new_network(name: str, form: str) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-@lru_cache(maxsize=1)  # one serves several engines, which come one after another
+@lru_cache(maxsize=1)  # engines that take the same network come one after another
 def shared_network(name: str, form: str, device: str) -> nn.Module:
     return new_network(name, form).to(device)
 
 
 @lru_cache(maxsize=1)
-def count(task: Task) -> Complexity:
+def count(task: NetworkTask) -> Complexity:
     """Parameters of the network, and multiply-adds of one call on all images."""
-    found = complexity(new_network(task.network, task.form), task.height, task.width)
-    return Complexity(found.parameters, task.batch * found.macs)
+    of_one_image = complexity(new_network(task.network, task.form), task.height, task.width)
+    return Complexity(of_one_image.parameters, task.batch * of_one_image.macs)

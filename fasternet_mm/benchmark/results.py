@@ -1,10 +1,10 @@
-"""What a benchmark found, as a JSON file and as tables."""
+"""What a benchmark measured, as a JSON file and as tables."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,17 +14,27 @@ from terminaltables import GithubFlavoredMarkdownTable
 from ..errors import UserError
 from ..files import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of the files; 2 tells FLOP/s (``flops_per_second``) from FLOPs, and names the unit of memory (``_bytes``)."""
 
-KINDS = ('networks', 'detectors', 'layers', 'training')
+COLUMNS = {
+    'networks': ['network', 'engine', 'images', 'p50', 'p95', 'images/s', 'GFLOP/s', 'of peak', '× baseline', 'memory'],
+    'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory'],
+    'layers': ['operator', 'maps', 'p50', 'p95', 'GFLOP/s', 'of peak', '× baseline'],
+    'training': ['backbone', 'mode', 'p50', 'p95', '× baseline', 'activations'],
+}
+"""By kind of benchmark, the columns of its table. GFLOP/s is a rate: achieved, two operations for each multiply-add."""
+
+TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode'}
+"""Those that are aligned at their left."""
 
 
 def new_results(kind: str, machine: Mapping[str, Any], rounds: int, seconds: float) -> dict[str, Any]:
     """Results without any comparison yet.
 
     Returns:
-        ``format_version``, ``kind`` (one of `KINDS`), ``machine``: see `describe_machine`; ``rounds`` and ``seconds``
-        of a turn; ``comparisons``, to be filled with what `compare` returns.
+        ``format_version``, ``kind`` (a key of `COLUMNS`), ``machine``: see `describe_machine`; ``rounds`` and
+        ``seconds`` of a turn; ``comparisons``, to be filled with what `compare` returns.
     """
     return dict(
         format_version=FORMAT_VERSION, kind=kind, machine=machine, rounds=rounds, seconds=seconds, comparisons=[]
@@ -44,11 +54,10 @@ def read_results(path: str | os.PathLike) -> dict[str, Any]:
     """
     try:
         results = json.loads(Path(path).read_bytes())
-        version, kind, rows = results['format_version'], results['kind'], results['comparisons'][0]['rows']
-        whole = version == FORMAT_VERSION and kind in KINDS and all(map(len, rows)) and results['machine']['processor']
+        version, kind, _ = results['format_version'], results['kind'], results['comparisons'][0]['rows']
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f'{path} has no results of tools/benchmark.py: give what its --out wrote') from error
-    if not whole:
+        raise UserError(f'{path} has no results of a benchmark: give what --out wrote') from error
+    if version != FORMAT_VERSION or kind not in COLUMNS:
         raise UserError(f'{path} has results of another version: measure again')
     return results
 
@@ -71,82 +80,39 @@ def peak_line(comparison: Mapping[str, Any]) -> str:
     """What the machine's matrix products reached; empty where they were not measured."""
     parts = [
         f'{precision} {median(speeds) / 1e9:.0f} GFLOP/s ({min(speeds) / 1e9:.0f} to {max(speeds) / 1e9:.0f})'
-        for precision, speeds in comparison['peaks'].items()
+        for precision, speeds in comparison['peak_flops_per_second'].items()
     ]
     return f'GEMM peak: {", ".join(parts)}' if parts else ''
 
 
 def table(kind: str, comparison: Mapping[str, Any]) -> str:
-    """A table, one line per candidate, in GitHub's Markdown."""
-    columns = {name: cell for name, cell in COLUMNS[kind].items() if any(map(cell, comparison['rows']))}
-    rows = [[cell(row) or '–' for cell in columns.values()] for row in comparison['rows']]
-    drawn = GithubFlavoredMarkdownTable([list(columns), *rows])
-    drawn.justify_columns = dict.fromkeys(range(TEXT_COLUMNS[kind], len(columns)), 'right')
+    """A table, one line per candidate, in GitHub's Markdown; columns of which nothing is known are left out."""
+    lines = [_cells(kind, row) for row in comparison['rows']]
+    columns = [column for column in COLUMNS[kind] if any(column in cells for cells in lines)]
+    drawn = GithubFlavoredMarkdownTable([columns, *([cells.get(column, '–') for column in columns] for cells in lines)])
+    drawn.justify_columns = {i: 'right' for i, column in enumerate(columns) if column not in TEXT_COLUMNS}
     return drawn.table
 
 
-def _seconds(key: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda row: f'{row[key] * 1e3:.1f} ms'
-
-
-def _ratio(row: Mapping[str, Any]) -> str:
-    ratio = row['ratio']
-    return f'{ratio["median"]:.2f} ({ratio["low"]:.2f}–{ratio["high"]:.2f})' if ratio else ''
-
-
-def _bytes(key: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda row: f'{row[key] / 1e6:.0f} MB' if row.get(key) else ''
-
-
-def _speed(row: Mapping[str, Any]) -> str:
-    return f'{row["flops"] / 1e9:.1f}' if row['flops'] else ''
-
-
-def _of_peak(row: Mapping[str, Any]) -> str:
-    return f'{row["of_peak"]:.2f}' if row['of_peak'] else ''
-
-
-_TIME = {'p50': _seconds('p50'), 'p95': _seconds('p95')}
-_IMAGES = {'images/s': lambda row: f'{row["images_per_second"]:.1f}'}
-_SPEED = {'GFLOP/s': _speed, 'of peak': _of_peak}
-_RATIO = {'× baseline': _ratio}
-_MEMORY = {'memory': _bytes('memory')}
-
-COLUMNS: dict[str, dict[str, Callable[[Mapping[str, Any]], str]]] = {
-    'networks': {
-        'network': lambda row: row['name'],
-        'engine': lambda row: row['engine'],
-        'images': lambda row: f'{row["images"]} × {row["height"]}×{row["width"]}',
-        **_TIME,
-        **_IMAGES,
-        **_SPEED,
-        **_RATIO,
-        **_MEMORY,
-    },
-    'detectors': {
-        'detector': lambda row: row['name'],
-        'engine': lambda row: row['engine'],
-        'found': lambda row: str(row['found']),
-        **_TIME,
-        **_RATIO,
-        **_MEMORY,
-    },
-    'layers': {
-        'operator': lambda row: row['name'],
-        'maps': lambda row: f'{row["images"]} × {row["channels"]} × {row["side"]}²',
-        **_TIME,
-        **_SPEED,
-        **_RATIO,
-    },
-    'training': {
-        'backbone': lambda row: row['name'],
-        'mode': lambda row: row['engine'],
-        **_TIME,
-        **_RATIO,
-        'peak': _bytes('peak'),
-    },
-}
-"""By kind of benchmark, the columns of its table: from a row to a cell, '' where nothing is known."""
-
-TEXT_COLUMNS = dict(networks=2, detectors=2, layers=1, training=2)
-"""How many of them are words."""
+def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
+    """What is known about a candidate, by column."""
+    name, engine = COLUMNS[kind][:2]
+    cells = {engine: row['engine'], name: row['name'], 'p50': f'{row["p50"] * 1e3:.1f} ms'}
+    cells['p95'] = f'{row["p95"] * 1e3:.1f} ms'
+    cells['images/s'] = f'{row["images_per_second"]:.1f}'
+    if kind == 'networks':
+        cells['images'] = f'{row["images"]} × {row["height"]}×{row["width"]}'
+    if kind == 'layers':
+        cells['maps'] = f'{row["images"]} × {row["channels"]} × {row["side"]}²'
+    if kind == 'detectors':
+        cells['detections'] = str(row['detections'])
+    if row['flops_per_second']:
+        cells['GFLOP/s'] = f'{row["flops_per_second"] / 1e9:.1f}'
+    if row['share_of_peak']:
+        cells['of peak'] = f'{row["share_of_peak"]:.2f}'
+    if row['ratio']:
+        cells['× baseline'] = '{median:.2f} ({low:.2f}–{high:.2f})'.format(**row['ratio'])
+    for column in ('memory', 'activations'):
+        if row.get(f'{column}_bytes'):
+            cells[column] = f'{row[f"{column}_bytes"] / 1e6:.0f} MB'
+    return cells

@@ -1,7 +1,7 @@
 """Timing of candidates against each other, on a machine that is never quite quiet.
 
 Candidates take turns, round after round, so that whatever slows the machine down for a while slows all of them down.
-They are compared within each round, and the middle one of the rounds' ratios counts.
+They are compared within each round, and the median of the rounds' ratios counts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UserError
-from .peak import gemms
+from .peak import gemm_flops, gemms
 
 Key = TypeVar('Key', bound=Hashable)
 
 MIN_CALLS = 2
-"""Timed calls of a turn, however long one takes."""
+"""Timed calls of a turn at least, however long one takes."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Candidate:
     Attributes:
         name: what it is, as 'fasternet_s'.
         engine: what runs it, as 'optimized'. No two candidates of a comparison have both in common.
-        prepare: makes it ready, and returns what does it once and is done when it returns.
+        prepare: makes it ready, and returns a function that does it once and is done when it returns.
         baseline: name and engine of the candidate that it is compared with. Default: none.
         images: that one call takes. Default: 1.
         macs: multiply-adds of one call. Default: not known.
         precision: what it computes in, 'float32', 'bfloat16', 'float16' or 'int8'. Default: 'float32'.
         facts: what else is to stand in its row.
-        look: what of its result is to stand there as well.
+        result_facts: takes what one call returned, and tells what of it is to stand there as well.
         packages: imported before its memory is measured, so that their code does not count.
     """
 
@@ -49,7 +49,7 @@ class Candidate:
     macs: int | None = None
     precision: str = 'float32'
     facts: Mapping[str, Any] = field(default_factory=dict)
-    look: Callable[[Any], Mapping[str, Any]] = lambda result: {}
+    result_facts: Callable[[Any], Mapping[str, Any]] = lambda result: {}
     packages: Sequence[str] = ()
 
     @property
@@ -63,41 +63,43 @@ def compare(
     """Time candidates in turns.
 
     Args:
-        candidates: at least one; each one's baseline is among them.
+        candidates: at least one; the baseline of each is among them.
         rounds: how often each gets a turn.
         seconds: how long a turn lasts at least.
         peaks: precisions in which the machine's matrix products take turns with the candidates. Default: none.
         device: of the matrix products, 'cpu' or 'cuda'.
 
     Returns:
-        ``peaks``, FLOP/s of each round by precision, and ``rows``, one for each candidate: see `row`.
+        ``peak_flops_per_second``, FLOP/s of the fastest matrix product in each round, by precision; and ``rows``, one
+        for each candidate: see `result_row`.
 
     Raises:
         UserError: a candidate cannot be made ready.
     """
     runs: dict[tuple[str, str], Callable[[], Any]] = {}
-    seen: dict[tuple[str, str], Mapping[str, Any]] = {}
+    result_facts: dict[tuple[str, str], Mapping[str, Any]] = {}
     for candidate in tqdm(candidates, 'preparing', disable=None):
-        runs[candidate.key], seen[candidate.key] = _ready(candidate)
-    products = {(precision, gemm.name): gemm for precision in peaks for gemm in gemms(precision, device)}
-    times = take_turns({**runs, **{key: gemm.run for key, gemm in products.items()}}, rounds, seconds)
-    found: dict[str, list[float]] = {}
+        runs[candidate.key], result_facts[candidate.key] = _make_ready(candidate)
+    products = {(precision, way): run for precision in peaks for way, run in gemms(precision, device).items()}
+    times = take_turns({**runs, **products}, rounds, seconds)
+    peak_speeds = {}
     for precision in peaks:
-        speeds = [
-            [gemm.flops / median(turn) for turn in times[key]] for key, gemm in products.items() if key[0] == precision
-        ]
-        found[precision] = [max(of_round) for of_round in zip(*speeds)]
-    rows = [
-        row(one, times[one.key], times.get(one.baseline), found.get(one.precision)) | dict(seen[one.key])
-        for one in candidates
-    ]
-    return dict(peaks=found, rows=rows)
+        turns = [times[key] for key in products if key[0] == precision]
+        fastest = [min(map(median, turns_of_round)) for turns_of_round in zip(*turns)]
+        peak_speeds[precision] = [gemm_flops(device) / duration for duration in fastest]
+    rows = []
+    for candidate in candidates:
+        row = result_row(
+            candidate, times[candidate.key], times.get(candidate.baseline), peak_speeds.get(candidate.precision)
+        )
+        rows.append({**row, **result_facts[candidate.key]})
+    return dict(peak_flops_per_second=peak_speeds, rows=rows)
 
 
-def _ready(candidate: Candidate) -> tuple[Callable[[], Any], Mapping[str, Any]]:
+def _make_ready(candidate: Candidate) -> tuple[Callable[[], Any], Mapping[str, Any]]:
     try:
         run = candidate.prepare()
-        return run, candidate.look(run())
+        return run, candidate.result_facts(run())
     except UserError:
         raise
     except Exception as error:
@@ -107,11 +109,11 @@ def _ready(candidate: Candidate) -> tuple[Callable[[], Any], Mapping[str, Any]]:
         ) from error
 
 
-def take_turns(runs: Mapping[Key, Callable[[], Any]], rounds: int, seconds: float) -> dict[Key, list[list[float]]]:
+def take_turns(runs: dict[Key, Callable[[], Any]], rounds: int, seconds: float) -> dict[Key, list[list[float]]]:
     """Seconds of the single calls of each turn, one turn per round. Every other round goes backwards."""
     times: dict[Key, list[list[float]]] = {key: [] for key in runs}
     for number in tqdm(range(rounds), 'rounds', disable=None):
-        for key in list(runs)[:: 1 if number % 2 == 0 else -1]:
+        for key in runs if number % 2 == 0 else reversed(runs):
             times[key].append(_turn(runs[key], seconds))
     return times
 
@@ -132,13 +134,13 @@ def ratios(baseline: Sequence[Sequence[float]], times: Sequence[Sequence[float]]
     return [median(theirs) / median(ours) for theirs, ours in zip(baseline, times)]
 
 
-def row(
+def result_row(
     candidate: Candidate,
     times: Sequence[Sequence[float]],
     baseline: Sequence[Sequence[float]] | None = None,
     peak: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """What was found out about a candidate.
+    """What was measured of a candidate.
 
     Args:
         candidate: what was timed.
@@ -147,14 +149,16 @@ def row(
         peak: FLOP/s of the machine's matrix products in each round, in the candidate's precision.
 
     Returns:
-        ``name``, ``engine``, ``precision``, ``images``, ``macs`` and the facts as in the candidate; ``baseline`` as
-        '<name> <engine>'; ``seconds`` as given; ``p50`` and ``p95`` of all calls, in seconds; ``images_per_second``;
-        ``ratio`` to the baseline: of each of the ``rounds``, their ``median``, and between which two (``low``,
-        ``high``) the middle half of them lies; ``flops``, achieved in FLOP/s, two for each multiply-add, and
-        ``of_peak``, their share of the peak, the median of the rounds. None stands for what is not known.
+        ``name``, ``engine``, ``precision``, ``images``, ``macs`` (multiply-adds of a call) and the facts as in the
+        candidate; ``baseline`` as '<name> <engine>'; ``seconds``, the ``times``; ``p50`` and ``p95`` of all calls, in
+        seconds; ``images_per_second``; ``ratio`` to the baseline: of each of the ``rounds``, their ``median``, and
+        between which two (``low``, ``high``) the middle half of them lies; ``flops_per_second``, two FLOPs for each
+        multiply-add, and ``share_of_peak``, that rate over the peak's, both the median of the rounds. None stands for
+        what is not known.
     """
     p50, p95 = np.percentile([call for turn in times for call in turn], [50, 95]).tolist()
-    speeds = [2 * candidate.macs / median(turn) for turn in times] if candidate.macs else None
+    speeds = [2 * candidate.macs / median(turn) for turn in times] if candidate.macs else []
+    shares = [speed / fastest for speed, fastest in zip(speeds, peak or [])]
     return dict(
         name=candidate.name,
         engine=candidate.engine,
@@ -168,8 +172,8 @@ def row(
         p95=p95,
         images_per_second=candidate.images / p50,
         ratio=_spread(ratios(baseline, times)) if baseline else None,
-        flops=median(speeds) if speeds else None,
-        of_peak=median(one / most for one, most in zip(speeds, peak)) if speeds and peak else None,
+        flops_per_second=median(speeds) if speeds else None,
+        share_of_peak=median(shares) if shares else None,
     )
 
 

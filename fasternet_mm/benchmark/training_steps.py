@@ -17,13 +17,13 @@ from torch.profiler import ProfilerActivity, profile
 from ..errors import UserError
 from ..extras import require
 from ..models import FasterNet
+from .machine import finished
 from .timing import Candidate
 
-MODES = ('plain', 'checkpointed', 'compiled')
-"""Ways to train: storing activations; recomputing them (``with_cp``; in timm ``set_grad_checkpointing``); compiled."""
 
-
-def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, device: str = 'cpu') -> list[Candidate]:
+def training_candidates(
+    arch: str, modes: Sequence[str], batch: int, size: Sequence[int], device: str = 'cpu'
+) -> list[Candidate]:
     """A step of this package's backbone and of timm's in each mode; all are compared with timm's in the mode 'plain'.
 
     A step is the forward and the backward pass. The loss is the mean square of each of the four maps, which keeps them
@@ -31,12 +31,14 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
 
     Args:
         arch: the variant, 't0' to 'l'.
-        modes: out of `MODES`.
-        batch, side: of the images, in pixels.
+        modes: 'checkpointed', which recomputes activations (``with_cp``, in timm ``set_grad_checkpointing``), or
+            'compiled'. Always there is 'plain', which stores them.
+        batch: images of a step.
+        size: (height, width) of the images, in pixels.
         device: 'cpu' or 'cuda'.
 
     Returns:
-        Candidates with the fact ``peak``, bytes in use at the peak of a step beyond those of before: see `peak_bytes`.
+        Candidates with the fact ``activations_bytes``: see `peak_bytes`.
 
     Raises:
         UserError: timm is missing, or a step does not work, as for images that are too small.
@@ -44,10 +46,10 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
     require('timm', 'comparing with timm')
     ours, timms = f'fasternet_{arch}', f'timm/fasternet_{arch}'
     modes = list(dict.fromkeys(('plain', *modes)))
-    found = []
+    candidates = []
     for name in (timms, ours):
         for mode in modes:
-            net, images = _build(name, mode), torch.randn(batch, 3, side, side)
+            net, images = _build(name, mode), torch.randn(batch, 3, *size)
             net, images = net.to(device), images.to(device)
             step = partial(_step, net, images)
             try:
@@ -55,18 +57,19 @@ def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, 
             except (RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(
-                    f'{name} ({mode}) does not train with --size {side} --batch {batch}, give others: {reason}'
+                    f'{name} ({mode}) does not train with --size {size[0]} {size[1]} --batch {batch}, '
+                    f'give others: {reason}'
                 ) from error
             candidate = Candidate(
                 name=name,
                 engine=mode,
-                prepare=partial(_finished, step, device),
+                prepare=partial(finished, step, device, gradients=True),
                 baseline=(timms, 'plain'),
                 images=batch,
-                facts=dict(side=side, peak=peak_bytes(step, device)),
+                facts=dict(height=size[0], width=size[1], activations_bytes=peak_bytes(step, device)),
             )
-            found.append(candidate)
-    return found
+            candidates.append(candidate)
+    return candidates
 
 
 def _build(name: str, mode: str) -> nn.Module:
@@ -90,15 +93,6 @@ def _step(net: nn.Module, images: Tensor) -> None:
     _loss(net(images)).backward()
 
 
-def _finished(step: Callable[[], Any], device: str) -> Callable[[], Any]:
-    def run() -> None:
-        step()
-        if device == 'cuda':
-            torch.cuda.synchronize()
-
-    return run
-
-
 def peak_bytes(call: Callable[[], Any], device: str = 'cpu') -> int:
     """Bytes that PyTorch's allocator has given out at the peak of a call, beyond those of before.
 
@@ -111,10 +105,10 @@ def peak_bytes(call: Callable[[], Any], device: str = 'cpu') -> int:
         call()
         return torch.cuda.max_memory_allocated() - before
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler speaks of its own working
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as allocations:
         call()
     with tempfile.TemporaryDirectory() as folder:
-        found.export_chrome_trace(str(Path(folder, 'trace.json')))
+        allocations.export_chrome_trace(str(Path(folder, 'trace.json')))
         events = json.loads(Path(folder, 'trace.json').read_text())['traceEvents']
     changes = sorted((event['ts'], event['args']['Bytes']) for event in events if event.get('name') == '[memory]')
     now = peak = 0

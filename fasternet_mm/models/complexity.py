@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 PROPOSALS, MASKS = 1000, 100
-"""Regions that MMDetection's ``get_flops`` sends through the heads of boxes and of masks, whatever the image."""
+"""Regions that go through the heads of boxes and of masks, as in MMDetection's ``get_flops``, whatever the image."""
 
 
 class Complexity(NamedTuple):
-    """``parameters`` of the whole model, and ``macs``: multiply-adds of one image's forward pass."""
+    """``parameters`` of the whole model, and ``macs``: multiply-adds of one image's forward pass, each of two FLOPs."""
 
     parameters: int
     macs: int
@@ -24,8 +24,9 @@ class Complexity(NamedTuple):
 def complexity(model: nn.Module, height: int, width: int, proposals: int = PROPOSALS) -> Complexity:
     """Count a backbone, classifier, detector or segmenter. Nothing is computed: it goes to PyTorch's meta device.
 
-    Convolutions and matrix products count; norms, activations, interpolation, RoIAlign and NMS do not. Papers call the
-    same number FLOPs. Auxiliary heads have parameters but no part in the forward pass.
+    Multiply-adds of convolutions and matrix products count; norms, activations, interpolation, RoIAlign and NMS do not.
+    Papers print the same number, in billions (GMACs), under the name of FLOPs, of which it has twice as many. Auxiliary
+    heads have parameters but no part in the forward pass.
 
     Args:
         model: a module that takes ``(N, 3, H, W)``; of MMEngine's models, a detector with one or two stages, or one
@@ -46,7 +47,7 @@ def complexity(model: nn.Module, height: int, width: int, proposals: int = PROPO
 
 
 def count_macs(call: Callable[[], Any]) -> int:
-    """Multiply-adds of the convolutions and matrix products in a call."""
+    """Multiply-adds of the convolutions and matrix products in a call; PyTorch counts their FLOPs, two of each."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return counter.get_total_flops() // 2

@@ -25,10 +25,10 @@ from fasternet_mm.acceleration import optimization, packing
 from fasternet_mm.acceleration.folding import fold_batch_norms
 from fasternet_mm.acceleration.optimization import OptimizeHook, optimize
 from fasternet_mm.acceleration.packing import PackedBlock, PackedConv2d, PackedLinear
-from fasternet_mm.engine.config import load_config
+from fasternet_mm.acceleration.precision import supported_dtypes
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.inference import Predictor
-from fasternet_mm.models.backbone import ARCHITECTURES
+from fasternet_mm.models.backbone import ARCHITECTURES, InvalidArgument
 from fasternet_mm.ops import roi_align
 from fasternet_mm.weights.loading import fit_weights
 
@@ -56,12 +56,12 @@ def tiny(**options):
 
 @torch.no_grad()
 def answers(model, *inputs):
-    found = model(*inputs)
-    return found if isinstance(found, (tuple, list)) else (found,)
+    outputs = model(*inputs)
+    return outputs if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
-def assert_same(found, expected, tolerance=1e-4):
-    for mine, other in zip(found, expected, strict=True):
+def assert_same(outputs, expected, tolerance=1e-4):
+    for mine, other in zip(outputs, expected, strict=True):
         assert mine.dtype == other.dtype
         assert mine.shape == other.shape
         assert (mine - other).abs().max() <= tolerance * other.abs().max()
@@ -85,9 +85,9 @@ def test_every_variant_answers_as_before_and_as_timm(arch):
         if isinstance(net, FasterNet):  # timm's features come without output norms, ours with fresh ones
             expected = [getattr(net, f'norm{2 * i}')(stage).detach() for i, stage in enumerate(expected)]
         optimized = optimize(net)
-        found = answers(optimized, image)
-        assert_same(found, answers(net, image))
-        assert_same(found, expected)
+        outputs = answers(optimized, image)
+        assert_same(outputs, answers(net, image))
+        assert_same(outputs, expected)
         assert len(kinds(optimized, PackedBlock)) == sum(ARCHITECTURES[arch]['depths'])
 
 
@@ -143,12 +143,12 @@ def test_blocks_in_strips_are_whole_blocks(batch, monkeypatch):
 def test_input_and_first_answer_stay_as_they_are_in_later_calls():
     optimized = optimize(tiny())
     image = torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    kept = image.clone()
+    before = image.clone()
     first = answers(optimized, image)
     copies = [value.clone() for value in first]
     answers(optimized, torch.randn(1, 3, 64, 64))
     again = answers(optimized, image)
-    assert torch.equal(image, kept)
+    assert torch.equal(image, before)
     for value, copied, later in zip(first, copies, again):
         assert torch.equal(value, copied)
         assert torch.equal(value, later)
@@ -159,16 +159,16 @@ def test_the_model_itself_stays_as_it_is_and_goes_on_learning():
     before = copy.deepcopy(net)
     optimized = optimize(net)
     image = torch.randn(2, 3, 64, 64)
-    kept = answers(optimized, image)
+    outputs = answers(optimized, image)
     assert str(net) == str(before)
     assert all(module.training for module in net.modules())
     for (name, mine), other in zip(net.state_dict().items(), before.state_dict().values(), strict=True):
         assert torch.equal(mine, other), name
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    sum(found.square().mean() for found in net(image)).backward()
+    sum(x.square().mean() for x in net(image)).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
     optimizer.step()
-    assert_same(answers(optimized, image), kept, tolerance=0)
+    assert_same(answers(optimized, image), outputs, tolerance=0)
 
 
 @pytest.mark.parametrize('leaf', ['input', 'parameters'])
@@ -176,11 +176,11 @@ def test_the_model_itself_stays_as_it_is_and_goes_on_learning():
 def test_gradients_are_refused(build, leaf):
     optimized = optimize(build())
     assert not any(parameter.requires_grad for parameter in optimized.parameters())
-    found = optimized(torch.randn(1, 3, 32, 32, requires_grad=leaf == 'input'))
-    last = found[-1] if isinstance(found, tuple) else found
+    outputs = optimized(torch.randn(1, 3, 32, 32, requires_grad=leaf == 'input'))
+    last = outputs[-1] if isinstance(outputs, tuple) else outputs
     with pytest.raises(RuntimeError, match=r'no gradients through a model that fasternet_mm.optimize'):
         last.sum().backward()
-    assert not any(found.requires_grad for found in answers(optimized, torch.randn(1, 3, 32, 32)))
+    assert not any(x.requires_grad for x in answers(optimized, torch.randn(1, 3, 32, 32)))
 
 
 def test_losses_of_an_optimized_detector_are_refused_their_gradients(detector):
@@ -285,8 +285,8 @@ def test_convolutions_shared_between_levels_with_norms_of_their_own():
     maps = [torch.randn(1, 8, size, size) for size in (16, 8, 4)]
     optimized = optimize(head)
     assert not kinds(optimized, _BatchNorm)
-    for found, expected in zip(answers(optimized, maps), answers(head, maps), strict=True):
-        assert_same(found, expected)
+    for outputs, expected in zip(answers(optimized, maps), answers(head, maps), strict=True):
+        assert_same(outputs, expected)
 
 
 @pytest.mark.parametrize('size', [(32, 32), (33, 70)])
@@ -322,10 +322,18 @@ def test_an_optimized_model_can_be_copied_and_saved():
 
 
 @pytest.fixture(scope='module')
-def detector(root):
-    """The demo's, with statistics of its own maps, so that it finds something."""
+def cfg(detector_cfg):
+    """The small detector's, with the usual threshold of scores."""
+    cfg = copy.deepcopy(detector_cfg)
+    cfg.model.test_cfg.rcnn.score_thr = 0.05
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def detector(cfg):
+    """With statistics of its own maps, so that it finds something."""
     torch.manual_seed(0)
-    model = as_after_training(build_model(Config.fromfile(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py')))
+    model = as_after_training(build_model(cfg))
     for part in (model.backbone, model.neck):
         for norm in part.modules():
             if isinstance(norm, _BatchNorm):
@@ -365,12 +373,12 @@ def _captured_only(monkeypatch):
     monkeypatch.setattr(torch, 'compile', lambda *args: compiler(*args, backend='aot_eager', fullgraph=True))
 
 
-def assert_same_detections(found, expected):
+def assert_same_detections(instances, expected):
     assert len(expected) >= 10
-    assert torch.equal(found.labels, expected.labels)
-    torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=0, atol=1e-2)
-    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
-    assert (found.masks != expected.masks).float().mean() < 1e-4
+    assert torch.equal(instances.labels, expected.labels)
+    torch.testing.assert_close(instances.bboxes, expected.bboxes, rtol=0, atol=1e-2)
+    torch.testing.assert_close(instances.scores, expected.scores, rtol=0, atol=1e-4)
+    assert (instances.masks != expected.masks).float().mean() < 1e-4
 
 
 @pytest.mark.parametrize('large_map', [roi_align.LARGE_MAP, 1])
@@ -405,12 +413,12 @@ def test_upernet_labels_the_same(root):
     sample = SegDataSample(metainfo=dict(ori_shape=(96, 128), img_shape=(96, 128)))
     data = dict(inputs=[torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)], data_samples=[sample])
     with torch.no_grad():
-        found, expected = (net.test_step(data)[0].seg_logits.data.clone() for net in (optimized, model))
-    assert_same([found], [expected])
+        logits, expected = (net.test_step(data)[0].seg_logits.data.clone() for net in (optimized, model))
+    assert_same([logits], [expected])
 
 
 needs_bfloat16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason='this CPU does not compute in bfloat16'
+    torch.bfloat16 not in supported_dtypes('cpu'), reason='this CPU does not compute in bfloat16'
 )
 
 
@@ -420,9 +428,9 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
     assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in detector.parameters()} == {torch.float32}
     image = torch.randn(1, 3, 64, 96)
-    for found, expected in zip(optimized.extract_feat(image), detector.extract_feat(image), strict=True):
-        assert found.dtype == torch.float32
-        assert (found - expected).abs().mean() < 0.02 * expected.abs().mean()
+    for x, expected in zip(optimized.extract_feat(image), detector.extract_feat(image), strict=True):
+        assert x.dtype == torch.float32
+        assert (x - expected).abs().mean() < 0.02 * expected.abs().mean()
     rois = []
     extract = type(detector.roi_head.bbox_roi_extractor).forward
     monkeypatch.setattr(
@@ -437,14 +445,91 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.int8, torch.float16])
 def test_a_type_that_the_device_does_not_compute_in_is_named(dtype):
-    with pytest.raises(ValueError, match=rf'{dtype} is nothing that this cpu computes in: use .*torch.float32'):
+    with pytest.raises(InvalidArgument, match=rf'this cpu does not compute in {dtype}: use torch.float32'):
         optimize(tiny(), dtype)
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
-    with pytest.raises(ValueError, match=r'bfloat16 is nothing that this cpu computes in: use torch.float32'):
+    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in torch.bfloat16: use torch.float32$'):
         OptimizeHook(bf16=True)
+
+
+class Operators:
+    """`torch.ops.mkldnn` with one of its operators taken away, or given a wrong input."""
+
+    def __init__(self, operators, name, missing):
+        self.operators, self.name, self.missing = operators, name, missing
+
+    def __getattr__(self, name):
+        operator = getattr(self.operators, name)
+        if name != self.name:
+            return operator
+        if self.missing:
+            raise AttributeError(f'there is no {name}')
+
+        def wrong(first, *others):
+            return operator(1.5 * first, *others)
+
+        wrong.binary = lambda total, *others: operator.binary(1.5 * total, *others)
+        return wrong
+
+
+@pytest.fixture
+def _kernels_untried():
+    packing.kernels_work.cache_clear()
+    yield
+    packing.kernels_work.cache_clear()
+
+
+@pytest.mark.usefixtures('_kernels_untried')
+@pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)], ids=str)
+@pytest.mark.parametrize('missing', [True, False], ids=['missing', 'wrong'])
+@pytest.mark.parametrize(
+    ('operator', 'layer'),
+    [
+        ('_convolution_pointwise', 'PackedConv2d'),
+        ('_convolution_pointwise_', 'PackedConv2d'),
+        ('_reorder_convolution_weight', 'PackedConv2d'),
+        ('_linear_pointwise', 'PackedLinear'),
+        ('_reorder_linear_weight', 'PackedLinear'),
+    ],
+)
+def test_without_a_private_operator_layers_run_on_public_ones_and_say_so_once(
+    operator, layer, missing, dtype, logged_warnings, monkeypatch
+):
+    net = as_after_training(FasterNetClassifier(TINY, num_classes=7))
+    optimized = optimize(net, dtype)
+    image = torch.randn(2, 3, 32, 64)
+    expected = answers(copy.deepcopy(net).to(dtype), image.to(dtype))
+    monkeypatch.setattr(torch.ops, 'mkldnn', Operators(torch.ops.mkldnn, operator, missing))
+    for _ in range(2):
+        assert_same(answers(optimized, image), [logits.float() for logits in expected], packing.ROUNDING[dtype])
+    reason = f'there is no {operator}' if missing else 'Tensor-likes are not close'
+    (warning,) = logged_warnings()
+    assert warning.startswith(f"{layer} in {dtype} runs on PyTorch's own kernels")
+    assert reason in warning
+
+
+@pytest.mark.usefixtures('_kernels_untried')
+def test_private_operators_are_tried_once_and_leave_chance_as_it_is(logged_warnings, monkeypatch):
+    trials = []
+    for layer in (PackedConv2d, PackedLinear):
+        tried = layer.trials
+        monkeypatch.setattr(layer, 'trials', lambda dtype, tried=tried: trials.append(dtype) or tried(dtype))
+    optimized = [optimize(FasterNetClassifier(TINY, num_classes=7)) for _ in range(2)]
+    image, chance = torch.randn(2, 3, 32, 64), torch.get_rng_state()
+    for net in optimized:
+        answers(net, image)
+    assert trials == [torch.float32] * 2
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert not logged_warnings()
+
+
+def test_a_processor_that_cannot_be_asked_about_bfloat16_has_none(monkeypatch):
+    operators = Operators(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', missing=True)
+    monkeypatch.setattr(torch.ops, 'mkldnn', operators)
+    assert supported_dtypes('cpu') == [torch.float32]
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
@@ -480,9 +565,8 @@ def as_instances(prediction):
     return InstanceData(**{name: torch.from_numpy(getattr(prediction, own)) for name, own in columns.items()})
 
 
-def test_the_predictor_runs_an_optimized_model_unless_told_otherwise(detector, root, fixtures, tmp_path):
+def test_the_predictor_runs_an_optimized_model_unless_told_otherwise(detector, cfg, fixtures, tmp_path):
     torch.save(detector.state_dict(), tmp_path / 'net.pth')
-    cfg = load_config(str(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'))
     image = str(fixtures / '000000000785.jpg')
     plain = Predictor(cfg, str(tmp_path / 'net.pth'), optimize=False)
     optimized = Predictor(cfg, str(tmp_path / 'net.pth'))

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_models import SMALL
 from torch import nn
 from torchvision.ops import box_iou
 
@@ -35,20 +36,26 @@ def test_the_peer_with_timm_finds_the_same(task):
 
 
 def test_random_weights_find_as_much_as_is_allowed_and_the_baseline_as_much(task):
-    found = detector_candidates(task, ['eager'])
-    assert [one.key for one in found] == [
+    candidates = detector_candidates(task, ['eager'])
+    assert [candidate.key for candidate in candidates] == [
         ('mask_rcnn_fasternet_t0_shapes, timm', 'eager'),
         ('mask_rcnn_fasternet_t0_shapes', 'eager'),
     ]
-    assert {one.baseline for one in found} == {found[0].key}
-    samples = [one.prepare()() for one in found]
-    assert [one.look(result) for one, result in zip(found, samples)] == [dict(found=100)] * 2
+    assert {candidate.baseline for candidate in candidates} == {candidates[0].key}
+    samples = [candidate.prepare()() for candidate in candidates]
+    facts = [candidate.result_facts(result) for candidate, result in zip(candidates, samples)]
+    assert facts == [dict(detections=100)] * 2
     boxes = [result[0].pred_instances.bboxes for result in samples]
     torch.testing.assert_close(*boxes, rtol=1e-3, atol=1e-2)
     assert samples[0][0].pred_instances.masks.shape == (100, 96, 128)
 
 
-def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task):
+def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task, tmp_path):
+    # Quantization takes its time with every operator.
+    small = dict(backbone=dict(arch=SMALL | dict(_delete_=True)), neck=dict(in_channels=[16, 32, 64, 128]))
+    small['roi_head'] = dict(bbox_head=dict(num_shared_convs=1), mask_roi_extractor=None, mask_head=None)
+    (tmp_path / 'small.py').write_text(f'_base_ = {task.config!r}\nmodel = {small}')
+    task = replace(task, config=str(tmp_path / 'small.py'))
     for package in detectors.ENGINES['openvino-int8'].packages:
         pytest.importorskip(package)
     plain, int8 = (

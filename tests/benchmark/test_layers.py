@@ -6,7 +6,7 @@ from fasternet_mm.errors import UserError
 
 
 def test_operators_cost_what_the_paper_says_of_them():
-    conv, gconv, dwconv, pconv, in_place = (one.macs for one in layer_candidates([(64, 8)], batch=2))
+    conv, gconv, dwconv, pconv, in_place = (candidate.macs for candidate in layer_candidates([(64, 8)], batch=2))
     assert conv == 2 * DEPTH * 64 * 64 * 9 * 8 * 8
     assert (conv / gconv, conv / dwconv) == (16, 64)
     assert conv / pconv == conv / in_place == 16
@@ -16,9 +16,9 @@ def test_pconv_in_place_computes_pconv():
     conv = PartialConvInPlace(16).requires_grad_(False)
     x = torch.randn(2, 16, 5, 6)
     expected = super(PartialConvInPlace, conv).forward(x)
-    found = conv(x)
-    torch.testing.assert_close(found, expected)
-    assert found is x
+    convolved = conv(x)
+    torch.testing.assert_close(convolved, expected)
+    assert convolved is x
 
 
 @pytest.mark.parametrize('channels_last', [False, True])

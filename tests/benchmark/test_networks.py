@@ -2,21 +2,22 @@ import sys
 
 import pytest
 import torch
+from small_models import SMALL
 from torchvision.models import get_model_weights
 
-from fasternet_mm import extras
+from fasternet_mm import FasterNetClassifier, extras
 from fasternet_mm.benchmark import network_engines as engines
+from fasternet_mm.benchmark.network_candidates import network_candidates, pair
 from fasternet_mm.benchmark.networks import (
     OURS,
     PEERS,
-    Task,
+    NetworkTask,
     check_networks,
     count,
     new_network,
     published_accuracy,
     published_size,
 )
-from fasternet_mm.benchmark.plan import candidates, pair
 from fasternet_mm.errors import UserError
 
 
@@ -35,15 +36,17 @@ def test_each_network_runs_with_each_engine_after_its_baseline():
 def test_all_can_be_compared_with_one():
     pairs = pair(['fasternet_s', 'timm/fasternet_t0'], ['eager'], baseline='torchvision/resnet50')
     assert pairs[0] == ('torchvision/resnet50', 'eager')
-    found = candidates([('torchvision/resnet18', 'eager')], size=(32, 64), baseline='torchvision/resnet50')
-    assert found[0].baseline == ('torchvision/resnet50', 'eager')
-    assert (found[0].facts['height'], found[0].facts['width']) == (32, 64)
+    (candidate,) = network_candidates(
+        [('torchvision/resnet18', 'eager')], size=(32, 64), baseline='torchvision/resnet50'
+    )
+    assert candidate.baseline == ('torchvision/resnet50', 'eager')
+    assert (candidate.facts['height'], candidate.facts['width']) == (32, 64)
 
 
 @pytest.mark.parametrize('name', ['fasternet_t0', 'timm/fasternet_t0', 'torchvision/convnext_tiny'])
 def test_a_size_that_a_network_does_not_take_is_named(name):
-    with pytest.raises(UserError, match=f'{name} does not take images of 4x3'):
-        candidates([(name, 'eager')], size=(3, 4))
+    with pytest.raises(UserError, match=rf'{name} does not take images of 3x4 \(H x W\)'):
+        network_candidates([(name, 'eager')], size=(3, 4))
 
 
 def test_optimized_is_for_fasternet_alone():
@@ -54,11 +57,15 @@ def test_optimized_is_for_fasternet_alone():
 @pytest.mark.parametrize(
     ('name', 'form', 'message'),
     [
-        ('fasternet_z', 'classifier', 'did you mean fasternet_'),
+        ('fasternet_z', 'classifier', "did you mean 'fasternet_"),
         ('timm/fasternet_s:slice', 'classifier', 'timm/fasternet_s:slice is unknown'),
         ('timm/resnet50:slicing', 'classifier', 'is unknown'),
-        ('torchvision/resnet_50', 'classifier', 'did you mean torchvision/resnet50'),
-        ('huggingface/resnet50', 'classifier', 'use fasternet_s, timm/NAME or torchvision/NAME'),
+        ('torchvision/resnet_50', 'classifier', "did you mean 'torchvision/resnet50'"),
+        (
+            'huggingface/resnet50',
+            'classifier',
+            'use fasternet_s, timm/NAME, timm/fasternet_s:slicing or torchvision/NAME',
+        ),
         ('torchvision/resnet50', 'backbone', "compare with timm's"),
     ],
 )
@@ -93,7 +100,7 @@ def test_a_package_that_fails_where_it_is_imported_is_named(monkeypatch, tmp_pat
 
 @pytest.mark.parametrize(
     ('engine', 'message'),
-    [('tensorrt', 'tensorrt is unknown: use eager'), ('eager-float16', 'not for this cpu: use eager')],
+    [('tensorrt', 'tensorrt is unknown: use eager'), ('eager-float16', 'does not run on this cpu: use eager')],
 )
 def test_an_engine_that_is_not_to_be_had_is_named(engine, message):
     with pytest.raises(UserError, match=message):
@@ -109,9 +116,9 @@ def test_the_compiled_engine_needs_a_compiler(monkeypatch):
 @pytest.mark.parametrize('name', ['mobilenet_v2', 'swin_t'])
 def test_peers_count_as_torchvision_says(name):
     meta = get_model_weights(name).DEFAULT.meta
-    found = count(Task(f'torchvision/{name}', batch=2))
-    assert found.parameters == meta['num_params']
-    assert found.macs / 2e9 == pytest.approx(meta['_ops'], abs=0.001)
+    counted = count(NetworkTask(f'torchvision/{name}', batch=2))
+    assert counted.parameters == meta['num_params']
+    assert counted.macs / 2e9 == pytest.approx(meta['_ops'], abs=0.001)  # GMACs of two images
 
 
 @pytest.mark.parametrize('name', [*OURS, *(name for name in PEERS if name.startswith('timm/'))])
@@ -141,22 +148,29 @@ def test_both_of_timms_modes_compute_the_same(form):
     torch.testing.assert_close(*(net(image) for net in nets))
 
 
-@pytest.mark.parametrize('engine', ['eager', 'onnxruntime', 'openvino'])
-def test_what_an_engine_computes_is_the_network(engine):
+@pytest.fixture
+def network(monkeypatch):
+    """What all engines get as the network of any task, instead of a larger one with a published name."""
+    torch.manual_seed(0)
+    classifier = FasterNetClassifier(SMALL, num_classes=100).eval().requires_grad_(False)
+    monkeypatch.setattr(engines, 'shared_network', lambda *_: classifier)
+    return classifier
+
+
+@pytest.mark.parametrize('engine', ['eager', 'optimized', 'onnxruntime', 'openvino'])
+def test_what_an_engine_computes_is_the_network(engine, network):
     for package in engines.ENGINES[engine].packages:
         pytest.importorskip(package)
-    task = Task('fasternet_t0', height=64, width=96)
-    with torch.no_grad():
-        expected = new_network('fasternet_t0', 'classifier')(task.images())
-    found = engines.prepare(engine, task)()
-    torch.testing.assert_close(torch.as_tensor(found[0]).reshape(1, -1), expected, rtol=1e-3, atol=1e-5)
+    task = NetworkTask('fasternet_t0', height=64, width=96)
+    logits = engines.prepare_network(engine, task)()
+    expected = network(task.images())
+    torch.testing.assert_close(torch.as_tensor(logits[0]).reshape(1, -1), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_int8_computes_nearly_the_network():
+def test_int8_computes_nearly_the_network(network):
     for package in engines.ENGINES['openvino-int8'].packages:
         pytest.importorskip(package)
-    task = Task('fasternet_t0', height=64, width=96)
-    with torch.no_grad():
-        expected = new_network('fasternet_t0', 'classifier')(task.images()).flatten()
-    found = torch.as_tensor(engines.prepare('openvino-int8', task)()[0]).flatten()
-    assert 0.98 < torch.cosine_similarity(found, expected, dim=0) < 0.99999
+    task = NetworkTask('fasternet_t0', height=64, width=96)
+    logits = torch.as_tensor(engines.prepare_network('openvino-int8', task)()[0]).flatten()
+    expected = network(task.images()).flatten()
+    assert 0.98 < torch.cosine_similarity(logits, expected, dim=0) < 0.99999

@@ -8,7 +8,7 @@ from fasternet_mm.benchmark import peak
 from fasternet_mm.benchmark.benchmark_plots import check_plot, draw
 from fasternet_mm.benchmark.machine import describe_machine
 from fasternet_mm.benchmark.results import new_results, read_results, table, write_results
-from fasternet_mm.benchmark.timing import Candidate, row
+from fasternet_mm.benchmark.timing import Candidate, result_row
 from fasternet_mm.errors import UserError
 from fasternet_mm.report.plots import write_figure
 
@@ -24,8 +24,8 @@ ROW_KEYS = {
     'p95',
     'images_per_second',
     'ratio',
-    'flops',
-    'of_peak',
+    'flops_per_second',
+    'share_of_peak',
 }
 
 
@@ -49,16 +49,16 @@ def test_networks_are_compared_shown_stored_and_shown_again(tool, tmp_path):
     options = '--networks', 'fasternet_t0', '--engines', 'eager', '--sizes', '32', '32x64', '--batches', '1', '2'
     printed = tool('networks', *options, '--quick', '--seconds', '0', '--out', file, '--plot', plot)
     results = json.loads(file.read_text())
-    assert (results['format_version'], results['kind'], results['rounds']) == (1, 'networks', 3)
+    assert (results['format_version'], results['kind'], results['rounds']) == (2, 'networks', 3)
     assert {'processor', 'threads', 'cores', 'instructions', 'packages'} <= results['machine'].keys()
     assert len(results['comparisons']) == 4
     for comparison in results['comparisons']:
-        assert len(comparison['peaks']['float32']) == 3
-        assert [one['name'] for one in comparison['rows']] == ['timm/fasternet_t0', 'fasternet_t0']
-        for one in comparison['rows']:
-            assert one.keys() >= ROW_KEYS | {'form', 'height', 'width', 'parameters', 'top1', 'top1_source'}
-            assert [len(turn) for turn in one['seconds']] == [2, 2, 2]
-            assert len(one['ratio']['rounds']) == 3
+        assert len(comparison['peak_flops_per_second']['float32']) == 3
+        assert [row['name'] for row in comparison['rows']] == ['timm/fasternet_t0', 'fasternet_t0']
+        for row in comparison['rows']:
+            assert row.keys() >= ROW_KEYS | {'form', 'height', 'width', 'parameters', 'top1', 'top1_source'}
+            assert [len(turn) for turn in row['seconds']] == [2, 2, 2]
+            assert len(row['ratio']['rounds']) == 3
     assert '| fasternet_t0      | eager  | 2 × 32×64 |' in printed
     assert f'{results["machine"]["threads"]} threads' in printed
     assert '</svg>' in plot.read_text()
@@ -75,15 +75,15 @@ def test_layers_are_compared_and_drawn(tool, tmp_path):
 
 
 def test_a_table_has_the_columns_of_which_something_is_known():
-    facts = dict(height=800, width=1216, found=7)
+    facts = dict(height=800, width=1216, detections=7)
     candidates = [Candidate(name, 'eager', prepare=None, facts=facts) for name in ('theirs', 'ours')]
     times = [[[0.2, 0.2], [0.4, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]
-    rows = [row(one, own, times[0]) for one, own in zip(candidates, times)]
+    rows = [result_row(candidate, own, times[0]) for candidate, own in zip(candidates, times)]
     head, _, first, second = table('detectors', dict(rows=rows)).splitlines()
     assert [cell.strip() for cell in head.split('|')[1:-1]] == [
         'detector',
         'engine',
-        'found',
+        'detections',
         'p50',
         'p95',
         '× baseline',
@@ -92,16 +92,16 @@ def test_a_table_has_the_columns_of_which_something_is_known():
     assert '3.00 (2.50–3.50)' in second
 
 
-@pytest.mark.parametrize('content', ['no JSON', '[]', '{}', '{"format_version": 1, "kind": "networks"}'])
+@pytest.mark.parametrize('content', ['no JSON', '[]', '{}', '{"format_version": 2, "kind": "networks"}'])
 def test_a_file_of_something_else_is_named(content, tmp_path):
     (tmp_path / 'file.json').write_text(content)
-    with pytest.raises(UserError, match=r'file\.json has no results of tools/benchmark\.py'):
+    with pytest.raises(UserError, match=r'file\.json has no results of a benchmark'):
         read_results(tmp_path / 'file.json')
 
 
 def test_results_of_another_version_are_named(tmp_path):
-    results = new_results('layers', describe_machine('cpu'), 3, 0.1) | dict(format_version=2)
-    results['comparisons'].append(dict(peaks={}, rows=[]))
+    results = new_results('layers', describe_machine('cpu'), 3, 0.1) | dict(format_version=1)
+    results['comparisons'].append(dict(peak_flops_per_second={}, rows=[]))
     write_results(tmp_path / 'file.json', results)
     with pytest.raises(UserError, match='of another version: measure again'):
         read_results(tmp_path / 'file.json')

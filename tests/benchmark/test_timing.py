@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fasternet_mm.benchmark import peak, timing
-from fasternet_mm.benchmark.timing import MIN_CALLS, Candidate, compare, ratios, row, take_turns
+from fasternet_mm.benchmark.timing import MIN_CALLS, Candidate, compare, ratios, result_row, take_turns
 from fasternet_mm.errors import UserError
 
 
@@ -29,46 +29,46 @@ def test_ratios_are_taken_within_each_round():
     baseline = [[2 * slow, 2 * slow, 9] for slow in slow_machine]
     ours = [[1 * slow, 1 * slow, 9] for slow in (1.0, 10.0, 4.0)]
     assert ratios(baseline, ours) == [2, 2, 0.5]
-    found = row(candidate(), ours, baseline)['ratio']
-    assert (found['rounds'], found['median'], found['low'], found['high']) == ([2, 2, 0.5], 2, 1.25, 2)
+    assert result_row(candidate(), ours, baseline)['ratio'] == dict(rounds=[2, 2, 0.5], median=2, low=1.25, high=2)
 
 
 def test_a_row_has_percentiles_of_all_calls_and_speeds_of_the_middle_one_of_each_round():
     times = [[0.1, 0.2, 0.3], [0.2, 0.4, 0.9]]
-    found = row(candidate(images=4, macs=10**9, facts=dict(color='red')), times, peak=[2e10, 1e10])
+    row = result_row(candidate(images=4, macs=10**9, facts=dict(color='red')), times, peak=[2e10, 1e10])
     every = [call for turn in times for call in turn]
-    assert (found['p50'], found['p95']) == pytest.approx((np.percentile(every, 50), np.percentile(every, 95)))
-    assert found['images_per_second'] == pytest.approx(4 / median(every))
-    assert found['flops'] == pytest.approx((2e9 / 0.2 + 2e9 / 0.4) / 2)
-    assert found['of_peak'] == pytest.approx(0.5)
-    assert (found['color'], found['ratio'], found['seconds']) == ('red', None, times)
+    assert (row['p50'], row['p95']) == pytest.approx((np.percentile(every, 50), np.percentile(every, 95)))
+    assert row['images_per_second'] == pytest.approx(4 / median(every))
+    assert row['flops_per_second'] == pytest.approx((2e9 / 0.2 + 2e9 / 0.4) / 2)
+    assert row['share_of_peak'] == pytest.approx(0.5)
+    assert (row['color'], row['ratio'], row['seconds']) == ('red', None, times)
 
 
 def test_a_comparison_has_a_row_for_each_with_what_its_result_tells():
     baseline = candidate('one')
-    other = candidate('other', baseline=baseline.key, look=lambda result: dict(found=len(result)))
-    found = compare([baseline, other], rounds=2, seconds=0)
-    assert [(one['name'], one['baseline']) for one in found['rows']] == [('one', None), ('other', 'one eager')]
-    assert len(found['rows'][1]['ratio']['rounds']) == 2
-    assert found['rows'][1]['found'] == 1
-    assert found['peaks'] == {}
+    other = candidate('other', baseline=baseline.key, result_facts=lambda result: dict(number=len(result)))
+    comparison = compare([baseline, other], rounds=2, seconds=0)
+    assert [(row['name'], row['baseline']) for row in comparison['rows']] == [('one', None), ('other', 'one eager')]
+    assert len(comparison['rows'][1]['ratio']['rounds']) == 2
+    assert comparison['rows'][1]['number'] == 1
+    assert comparison['peak_flops_per_second'] == {}
 
 
 def test_matrices_are_multiplied_in_full_each_way(monkeypatch):
     monkeypatch.setitem(peak.SIDE, 'cpu', 64)
-    products = list(peak.gemms('float32'))
-    assert {gemm.flops for gemm in products} == {2 * 64**3}
-    assert {gemm.run().numel() for gemm in products} == {64 * 64}
-    assert len({gemm.name for gemm in products}) == len(products)
+    products = peak.gemms('float32', 'cpu')
+    assert set(products) == {'mm', '1x1 convolution', 'packed'}
+    assert {run().numel() for run in products.values()} == {64 * 64}
+    assert peak.gemm_flops('cpu') == 2 * 64**3
 
 
 def test_the_peak_of_a_round_is_that_of_its_fastest_matrix_product(monkeypatch):
-    times = {('float32', 'a'): [[1.0], [0.1]], ('float32', 'b'): [[1.0], [1.0]], ('net', 'eager'): [[1.0], [1.0]]}
-    monkeypatch.setattr(timing, 'gemms', lambda *_: [peak.Gemm('a', 10, None), peak.Gemm('b', 30, None)])
+    times = {('float32', 'a'): [[1.0], [0.1]], ('float32', 'b'): [[0.5], [1.0]], ('net', 'eager'): [[1.0], [1.0]]}
+    monkeypatch.setattr(timing, 'gemms', lambda *_: dict(a=None, b=None))
+    monkeypatch.setattr(timing, 'gemm_flops', lambda device: 10)
     monkeypatch.setattr(timing, 'take_turns', lambda runs, *_: {key: times[key] for key in runs})
-    found = compare([candidate(macs=3)], rounds=2, seconds=0, peaks=['float32'])
-    assert found['peaks'] == dict(float32=[30, 100])
-    assert found['rows'][0]['of_peak'] == pytest.approx((6 / 30 + 6 / 100) / 2)
+    comparison = compare([candidate(macs=3)], rounds=2, seconds=0, peaks=['float32'])
+    assert comparison['peak_flops_per_second'] == dict(float32=[20, 100])
+    assert comparison['rows'][0]['share_of_peak'] == pytest.approx((6 / 20 + 6 / 100) / 2)
 
 
 def test_what_cannot_run_is_named_before_anything_is_timed():

@@ -13,18 +13,20 @@ def test_the_peak_counts_what_is_alive_at_a_time():
 
 
 def test_steps_are_those_of_both_backbones_and_checkpointing_keeps_less():
-    found = {one.key: one for one in training_candidates('t0', ['checkpointed'], batch=2, side=64)}
+    candidates = {step.key: step for step in training_candidates('t0', ['checkpointed'], batch=2, size=(64, 32))}
     names = ['timm/fasternet_t0', 'fasternet_t0']
-    assert list(found) == [(name, mode) for name in names for mode in ('plain', 'checkpointed')]
-    assert {one.baseline for one in found.values()} == {('timm/fasternet_t0', 'plain')}
+    assert list(candidates) == [(name, mode) for name in names for mode in ('plain', 'checkpointed')]
+    assert {step.baseline for step in candidates.values()} == {('timm/fasternet_t0', 'plain')}
     for name in names:
-        assert found[name, 'checkpointed'].facts['peak'] < found[name, 'plain'].facts['peak']
+        plain, checkpointed = (candidates[name, mode].facts for mode in ('plain', 'checkpointed'))
+        assert checkpointed['activations_bytes'] < plain['activations_bytes']
+        assert (plain['height'], plain['width']) == (64, 32)
 
 
-@pytest.mark.parametrize(('batch', 'side'), [(2, 16), (1, 32)])  # 32: norms have one value for each channel
-def test_images_that_are_too_small_to_train_on_are_named(batch, side):
-    with pytest.raises(UserError, match=f'does not train with --size {side} --batch {batch}, give others: '):
-        training_candidates('t0', ['plain'], batch, side)
+@pytest.mark.parametrize(('batch', 'size'), [(2, (16, 64)), (1, (32, 32))])  # 32: norms have one value for each channel
+def test_images_that_are_too_small_to_train_on_are_named(batch, size):
+    with pytest.raises(UserError, match=f'does not train with --size {size[0]} {size[1]} --batch {batch}, give'):
+        training_candidates('t0', ['plain'], batch, size)
 
 
 def test_memory_is_what_is_held_and_what_a_call_takes():

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..errors import UserError
-from .network_engines import ENGINES, prepare
-from .networks import OURS, Task, count, own_baseline, published_accuracy, published_size
+from .network_engines import ENGINES, prepare_network
+from .networks import OURS, NetworkTask, count, own_baseline, published_accuracy, published_size
 from .timing import Candidate
 
 
@@ -29,12 +29,14 @@ def pair(networks: Sequence[str], engines: Sequence[str], baseline: str | None =
     ]
     if not pairs:
         raise UserError(f'engines {", ".join(engines)} are for {OURS[0]} to {OURS[-1]} alone: name one, or take others')
-    pairs = [*((baseline or own_baseline(network), 'eager') for network in networks), *pairs]
-    names = list(dict.fromkeys(name for name, _ in pairs))
-    return sorted(dict.fromkeys(pairs), key=lambda one: names.index(one[0]))
+    engines_of = {baseline or own_baseline(network): ['eager'] for network in networks}
+    for network, engine in pairs:
+        if engine not in engines_of.setdefault(network, []):
+            engines_of[network].append(engine)
+    return [(network, engine) for network, its_engines in engines_of.items() for engine in its_engines]
 
 
-def candidates(
+def network_candidates(
     pairs: Sequence[tuple[str, str]],
     form: str = 'classifier',
     batch: int = 1,
@@ -45,40 +47,40 @@ def candidates(
     """What is timed for pairs of network and engine.
 
     Args:
-        form, batch, device: see `Task`.
-        size: height and width of the images. Default: for each network those that its accuracy is published for.
+        form, batch, device: see `NetworkTask`.
+        size: (height, width) of the images. Default: for each network those that its accuracy is published for.
         baseline: as for `pair`.
 
     Raises:
         UserError: a network does not take images of this size.
     """
-    found = []
+    candidates = []
     for network, engine in pairs:
-        height, width = size or (published_size(network),) * 2
-        task = Task(network, form, batch, height, width, device)
+        height, width = size or (published_size(network), published_size(network))
+        task = NetworkTask(network, form, batch, height, width, device)
         try:
             complexity = count(task)
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise UserError(f'{network} does not take images of {width}x{height}: give another size') from error
+            raise UserError(f'{network} does not take images of {height}x{width} (H x W): give another size') from error
         accuracy = published_accuracy(network)
-        facts = dict(
-            form=form,
-            height=height,
-            width=width,
-            parameters=complexity.parameters,
-            top1=accuracy and accuracy.top1,
-            top1_source=accuracy and accuracy.source,
-        )
+        package = network.rpartition('/')[0]
         candidate = Candidate(
             name=network,
             engine=engine,
-            prepare=partial(prepare, engine, task),
+            prepare=partial(prepare_network, engine, task),
             baseline=(baseline or own_baseline(network), 'eager'),
             images=batch,
             macs=complexity.macs,
             precision=ENGINES[engine].precision,
-            facts=facts,
-            packages=(*ENGINES[engine].modules, *filter(None, [network.rpartition('/')[0]])),
+            facts=dict(
+                form=form,
+                height=height,
+                width=width,
+                parameters=complexity.parameters,
+                top1=accuracy.top1 if accuracy else None,
+                top1_source=accuracy.source if accuracy else None,
+            ),
+            packages=(*ENGINES[engine].modules, *([package] if package else [])),
         )
-        found.append(candidate)
-    return found
+        candidates.append(candidate)
+    return candidates
