@@ -7,30 +7,41 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
-
 from .errors import UserError
 
 MARKER = '.fasternet_mm_output'
 """The file that says of a folder that our tools wrote it."""
 
 
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write beside the target, then rename, so that an interruption leaves what was there before."""
+@contextmanager
+def appearing(path: str | os.PathLike) -> Iterator[Path]:
+    """A path to write to; what is written there appears as ``path`` in one step when the context ends well.
+
+    Files written beside it, under other suffixes, come along. ``path`` is the last to appear, so that it never stands
+    there without them, or with those of before.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        with open(partial, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
+            yield Path(folder, path.name)
+            written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
+            for file in written:
+                with open(file, 'rb') as content:
+                    os.fsync(content.fileno())
+            if len(written) > 1:
+                path.unlink(missing_ok=True)
+            for file in written:
+                os.replace(file, path.with_name(file.name))
     except OSError as error:
-        error.filename = os.fspath(path)  # of a full disk, Python does not say where
+        error.filename = error.filename or os.fspath(path)  # of a full disk, Python does not say where
         raise
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    with appearing(path) as draft:
+        draft.write_bytes(content)
 
 
 def mark_output(folder: str | os.PathLike) -> None:
@@ -73,27 +84,6 @@ def check_writable(folder: str) -> None:
 
 
 @contextmanager
-def appearing(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to, by a library that writes files itself; what it writes appears as ``path`` when all is well.
-
-    Files written beside it, under other suffixes, come along. ``path`` is the last to appear, so that it never stands
-    there without them, or with those of before.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
-        yield Path(folder, path.name)
-        written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
-        for file in written:
-            with open(file, 'rb') as content:
-                os.fsync(content.fileno())
-        if len(written) > 1:
-            path.unlink(missing_ok=True)
-        for file in written:
-            os.replace(file, path.with_name(file.name))
-
-
-@contextmanager
 def drafting(folder: str | os.PathLike) -> Iterator[Path]:
     """A temporary folder inside ``folder``, from which files can be moved into it at once.
 
@@ -111,17 +101,3 @@ def drafting(folder: str | os.PathLike) -> Iterator[Path]:
         if not existed:
             with suppress(OSError):  # something is in it
                 Path(folder).rmdir()
-
-
-class AtomicLocalBackend(LocalBackend):
-    """Local files through `write_atomically`; MMEngine's own local backend writes in place.
-
-    A checkpoint hook takes it with ``backend_args=dict(backend='atomic')``.
-    """
-
-    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        write_atomically(filepath, obj)
-
-
-def register_atomic_backend() -> None:
-    register_backend('atomic', AtomicLocalBackend, force=True)

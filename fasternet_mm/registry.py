@@ -10,6 +10,7 @@ from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', scope='fasternet_mm', parent=MMENGINE_MODELS, locations=['fasternet_mm.models'])
@@ -43,4 +44,10 @@ TASK_UTILS = Registry(
     scope='fasternet_mm',
     parent=MMENGINE_TASK_UTILS,
     locations=['fasternet_mm.models.ignoring_assigner'],
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    scope='fasternet_mm',
+    parent=MMENGINE_WEIGHT_INITIALIZERS,
+    locations=['fasternet_mm.weights.pretrained'],
 )

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..errors import UserError, nearest
 from ..files import write_atomically
 from ..weights.loading import fit_weights
+from ..weights.pretrained import strict_loading
 
 OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
 """What ``optim_wrapper`` may hold besides its class's own arguments: MMEngine hands them to the builder."""
@@ -65,6 +66,7 @@ def load_config(path: str, options: Sequence[str] = ()) -> LiteralConfig:
     return cfg
 
 
+@strict_loading()  # as its run will be
 def merge_options(cfg: Config, options: Sequence[str]) -> None:
     """Change settings of ``cfg``: 'key=value', as MMDetection's ``--cfg-options``.
 

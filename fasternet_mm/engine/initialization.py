@@ -52,9 +52,9 @@ def _as_list(init_cfg: Any, where: str) -> list[dict[str, Any]]:
 
 
 def _build(init_cfg: dict[str, Any], where: str) -> Any:
-    arguments = {key: value for key, value in init_cfg.items() if key not in ('type', 'override')}
+    arguments = {key: value for key, value in init_cfg.items() if key not in ('type', 'override', '_scope_')}
     kind = init_cfg.get('type')
-    with WEIGHT_INITIALIZERS.switch_scope_and_registry(None) as registry:
+    with WEIGHT_INITIALIZERS.switch_scope_and_registry(init_cfg.get('_scope_')) as registry:
         built = registry.get(kind) if isinstance(kind, str) else kind
     if not inspect.isclass(built):
         raise UserError(f'{where}: type={kind!r} is unknown; it may be {", ".join(WEIGHT_INITIALIZERS.module_dict)}')

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import broadcast, get_rank
+from mmengine.dist import broadcast, get_rank, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.model.weight_init import PretrainedInit
@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from ..cpus import cpus_per_process
 from ..datasets.checks import check_data, classes_of
 from ..errors import UserError
-from ..files import check_writable, mark_output, register_atomic_backend
+from ..files import appearing, check_writable, mark_output
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
-from ..weights.pretrained import StrictPretrainedInit, has_fasternet, use_safe_loading
+from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .initialization import initializers, leave_out_pretrained
@@ -75,6 +75,15 @@ class StrictRunner(Runner):
             self.call_hook('after_load_checkpoint', checkpoint=dict(meta={}, state_dict=state))
             self._has_loaded = True
 
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        # MMEngine writes into the file itself, where an interruption would leave half a checkpoint.
+        if '://' in str(out_dir) or kwargs.get('backend_args') or kwargs.get('file_client_args'):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        with appearing(Path(out_dir, filename)) as draft:
+            super().save_checkpoint(str(draft.parent), draft.name, *args, **kwargs)
+
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
         # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
@@ -95,6 +104,11 @@ class StrictRunner(Runner):
         if self.cfg.get('compile'):
             _bare(self.model).backbone.compile(**_compile_options(self.cfg))
 
+    @strict_loading()
+    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
+        return super().build_model(model)
+
+    @strict_loading()
     def _init_model_weights(self) -> None:
         if self._load_from or self.rank > 0:  # pretrained parts would be fetched and read, only to be overwritten
             leave_out_pretrained(_bare(self.model))
@@ -132,12 +146,10 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
-    register_atomic_backend()
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
-    if checkpoint_hook:
-        if checkpoint_hook.type in ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook):
-            checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
-        checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
+    mmengines = 'CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook
+    if checkpoint_hook and checkpoint_hook.type in mmengines:
+        checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
     cfg.custom_hooks = [
         *cfg.get('custom_hooks', []),
         dict(type='fasternet_mm.PlainCheckpointHook'),
@@ -156,7 +168,6 @@ def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> No
     Raises:
         UserError: the augmentation, data, model or checkpoints cannot be used.
     """
-    use_safe_loading()
     if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
         raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
     check_data(cfg, splits)
@@ -165,6 +176,7 @@ def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> No
         check_compiler(_compile_options(cfg))
 
 
+@strict_loading()
 def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
     """Build the model, and match what this process would load into it.
 
@@ -237,6 +249,7 @@ def _bare(model: nn.Module) -> nn.Module:
     return getattr(model, 'module', model)
 
 
+@strict_loading()
 def build_model(cfg: Config) -> nn.Module:
     """The model of a config, with initial weights not yet set.
 

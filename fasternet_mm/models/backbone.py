@@ -207,7 +207,27 @@ class PatchMerging(nn.Module):
         return self.norm(self.reduction(x))
 
 
-class FasterNet(BaseModule):
+class FasterNetModule(BaseModule):
+    """What the backbone and the classifier share: how their weights begin.
+
+    Args:
+        init_cfg: MMEngine's initialization. Default: truncated normal of std 0.02, the authors' choice.
+    """
+
+    pretrained_scope: str | None = None
+    """The registries' scope in which the initializer ``Pretrained`` is looked up; None is the default scope."""
+
+    def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+
+    def init_weights(self) -> None:
+        for cfg in [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []:
+            if cfg.get('type') == 'Pretrained':
+                cfg.setdefault('_scope_', self.pretrained_scope)
+        super().init_weights()
+
+
+class FasterNet(FasterNetModule):
     """FasterNet backbone with one map per requested stage, each through a norm of its own.
 
     Stages beyond the last requested one are not built. Parameter names are those of the authors' code.
@@ -252,7 +272,7 @@ class FasterNet(BaseModule):
         in_channels: int = 3,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+        super().__init__(init_cfg)
         self.arch = resolve_arch(arch)
         depths = self.arch['depths']
         self.out_indices = _checked_out_indices(out_indices, len(depths))

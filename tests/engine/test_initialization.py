@@ -5,7 +5,15 @@ from torch import nn
 
 from fasternet_mm.engine.initialization import initializers, leave_out_pretrained
 from fasternet_mm.errors import UserError
-from fasternet_mm.weights import StrictPretrainedInit
+from fasternet_mm.weights.pretrained import StrictPretrainedInit, strict_loading
+
+pytestmark = pytest.mark.usefixtures('_as_in_our_runner')
+
+
+@pytest.fixture
+def _as_in_our_runner():
+    with strict_loading():
+        yield
 
 
 class Neck(BaseModule):
