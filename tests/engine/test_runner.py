@@ -7,6 +7,7 @@ import torch
 from global_state import global_state
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from fasternet_mm import FasterNet
@@ -62,6 +63,7 @@ def test_after_a_training_all_that_belongs_to_the_whole_process_is_as_before(tra
     before = global_state()
     training.train()
     assert global_state() == before
+    assert before['initializers']['Pretrained'] is PretrainedInit
     assert {'epoch_1.pth', 'last_checkpoint'} <= {path.name for path in (tmp_path / 'work_dir').iterdir()}
 
 
