@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import UserError
 
 MARKER = '.fasternet_mm_output'
-"""The file that says of a folder that our tools wrote it."""
+"""The name of an empty file that marks a folder as written by our commands."""
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 
 def mark_output(folder: str | os.PathLike) -> None:
-    """Mark a new or empty folder as written by our tools, so that it is not taken for data.
+    """Mark a new or empty folder as written by our commands, so that it is not taken for data.
 
     A folder that holds anything else, such as images, is not marked; hidden files do not count.
     """
@@ -56,12 +56,12 @@ def mark_output(folder: str | os.PathLike) -> None:
 
 
 def is_output(folder: str | os.PathLike, names: Collection[str]) -> bool:
-    """Whether our tools wrote a folder: `mark_output` marked it, or it holds what nothing else writes.
+    """Whether our commands wrote a folder: `mark_output` marked it, or it holds what nothing else writes.
 
     That is a config beside checkpoints or beside ``samples.png``, MMEngine's logs, or detections in ``predictions``.
 
     Args:
-        folder: the folder.
+        folder: its path.
         names: of the files and folders in it.
     """
     name = os.path.basename(folder)

@@ -1,4 +1,4 @@
-"""How a config has a model's weights begin: ``init_cfg``, checked before a run."""
+"""Initial weights as a config asks for them, by ``init_cfg``: checked before a run."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from ..cpus import cpus_per_process
 from ..datasets.checks import check_data, classes_of
 from ..errors import UserError
 from ..files import appearing, check_writable, mark_output
+from ..models.backbone import InvalidArgument
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
 from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loading
@@ -33,6 +34,7 @@ from .processes import from_rank_0, start_processes
 from .training_step import check_training_step
 
 RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'
+"""What to do where a training cannot be resumed for its classes."""
 
 
 class StrictRunner(Runner):
@@ -44,7 +46,7 @@ class StrictRunner(Runner):
     """
 
     split = 'train'
-    """Of which split the classes are compared with a checkpoint's."""
+    """The split whose classes are compared with a checkpoint's."""
 
     resumed_at = 0
     """The iteration that training went on from."""
@@ -254,18 +256,19 @@ def build_model(cfg: Config) -> nn.Module:
     """The model of a config, with initial weights not yet set.
 
     Raises:
-        UserError: the config's ``model`` cannot be built.
+        UserError: the config has no ``model``, or FasterNet does not take its arguments.
     """
+    if 'model' not in cfg:
+        raise UserError('the config has no model: give one of configs/, or one that has them as its _base_')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     try:
         # Here the model is in one process, whatever training will be.
         return revert_sync_batchnorm(MODELS.build(cfg.model))
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        message = error.args[0] if error.args else type(error).__name__
-        raise UserError(f"the config's model cannot be built: {message}") from error
+    except InvalidArgument as error:
+        raise UserError(f"the config's model cannot be built: {error}") from error
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
     """The newest training checkpoint in ``work_dir``. Since they are written atomically, each one is whole."""
-    found = [*Path(work_dir).glob('epoch_*.pth'), *Path(work_dir).glob('iter_*.pth')]
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+    checkpoints = [*Path(work_dir).glob('epoch_*.pth'), *Path(work_dir).glob('iter_*.pth')]
+    return str(max(checkpoints, key=lambda path: path.stat().st_mtime)) if checkpoints else None

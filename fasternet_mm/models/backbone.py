@@ -29,9 +29,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 """The six published variants (paper, table 9); what a dict ``arch`` leaves out comes from `ARCH_DEFAULTS`."""
 
 ARCH_DEFAULTS: dict[str, Any] = dict(mlp_ratio=2.0, n_div=4, act='ReLU')
+"""The paper's hidden channels per channel, channels per convolved one, and activation of the larger variants."""
 
 MIN_INPUT_SIZE = 32
-"""Below it the last stage, at stride 32, has no pixel left."""
+"""Pixels in height and in width; below it the last stage, at stride 32, has no pixel left."""
 
 
 class InvalidArgument(ValueError):
@@ -396,10 +397,10 @@ def build_activation(cfg: dict | None) -> nn.Module:
 
 def _layer_class(kind: str | type, known: dict[str, type]) -> type:
     """PyTorch's own layers first, so that the file works where no MMCV has filled MMEngine's registry."""
-    found = kind if isinstance(kind, type) else known.get(kind) or MODELS.get(kind)
-    if found is None:
+    layer = kind if isinstance(kind, type) else known.get(kind) or MODELS.get(kind)
+    if layer is None:
         raise InvalidArgument(f'layer type {kind!r} is unknown: use {", ".join(known)}, or one registered in MMEngine')
-    return found
+    return layer
 
 
 def _checked_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
@@ -430,10 +431,10 @@ class _RunningStatsKept:
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     def __enter__(self) -> None:
-        self.kept = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        self.states = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
             norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
 
     def __exit__(self, *error: object) -> None:
-        for norm, (momentum, num_batches_tracked) in zip(self.norms, self.kept):
+        for norm, (momentum, num_batches_tracked) in zip(self.norms, self.states):
             norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked

@@ -320,7 +320,7 @@ WRONG = [
     ('predict', ['tests', 'tests/fixtures', '--out-dir', '{work}'], 'tests has no checkpoint'),
     ('predict', [CONFIG, '{file}', 'tests/fixtures', '--out-dir', 'tests'], 'is in the folder of the results'),
     ('export', [CONFIG, '--format', 'onnx', '--out', '{work}/m.onnx'], 'alone is not enough'),
-    ('complexity', ['configs/_base_/runtime.py'], 'cannot be built'),
+    ('complexity', ['configs/_base_/runtime.py'], 'the config has no model'),
     ('benchmark', ['networks', '--networks', 'timm/fasternet_z', '--engines', 'eager'], 'did you mean timm/fasternet_'),
     ('benchmark', ['networks', '--engines', 'tensorrt'], 'engine tensorrt is unknown: use eager'),
     ('benchmark', ['layers', '--shapes', '40x7'], 'shape 40x7: give CHANNELSxSIDE as in 96x56'),

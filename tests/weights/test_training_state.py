@@ -4,7 +4,7 @@ import torch
 from mmengine.logging import MessageHub
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.weights import PlainCheckpointHook
+from fasternet_mm.weights.training_state import PlainCheckpointHook
 from fasternet_mm.weights.training_state import check_training_state
 
 
