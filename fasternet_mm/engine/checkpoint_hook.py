@@ -58,7 +58,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path = None
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        runner.logger.warning(f'{path} is removed: it was saved as the best checkpoint with a metric of {value}, which says nothing')
+        runner.logger.warning(
+            f'{path} is removed: it was saved as the best checkpoint with a metric of {value}, which says nothing'
+        )
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         metrics = dict(metrics)

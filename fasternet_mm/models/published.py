@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 
 class ClassifierFigures(NamedTuple):
-    """Of a variant at 224x224: parameters in millions, FLOPs in G (multiply-adds), ImageNet-1k top-1 in per cent."""
+    """A variant at 224x224: parameters in M, multiply-adds in G (the paper's FLOPs), ImageNet-1k top-1 in per cent."""
 
     parameters: float
-    flops: float
+    gmacs: float
     top1: float
 
 
 class DetectorFigures(NamedTuple):
-    """Of Mask R-CNN: parameters in millions and FLOPs in G at 1280x800."""
+    """Mask R-CNN at 800x1280 (H x W): parameters in M, multiply-adds in G (the paper's FLOPs)."""
 
     parameters: float
-    flops: float
+    gmacs: float
 
 
 CLASSIFIERS = {

@@ -99,7 +99,9 @@ def test_resuming_takes_back_a_best_that_was_chosen_without_a_figure(score, save
     wrong.touch()
     training.message_hub.update_info_dict(dict(best_score=score, best_ckpt=str(wrong)))
     assert training.validate(*ap(-1)) == []
-    assert training.warnings[0].startswith(f'{wrong} is removed: it was saved as the best checkpoint with a metric of {score}')
+    assert training.warnings[0].startswith(
+        f'{wrong} is removed: it was saved as the best checkpoint with a metric of {score}'
+    )
     assert training.validate(*ap(0.0)) == ['best_coco_bbox_mAP_epoch_2.pth']
 
 
