@@ -51,15 +51,13 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
         return function()
     group = torch.distributed.new_group(timeout=PATIENCE, backend='gloo')
     answer: list[Any] = [None, 1]
-    if get_rank() == 0:
-        try:
+    try:
+        if get_rank() == 0:
             answer = [function(), 0]
-        except Exception as error:
-            answer[1] = 2 if isinstance(error, UserError) else 1
-            raise
-        finally:
-            broadcast_object_list(answer, group=group)
-    else:
+    except Exception as error:
+        answer[1] = 2 if isinstance(error, UserError) else 1
+        raise
+    finally:
         broadcast_object_list(answer, group=group)
     result, status = answer
     if status:

@@ -107,10 +107,6 @@ class StrictRunner(Runner):
             _bare(self.model).backbone.compile(**_compile_options(self.cfg))
 
     @strict_loading()
-    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
-        return super().build_model(model)
-
-    @strict_loading()
     def _init_model_weights(self) -> None:
         if self._load_from or self.rank > 0:  # pretrained parts would be fetched and read, only to be overwritten
             leave_out_pretrained(_bare(self.model))
@@ -126,6 +122,7 @@ class EvaluationRunner(StrictRunner):
         pass
 
 
+@strict_loading()
 def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) -> Runner:
     """Check everything that can be checked, then build the runner for the ``splits`` ('train', 'val', 'test') used.
 

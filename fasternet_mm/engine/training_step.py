@@ -40,8 +40,8 @@ def check_training_step(cfg: Config, model: nn.Module) -> None:
     height, width = _training_size(cfg)
     if isinstance(model.backbone, FasterNet) and min(height, width) < MIN_INPUT_SIZE:
         raise UserError(
-            f'the config trains on crops of {height}x{width} (H x W), and FasterNet takes {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE} or '
-            'more: set crop_size in the train pipeline and model.data_preprocessor.size to more'
+            f'the config trains on crops of {height}x{width} (H x W), and FasterNet takes {MIN_INPUT_SIZE}x'
+            f'{MIN_INPUT_SIZE} or more: set crop_size in the train pipeline and model.data_preprocessor.size to more'
         )
     images, which, remedy = _smallest_step(cfg)
     for name, module in model.named_modules():

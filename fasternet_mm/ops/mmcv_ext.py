@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torchvision
 
-from fasternet_mm.ops.bbox import bbox_overlaps
+from fasternet_mm.ops.boxes import bbox_overlaps, nms, nms_match, softnms
 from fasternet_mm.ops.deform_conv import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
@@ -21,7 +21,6 @@ from fasternet_mm.ops.deform_conv import (
 )
 from fasternet_mm.ops.focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
 from fasternet_mm.ops.kernels import refuse
-from fasternet_mm.ops.nms import nms, nms_match, softnms
 from fasternet_mm.ops.roi_align import roi_align_backward, roi_align_forward
 from fasternet_mm.ops.roi_pool import roi_pool_backward, roi_pool_forward
 
