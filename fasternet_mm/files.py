@@ -12,6 +12,9 @@ from .errors import UserError
 MARKER = '.fasternet_mm_output'
 """The name of an empty file that marks a folder as written by our commands."""
 
+CHECKPOINT = re.compile(r'((best_.+|(epoch|iter)_\d+)\.pth|last_checkpoint)')
+"""The names of files that only a training leaves in a work directory."""
+
 
 @contextmanager
 def appearing(path: str | os.PathLike) -> Iterator[Path]:
@@ -68,8 +71,7 @@ def is_output(folder: str | os.PathLike, names: Collection[str]) -> bool:
     if MARKER in names or (name == 'predictions' and 'results.json' in names):
         return True
     if any(file.endswith('.py') for file in names):
-        has_checkpoint = any(re.fullmatch(r'last_checkpoint|((epoch|iter)_\d+|best_.+)\.pth', file) for file in names)
-        return has_checkpoint or {'config.py', 'samples.png'} <= set(names)
+        return any(map(CHECKPOINT.fullmatch, names)) or {'config.py', 'samples.png'} <= set(names)
     return 'vis_data' in names and re.fullmatch(r'\d{8}_\d{6}', name) is not None
 
 

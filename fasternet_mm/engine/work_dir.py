@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import CHECKPOINT
 from .config import CONFIG
 from .runner import latest_checkpoint
-
-CHECKPOINTS = 'best_*.pth', 'epoch_*.pth', 'iter_*.pth', 'last_checkpoint'
-"""Files that only a training leaves in a work directory."""
 
 
 def checkpoint_of_training(work_dir: str) -> Path | None:
     """A file that shows that ``work_dir`` holds a training; None where it holds none."""
-    return next((file for pattern in CHECKPOINTS for file in sorted(Path(work_dir).glob(pattern))), None)
+    return next((file for file in sorted(Path(work_dir).glob('*')) if CHECKPOINT.fullmatch(file.name)), None)
 
 
 def refuse_earlier_training(work_dir: str) -> None:

@@ -156,7 +156,7 @@ class FasterNetBlock(nn.Module):
             return layers(x)
         if is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
             return checkpoint(layers, x, use_reentrant=False)
-        contexts = nullcontext(), _RunningStatsKept(self)
+        contexts = nullcontext(), _FrozenRunningStats(self)
         return checkpoint(layers, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
@@ -223,8 +223,8 @@ class FasterNetModule(BaseModule):
 
     def init_weights(self) -> None:
         for cfg in [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []:
-            if cfg.get('type') == 'Pretrained':
-                cfg.setdefault('_scope_', self.pretrained_scope)
+            if self.pretrained_scope and cfg.get('type') == 'Pretrained':
+                cfg['_scope_'] = self.pretrained_scope  # whatever a config says that inherits from 'mmdet::…'
         super().init_weights()
 
 
@@ -420,7 +420,7 @@ def is_compiling() -> bool:
     return torch._dynamo.is_compiling()  # PyTorch 2.1 and 2.2
 
 
-class _RunningStatsKept:
+class _FrozenRunningStats:
     """Context in which batch norms normalize as in training but leave their running statistics alone.
 
     Activation checkpointing runs layers twice, or more often where a graph is walked more than once; without this the

@@ -63,7 +63,10 @@ def test_init_cfg_takes_the_options_of_loading(classifier):
 
 @pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg'])
 def test_pretrained_weights_come_last_and_in_every_scope(classifier, scope):
-    init_cfg = [dict(type='Pretrained', checkpoint=classifier[1]), dict(type='Constant', layer='Conv2d', val=0)]
+    init_cfg = [
+        dict(type='Pretrained', checkpoint=classifier[1], _scope_='mmdet'),
+        dict(type='Constant', layer='Conv2d', val=0),
+    ]
     asked = copy.deepcopy(init_cfg)
     net = FasterNetClassifier(TINY, init_cfg=init_cfg)
     with DefaultScope.overwrite_default_scope(scope):
