@@ -12,6 +12,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from ..errors import UserError, nearest
+from ..models.backbone import FasterNetModule
 from .config import constructor_arguments
 
 
@@ -24,7 +25,8 @@ def initializers(model: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
     for path, module in model.named_modules():
         where = '.'.join(filter(None, ('model', path, 'init_cfg')))
         for init_cfg in _as_list(getattr(module, 'init_cfg', None), where):
-            if 'type' not in init_cfg and type(module).init_weights is not BaseModule.init_weights:
+            plain = type(module).init_weights in (BaseModule.init_weights, FasterNetModule.init_weights)
+            if 'type' not in init_cfg and not plain:
                 continue  # such as MMDetection's PVT, which reads what it needs by itself
             yield module, _build(init_cfg, where)
             for override in _as_list(init_cfg.get('override'), f'{where}.override'):
