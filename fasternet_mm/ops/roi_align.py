@@ -14,7 +14,7 @@ from torch import Tensor
 from .kernels import full_precision, kernels, refuse
 
 LARGE_MAP = 2**19
-"""Numbers in an image's map from which on this is faster; smaller ones TorchVision's kernel finds in the cache."""
+"""Elements per image from which on `roi_align_channels_last` is faster: smaller maps stay in the cache anyway."""
 
 
 def roi_align_forward(

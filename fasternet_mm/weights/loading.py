@@ -265,9 +265,9 @@ def _same_variant(own: dict[str, Any], stored: dict[str, Any]) -> bool:
     return same and all(a == b for a, b in zip(own['depths'], stored['depths']))
 
 
-def _counted(names: list[str], participle: str) -> str:
+def _counted(names: list[str], label: str) -> str:
     """'16 initialized (norm0, norm2, norm4, norm6)': a count, and the modules where there are few, else their roots."""
     modules = dict.fromkeys(name.rpartition('.')[0] for name in names)
     if len(modules) > 6:
         modules = dict.fromkeys(name.partition('.')[0] for name in names)
-    return f'{len(names)} {participle}' + (f' ({", ".join(modules)})' if names else '')
+    return f'{len(names)} {label}' + (f' ({", ".join(modules)})' if names else '')
