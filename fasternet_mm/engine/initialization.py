@@ -67,5 +67,5 @@ def _build(init_cfg: dict[str, Any], where: str) -> Any:
             raise UserError(f'{where}: {kind} has no {key!r}; {hint}')
     try:
         return built(**arguments)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError) as error:  # what MMEngine's initializers say of their arguments
         raise UserError(f'{where}: {kind} cannot be made: {" ".join(str(error).split())}') from error

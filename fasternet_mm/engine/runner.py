@@ -168,7 +168,9 @@ def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> No
         UserError: the augmentation, data, model or checkpoints cannot be used.
     """
     if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
-        raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
+        raise UserError(
+            '--tta: the config has no tta_model and tta_pipeline: add them, as the segmenters in configs/ do'
+        )
     check_data(cfg, splits)
     check_checkpoints(cfg, splits)
     if 'train' in splits and cfg.get('compile'):
