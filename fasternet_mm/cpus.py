@@ -66,5 +66,5 @@ def _grant(group: Path) -> Iterator[float]:
             quota, period = ((group / f'cpu.cfs_{part}_us').read_text() for part in ('quota', 'period'))
         if quota != 'max' and int(quota) > 0:
             yield int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
+    except (OSError, ValueError, ZeroDivisionError):  # not readable, or not as the kernel writes it
         return

@@ -1,4 +1,4 @@
-"""Downloads that appear whole or not at all, and go on where they were interrupted."""
+"""Downloads that appear whole or not at all, and continue where they were interrupted."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from tqdm import tqdm
 from .errors import UserError
 
 ATTEMPTS = 5
-"""In a row that bring nothing new."""
+"""How many attempts in a row may bring no new bytes before the download is given up."""
 
 PAUSE = 1.0
-"""Seconds before the second attempt; each further pause is twice as long."""
+"""Seconds before the second attempt; each further pause is twice as long, so that a busy server gets time."""
 
 TIMEOUT = 30.0
-"""Seconds to wait for the server's next bytes."""
+"""How many seconds the server may take to send its next bytes."""
 
 PATIENCE = 120.0
-"""Seconds that a file which is not kept may take in all."""
+"""How many seconds `fetch` may take in all."""
 
 CHUNK = 1 << 16
+"""How many bytes are read at a time."""
 
 
 def cache_path(url: str, name: str | None = None) -> Path:
@@ -83,8 +84,9 @@ def download(url: str, target: Path, check: Callable[[Path], None], sha256: str 
             f'{target.parent} cannot take the download of {url} ({error}): make room there, or set TORCH_HOME to '
             'another folder'
         ) from error
-    if sha256 is not None and (found := file_sha256(target)) != sha256:
-        raise UserError(f'{target} has SHA-256 {found}, but {url} has {sha256}: delete the file to download it again')
+    actual = file_sha256(target) if sha256 else None
+    if actual != sha256:
+        raise UserError(f'{target} has SHA-256 {actual}, but {url} has {sha256}: delete the file to download it again')
     return target
 
 
@@ -96,10 +98,10 @@ def fetch(url: str, limit: int) -> bytes:
         limit: bytes that it may have.
 
     Raises:
-        UserError: it cannot be had, is larger, or takes more than `PATIENCE`.
+        UserError: it cannot be fetched, is larger, or takes more than `PATIENCE`.
     """
     if urlsplit(url).scheme.lower() not in ('http', 'https'):
-        raise UserError(f'{url} is no http or https address: download the file, and give that')
+        raise UserError(f'{url} is not an http or https address: download the file, and give that')
     content, deadline = bytearray(), time.monotonic() + PATIENCE
     try:
         with _ask(url) as answer:
@@ -139,7 +141,7 @@ class _Partial:
         self.file = target.with_name(f'{target.name}.part')
         self.note = target.with_name(f'{target.name}.part.json')
 
-    def kept(self) -> tuple[int, str | None]:
+    def progress(self) -> tuple[int, str | None]:
         """How many bytes the download can go on from, and the validator that they came with."""
         try:
             note = json.loads(self.note.read_text())
@@ -158,7 +160,7 @@ class _Partial:
 
 
 class _Failure(Exception):
-    """Of one attempt; one that may pass is worth another attempt."""
+    """One attempt failed; ``may_pass`` says whether another is worth while."""
 
     def __init__(self, message: str, may_pass: bool, code: int | None = None):
         super().__init__(message)
@@ -180,8 +182,9 @@ def _fetch_checked(url: str, target: Path, check: Callable[[Path], None], sha256
     partial = _Partial(url, target)
     _fetch(partial, target)
     try:
-        if sha256 is not None and (found := file_sha256(partial.file)) != sha256:
-            raise UserError(f'{url} has SHA-256 {found}, not the expected {sha256}: it has changed; check the address')
+        actual = file_sha256(partial.file) if sha256 else None
+        if actual != sha256:
+            raise UserError(f'{url} has SHA-256 {actual}, not the expected {sha256}: it has changed; check the address')
         check(partial.file)
     except UserError:
         partial.discard()
@@ -191,19 +194,19 @@ def _fetch_checked(url: str, target: Path, check: Callable[[Path], None], sha256
 
 
 def _fetch(partial: _Partial, target: Path) -> None:
-    """Attempt until it is all there, or `ATTEMPTS` in a row have brought nothing new."""
+    """Attempt until the file is complete, or `ATTEMPTS` in a row have brought no new bytes."""
     failures = furthest = 0
     while True:
         try:
             return _attempt(partial, target.name)
         except _Failure as failure:
-            if failure.code == 416:  # nothing is left from there on: what is kept begins another file
+            if failure.code == 416:  # nothing follows these bytes: they belong to another file
                 partial.discard()
-            kept, _ = partial.kept()
-            failures = 1 if kept > furthest else failures + 1
-            furthest = max(kept, furthest)
+            size, _ = partial.progress()
+            failures = 1 if size > furthest else failures + 1
+            furthest = max(size, furthest)
             if not failure.may_pass or failures == ATTEMPTS:
-                later = ', and the next call goes on where this one stopped' if kept else ''
+                later = ', and the next call goes on where this one stopped' if size else ''
                 raise UserError(
                     f'{partial.url} {failure}{later}: download it on another machine and put it at {target}, or name '
                     'a local file; or train from scratch with model.backbone.init_cfg=None'
@@ -212,7 +215,7 @@ def _fetch(partial: _Partial, target: Path) -> None:
 
 
 def _attempt(partial: _Partial, name: str) -> None:
-    start, validator = partial.kept()
+    start, validator = partial.progress()
     with _ask(partial.url, {'Range': f'bytes={start}-', 'If-Range': validator} if start else {}) as answer:
         if start and answer.status == 206:
             total = _resumed_total(answer, start, validator)
@@ -263,8 +266,8 @@ def _pieces(answer: HTTPResponse) -> Iterator[bytes]:
 
 def _resumed_total(answer: HTTPResponse, start: int, validator: str | None) -> int | None:
     """The whole file's length, or None where the answer does not continue the bytes that are there."""
-    found = re.fullmatch(rf'bytes {start}-\d+/(\d+)', answer.headers.get('Content-Range', ''))
-    return int(found[1]) if found and _validator(answer) in (None, validator) else None
+    content_range = re.fullmatch(rf'bytes {start}-\d+/(\d+)', answer.headers.get('Content-Range', ''))
+    return int(content_range[1]) if content_range and _validator(answer) in (None, validator) else None
 
 
 def _validator(answer: HTTPResponse) -> str | None:

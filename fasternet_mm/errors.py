@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and what its messages share."""
+"""The error that a user can mend, and what its messages share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """What was given, what is accepted and what to do now, in one sentence; tools print it and exit with status 2."""
+    """A mistake of the user's: one sentence that says what was given, what is accepted and what to do now.
+
+    Commands print it and exit with status 2.
+    """
 
 
 def few(things: Sequence[object], shown: int = 5, separator: str = ', ', counted: bool = False) -> str:

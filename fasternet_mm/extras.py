@@ -1,4 +1,4 @@
-"""Packages that only some of the tools need."""
+"""Packages that only some of the commands need."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def require(package: str, purpose: str) -> Any:
         UserError: it is missing, with how to install it; or it does not work, as with another version of PyTorch.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{purpose} needs the package {package}: pip install '.[{EXTRAS[package]}]' in the clone")
+        raise UserError(f"{purpose} needs the package {package}: pip install 'fasternet-mm[{EXTRAS[package]}]'")
     try:
         return importlib.import_module(package)
     except Exception as error:
-        raise UserError(f'{purpose} needs the package {package}, which fails where it is imported: {error}') from error
+        raise UserError(f'{purpose} needs the package {package}, and importing that fails: {error}') from error

@@ -7,34 +7,48 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
-
 from .errors import UserError
 
 MARKER = '.fasternet_mm_output'
-"""The file that says of a folder that our tools wrote it."""
+"""The name of an empty file that marks a folder as written by our commands."""
+
+CHECKPOINT = re.compile(r'((best_.+|(epoch|iter)_\d+)\.pth|last_checkpoint)')
+"""The names of files that only a training leaves in a work directory."""
+
+
+@contextmanager
+def appearing(path: str | os.PathLike) -> Iterator[Path]:
+    """A path to write to; what is written there appears as ``path`` in one step when the context ends well.
+
+    Files written beside it, under other suffixes, come along. ``path`` is the last to appear, so that it never stands
+    there without them, or with those of before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
+            yield Path(folder, path.name)
+            written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
+            for file in written:
+                with open(file, 'rb') as content:
+                    os.fsync(content.fileno())
+            if len(written) > 1:
+                path.unlink(missing_ok=True)
+            for file in written:
+                os.replace(file, path.with_name(file.name))
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)  # of a full disk, Python does not say where
+        raise
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write beside the target, then rename, so that an interruption leaves what was there before."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(partial, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        error.filename = os.fspath(path)  # of a full disk, Python does not say where
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a file that appears whole or not at all."""
+    with appearing(path) as draft:
+        draft.write_bytes(content)
 
 
 def mark_output(folder: str | os.PathLike) -> None:
-    """Mark a new or empty folder as written by our tools, so that it is not taken for data.
+    """Mark a new or empty folder as written by our commands, so that it is not taken for data.
 
     A folder that holds anything else, such as images, is not marked; hidden files do not count.
     """
@@ -45,20 +59,19 @@ def mark_output(folder: str | os.PathLike) -> None:
 
 
 def is_output(folder: str | os.PathLike, names: Collection[str]) -> bool:
-    """Whether our tools wrote a folder: `mark_output` marked it, or it holds what nothing else writes.
+    """Whether our commands wrote a folder: `mark_output` marked it, or it holds what nothing else writes.
 
     That is a config beside checkpoints or beside ``samples.png``, MMEngine's logs, or detections in ``predictions``.
 
     Args:
-        folder: the folder.
+        folder: its path.
         names: of the files and folders in it.
     """
     name = os.path.basename(folder)
     if MARKER in names or (name == 'predictions' and 'results.json' in names):
         return True
     if any(file.endswith('.py') for file in names):
-        has_checkpoint = any(re.fullmatch(r'last_checkpoint|((epoch|iter)_\d+|best_.+)\.pth', file) for file in names)
-        return has_checkpoint or {'config.py', 'samples.png'} <= set(names)
+        return any(map(CHECKPOINT.fullmatch, names)) or {'config.py', 'samples.png'} <= set(names)
     return 'vis_data' in names and re.fullmatch(r'\d{8}_\d{6}', name) is not None
 
 
@@ -70,27 +83,6 @@ def check_writable(folder: str) -> None:
             pass
     except OSError as error:
         raise UserError(f'{folder} cannot be written ({error.strerror}): name another folder') from error
-
-
-@contextmanager
-def appearing(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to, by a library that writes files itself; what it writes appears as ``path`` when all is well.
-
-    Files written beside it, under other suffixes, come along. ``path`` is the last to appear, so that it never stands
-    there without them, or with those of before.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
-        yield Path(folder, path.name)
-        written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
-        for file in written:
-            with open(file, 'rb') as content:
-                os.fsync(content.fileno())
-        if len(written) > 1:
-            path.unlink(missing_ok=True)
-        for file in written:
-            os.replace(file, path.with_name(file.name))
 
 
 @contextmanager
@@ -111,17 +103,3 @@ def drafting(folder: str | os.PathLike) -> Iterator[Path]:
         if not existed:
             with suppress(OSError):  # something is in it
                 Path(folder).rmdir()
-
-
-class AtomicLocalBackend(LocalBackend):
-    """Local files through `write_atomically`; MMEngine's own local backend writes in place.
-
-    A checkpoint hook takes it with ``backend_args=dict(backend='atomic')``.
-    """
-
-    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        write_atomically(filepath, obj)
-
-
-def register_atomic_backend() -> None:
-    register_backend('atomic', AtomicLocalBackend, force=True)

@@ -1,4 +1,4 @@
-"""Work on many files by all CPUs that this process may use, with a progress bar."""
+"""Work on many files with all CPUs that this process may use, under a progress bar."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ Result = TypeVar('Result')
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
-    """``map`` by a thread for each CPU: for decoders, which let go of Python's lock."""
+    """``map`` with a thread for each CPU: for decoders, which release Python's lock."""
     with ThreadPoolExecutor(usable_cpus()) as pool:
         yield from tqdm(pool.map(function, items), title, len(items), leave=False, disable=None)

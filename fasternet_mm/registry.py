@@ -4,43 +4,58 @@ They are children of MMEngine's, and their scope is the package's name: MMEngine
 when a config says ``type='fasternet_mm.…'``, so no ``custom_imports`` is needed.
 """
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from importlib import import_module
+
+from mmengine import registry as mmengine
 from mmengine.registry import Registry
 
-MODELS = Registry('model', scope='fasternet_mm', parent=MMENGINE_MODELS, locations=['fasternet_mm.models'])
-DATASETS = Registry(
-    'dataset', scope='fasternet_mm', parent=MMENGINE_DATASETS, locations=['fasternet_mm.datasets.dataset_classes']
+SCOPE = __package__
+
+
+class LazyRegistry(Registry):
+    """A child of a registry of MMEngine's that imports a class's module when the class is asked for by its name.
+
+    MMEngine's ``locations`` would import every module of a registry: MMDetection and MMSegmentation for the backbone.
+
+    Args:
+        parent: MMEngine's registry.
+        modules: names of classes, and the modules of this package that register them.
+    """
+
+    def __init__(self, parent: Registry, **modules: str) -> None:
+        super().__init__(parent.name, scope=SCOPE, parent=parent)
+        self.modules = modules
+
+    def get(self, key: str) -> type | None:
+        module = self.modules.get(key.removeprefix(f'{SCOPE}.'))
+        if module:
+            import_module(f'{SCOPE}.{module}')
+        return super().get(key)
+
+
+MODELS = LazyRegistry(
+    mmengine.MODELS,
+    FasterNet='models',
+    FasterNetClassifier='models',
+    ExportedDetector='deployment.exported_models',
+    ExportedSegmenter='deployment.exported_models',
 )
-METRICS = Registry(
-    'metric', scope='fasternet_mm', parent=MMENGINE_METRICS, locations=['fasternet_mm.evaluation.coco_metric']
+DATASETS = LazyRegistry(
+    mmengine.DATASETS,
+    ShapesDataset='datasets.dataset_classes',
+    ShapesSegDataset='datasets.dataset_classes',
+    LabelMapDataset='datasets.dataset_classes',
 )
-HOOKS = Registry(
-    'hook',
-    scope='fasternet_mm',
-    parent=MMENGINE_HOOKS,
-    locations=[
-        'fasternet_mm.engine.checkpoint_hook',
-        'fasternet_mm.engine.logits_hook',
-        'fasternet_mm.acceleration.optimization',
-        'fasternet_mm.inference.label_map_files',
-        'fasternet_mm.visualization.sample_drawing',
-        'fasternet_mm.weights.training_state',
-    ],
+METRICS = LazyRegistry(mmengine.METRICS, CocoMetric='evaluation.coco_metric')
+HOOKS = LazyRegistry(
+    mmengine.HOOKS,
+    CheckpointHook='engine.checkpoint_hook',
+    PlainCheckpointHook='weights.training_state',
+    BrokenLogitsHook='engine.logits_hook',
+    OptimizeHook='acceleration.optimization',
+    WriteLabelMapsHook='inference.label_map_files',
+    DrawPredictionsHook='visualization.sample_drawing',
 )
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor',
-    scope='fasternet_mm',
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-    locations=['fasternet_mm.engine.optimizer'],
-)
-TASK_UTILS = Registry(
-    'task util',
-    scope='fasternet_mm',
-    parent=MMENGINE_TASK_UTILS,
-    locations=['fasternet_mm.models.ignoring_assigner'],
-)
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, StageDecayConstructor='engine.optimizer')
+TASK_UTILS = LazyRegistry(mmengine.TASK_UTILS, IgnoringAssigner='models.ignoring_assigner')
+WEIGHT_INITIALIZERS = LazyRegistry(mmengine.WEIGHT_INITIALIZERS, Pretrained='weights.pretrained')

@@ -14,11 +14,11 @@ from mmengine.runner import Runner
 from ..registry import HOOKS
 
 AVERAGE = re.compile(r'_?m?A[PR](?![a-z])')
-"""Average precision or recall in the name of a metric ('coco/bbox_mAP_50'): the task is before it."""
+"""Average precision or recall in the name of a metric, as in 'coco/bbox_mAP_50'."""
 
 
 def is_figure(name: str, value: float | None) -> bool:
-    """Whether a metric of that name has a value: NaN is none, nor is COCO's -1, an average where nothing counts."""
+    """Whether a metric has a value. NaN is not one, nor COCO's -1, which stands for an average over no objects."""
     return value is not None and math.isfinite(value) and not (value == -1 and AVERAGE.search(name))
 
 
@@ -39,8 +39,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         others = [str(path) for path in Path(self.out_dir).glob('best_*.pth') if path.name not in own]
         if self.save_best and others:
             runner.logger.warning(
-                f'{", ".join(others)}: not of this training, but tools that are given its work directory may take it '
-                'for the best: move it to another place'
+                f'{", ".join(others)}: not of this training, but commands that are given its work directory may take '
+                'it for the best checkpoint: move it to another folder'
             )
         for indicator in self.key_indicators if self.save_best else ():
             suffix = '' if len(self.key_indicators) == 1 else f'_{indicator}'
@@ -58,7 +58,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path = None
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        runner.logger.warning(f'{path} is removed: it was kept as the best one for a figure of {value}, which is none')
+        runner.logger.warning(
+            f'{path} is removed: it was saved as the best checkpoint with a metric of {value}, which says nothing'
+        )
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         metrics = dict(metrics)
@@ -67,9 +69,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             if is_figure(name, metrics.get(name)):
                 continue
             reason = (
-                f'{name} is {metrics[name]}, which is no figure: there was no object, or no finite number'
+                f'{name} is {metrics[name]}: there were no objects, or a number was not finite'
                 if name in metrics
-                else f'it has no {name}, which save_best asks for, but {", ".join(metrics)}'
+                else f'save_best asks for {name}, and it has {", ".join(metrics)}'
             )
             runner.logger.warning(f'This validation chooses no best checkpoint: {reason}')
             metrics[name] = None  # which MMEngine passes over

@@ -1,4 +1,4 @@
-"""What a checkpoint is, and what it would load into."""
+"""What a checkpoint file holds, and which models it fits."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def inspect(source: str, configs: Sequence[str]) -> list[tuple[str, str]]:
     weights = recognize(checkpoint, source)
     tensors = weights.tensors.values()
     types = sorted({str(value.dtype).removeprefix('torch.') for value in tensors if value.is_floating_point()})
-    broken = [name for name, value in weights.tensors.items() if not value.isfinite().all()]
+    not_finite = [name for name, value in weights.tensors.items() if not value.isfinite().all()]
     rows += [
         ('layout', weights.layout),
-        ('network', arch_name(weights.arch) if weights.arch else 'no FasterNet'),
+        ('network', arch_name(weights.arch) if weights.arch else 'not a FasterNet'),
         ('tensors', f'{len(tensors)} with {sum(value.numel() for value in tensors) / 1e6:.2f} M numbers'),
         ('type', ', '.join(types) or 'no floating point'),
-        ('finite', f'no: {", ".join(broken)}' if broken else 'all'),
+        ('finite', f'no: {", ".join(not_finite)}' if not_finite else 'all'),
         ('training', _training(checkpoint)),
     ]
     if 'head.weight' in weights.tensors:

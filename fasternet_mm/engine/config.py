@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from ..errors import UserError, nearest
 from ..files import write_atomically
 from ..weights.loading import fit_weights
+from ..weights.pretrained import strict_loading
 
 OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
-"""What ``optim_wrapper`` may hold besides its class's own arguments: MMEngine hands them to the builder."""
-
+"""Keys of ``optim_wrapper`` that are not arguments of its class: MMEngine reads them itself."""
 
 CONFIG = 'config.py'
 """The complete config in a work directory: training, tests and predictions need nothing else."""
@@ -65,6 +65,7 @@ def load_config(path: str, options: Sequence[str] = ()) -> LiteralConfig:
     return cfg
 
 
+@strict_loading()  # ``init_cfg`` takes what it takes in the run
 def merge_options(cfg: Config, options: Sequence[str]) -> None:
     """Change settings of ``cfg``: 'key=value', as MMDetection's ``--cfg-options``.
 
@@ -129,9 +130,9 @@ def _find_class(kind: str | None, scope: str | None) -> type | None:
         return None
     name = kind if '.' in kind or scope is None else f'{scope}.{kind}'
     for registry in vars(mmengine.registry.root).values():
-        found = registry.get(name) if isinstance(registry, Registry) else None
-        if inspect.isclass(found):
-            return found
+        built = registry.get(name) if isinstance(registry, Registry) else None
+        if inspect.isclass(built):
+            return built
     return None
 
 

@@ -1,4 +1,4 @@
-"""How a config has a model's weights begin: ``init_cfg``, checked before a run."""
+"""Initial weights as a config asks for them, by ``init_cfg``: checked before a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from ..errors import UserError, nearest
+from ..models.backbone import FasterNetModule
 from .config import constructor_arguments
 
 
@@ -24,7 +25,8 @@ def initializers(model: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
     for path, module in model.named_modules():
         where = '.'.join(filter(None, ('model', path, 'init_cfg')))
         for init_cfg in _as_list(getattr(module, 'init_cfg', None), where):
-            if 'type' not in init_cfg and type(module).init_weights is not BaseModule.init_weights:
+            plain = type(module).init_weights in (BaseModule.init_weights, FasterNetModule.init_weights)
+            if 'type' not in init_cfg and not plain:
                 continue  # such as MMDetection's PVT, which reads what it needs by itself
             yield module, _build(init_cfg, where)
             for override in _as_list(init_cfg.get('override'), f'{where}.override'):
@@ -52,9 +54,9 @@ def _as_list(init_cfg: Any, where: str) -> list[dict[str, Any]]:
 
 
 def _build(init_cfg: dict[str, Any], where: str) -> Any:
-    arguments = {key: value for key, value in init_cfg.items() if key not in ('type', 'override')}
+    arguments = {key: value for key, value in init_cfg.items() if key not in ('type', 'override', '_scope_')}
     kind = init_cfg.get('type')
-    with WEIGHT_INITIALIZERS.switch_scope_and_registry(None) as registry:
+    with WEIGHT_INITIALIZERS.switch_scope_and_registry(init_cfg.get('_scope_')) as registry:
         built = registry.get(kind) if isinstance(kind, str) else kind
     if not inspect.isclass(built):
         raise UserError(f'{where}: type={kind!r} is unknown; it may be {", ".join(WEIGHT_INITIALIZERS.module_dict)}')
@@ -65,5 +67,5 @@ def _build(init_cfg: dict[str, Any], where: str) -> Any:
             raise UserError(f'{where}: {kind} has no {key!r}; {hint}')
     try:
         return built(**arguments)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError) as error:  # what MMEngine's initializers say of their arguments
         raise UserError(f'{where}: {kind} cannot be made: {" ".join(str(error).split())}') from error

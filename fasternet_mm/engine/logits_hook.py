@@ -1,4 +1,4 @@
-"""A segmenter's logits that are no numbers, which its label maps do not show."""
+"""A warning of logits that are NaN or infinite, which label maps do not show."""
 
 from __future__ import annotations
 

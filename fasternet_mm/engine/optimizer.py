@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
-from ..models.backbone import FasterNet
+from ..models.backbone import FasterNet, InvalidArgument
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
@@ -27,7 +27,7 @@ class StageDecayConstructor:
         paramwise_cfg: ``dict(stage_decay=…)``; 1 means the same learning rate everywhere. Default: 1.
 
     Raises:
-        ValueError: ``paramwise_cfg`` has other keys, or the decay is not above 0 and at most 1.
+        InvalidArgument: ``paramwise_cfg`` has other keys, or the decay is not above 0 and at most 1.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
@@ -35,7 +35,7 @@ class StageDecayConstructor:
         paramwise_cfg = dict(paramwise_cfg or {})
         self.stage_decay = paramwise_cfg.pop('stage_decay', 1.0)
         if paramwise_cfg or not 0 < self.stage_decay <= 1:
-            raise ValueError(
+            raise InvalidArgument(
                 f'paramwise_cfg with stage_decay={self.stage_decay} and {sorted(paramwise_cfg)}: it takes stage_decay '
                 'alone, above 0 and at most 1'
             )
@@ -60,7 +60,7 @@ class StageDecayConstructor:
 
 def _decays(model: nn.Module, stage_decay: float) -> dict[str, float]:
     """Factor of the learning rate of each parameter in a FasterNet's embedding and stages, by its name."""
-    found = {}
+    decays = {}
     for prefix, backbone in model.named_modules():
         if isinstance(backbone, FasterNet):
             stages = len(backbone.channels)
@@ -68,5 +68,5 @@ def _decays(model: nn.Module, stage_decay: float) -> dict[str, float]:
                 layer = re.match(r'(patch_embed|stages\.(\d+))\.', name)
                 if layer:
                     stage = -1 if layer[2] is None else (int(layer[2]) + 1) // 2
-                    found['.'.join(filter(None, (prefix, name)))] = stage_decay ** (stages - stage)
-    return found
+                    decays['.'.join(filter(None, (prefix, name)))] = stage_decay ** (stages - stage)
+    return decays

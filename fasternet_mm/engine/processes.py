@@ -16,7 +16,7 @@ from ..errors import UserError
 Result = TypeVar('Result')
 
 PATIENCE = timedelta(days=7)
-"""How long processes wait for rank 0, which may have to decode every image; NCCL's own limit is ten minutes."""
+"""How long the other processes wait for rank 0, which may decode every image first; NCCL would wait ten minutes."""
 
 
 def start_processes(cfg: Config) -> None:
@@ -36,9 +36,9 @@ def start_processes(cfg: Config) -> None:
 
 
 def from_rank_0(function: Callable[[], Result]) -> Result:
-    """What ``function`` returns in the process of rank 0, where alone it is called; all processes get it.
+    """Call ``function`` in the process of rank 0 alone, and return its result in all processes.
 
-    So what it reads, decides and writes is the same for all, whatever each would find on its machine.
+    So all go on from the same data and decisions, whatever is on their own machines.
 
     Args:
         function: its result is pickled.
@@ -51,15 +51,13 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
         return function()
     group = torch.distributed.new_group(timeout=PATIENCE, backend='gloo')
     answer: list[Any] = [None, 1]
-    if get_rank() == 0:
-        try:
+    try:
+        if get_rank() == 0:
             answer = [function(), 0]
-        except Exception as error:
-            answer[1] = 2 if isinstance(error, UserError) else 1
-            raise
-        finally:
-            broadcast_object_list(answer, group=group)
-    else:
+    except Exception as error:
+        answer[1] = 2 if isinstance(error, UserError) else 1
+        raise
+    finally:
         broadcast_object_list(answer, group=group)
     result, status = answer
     if status:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import broadcast, get_rank
+from mmengine.dist import broadcast, get_rank, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.model.weight_init import PretrainedInit
@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader
 from ..cpus import cpus_per_process
 from ..datasets.checks import check_data, classes_of
 from ..errors import UserError
-from ..files import check_writable, mark_output, register_atomic_backend
+from ..files import appearing, check_writable, mark_output
+from ..models.backbone import InvalidArgument
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
-from ..weights.pretrained import StrictPretrainedInit, has_fasternet, use_safe_loading
+from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loading
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .initialization import initializers, leave_out_pretrained
@@ -33,6 +34,7 @@ from .processes import from_rank_0, start_processes
 from .training_step import check_training_step
 
 RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'
+"""What to do where a training cannot be resumed for its classes."""
 
 
 class StrictRunner(Runner):
@@ -44,7 +46,7 @@ class StrictRunner(Runner):
     """
 
     split = 'train'
-    """Of which split the classes are compared with a checkpoint's."""
+    """The split whose classes are compared with a checkpoint's."""
 
     resumed_at = 0
     """The iteration that training went on from."""
@@ -75,6 +77,15 @@ class StrictRunner(Runner):
             self.call_hook('after_load_checkpoint', checkpoint=dict(meta={}, state_dict=state))
             self._has_loaded = True
 
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        # MMEngine writes into the file itself, where an interruption would leave half a checkpoint.
+        if '://' in str(out_dir) or kwargs.get('backend_args') or kwargs.get('file_client_args'):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        with appearing(Path(out_dir, filename)) as draft:
+            super().save_checkpoint(str(draft.parent), draft.name, *args, **kwargs)
+
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
         # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
@@ -95,6 +106,7 @@ class StrictRunner(Runner):
         if self.cfg.get('compile'):
             _bare(self.model).backbone.compile(**_compile_options(self.cfg))
 
+    @strict_loading()
     def _init_model_weights(self) -> None:
         if self._load_from or self.rank > 0:  # pretrained parts would be fetched and read, only to be overwritten
             leave_out_pretrained(_bare(self.model))
@@ -110,6 +122,7 @@ class EvaluationRunner(StrictRunner):
         pass
 
 
+@strict_loading()
 def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) -> Runner:
     """Check everything that can be checked, then build the runner for the ``splits`` ('train', 'val', 'test') used.
 
@@ -132,12 +145,10 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
-    register_atomic_backend()
     checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
-    if checkpoint_hook:
-        if checkpoint_hook.type in ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook):
-            checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
-        checkpoint_hook.setdefault('backend_args', dict(backend='atomic'))
+    mmengines = 'CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook
+    if checkpoint_hook and checkpoint_hook.type in mmengines:
+        checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
     cfg.custom_hooks = [
         *cfg.get('custom_hooks', []),
         dict(type='fasternet_mm.PlainCheckpointHook'),
@@ -156,15 +167,17 @@ def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> No
     Raises:
         UserError: the augmentation, data, model or checkpoints cannot be used.
     """
-    use_safe_loading()
     if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
-        raise UserError('--tta: the config has no tta_model and tta_pipeline; those of segmenters in configs/ have')
+        raise UserError(
+            '--tta: the config has no tta_model and tta_pipeline: add them, as the segmenters in configs/ do'
+        )
     check_data(cfg, splits)
     check_checkpoints(cfg, splits)
     if 'train' in splits and cfg.get('compile'):
         check_compiler(_compile_options(cfg))
 
 
+@strict_loading()
 def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
     """Build the model, and match what this process would load into it.
 
@@ -237,22 +250,24 @@ def _bare(model: nn.Module) -> nn.Module:
     return getattr(model, 'module', model)
 
 
+@strict_loading()
 def build_model(cfg: Config) -> nn.Module:
     """The model of a config, with initial weights not yet set.
 
     Raises:
-        UserError: the config's ``model`` cannot be built.
+        UserError: the config has no ``model``, or FasterNet does not take its arguments.
     """
+    if 'model' not in cfg:
+        raise UserError('the config has no model: give one of configs/, or one that has them as its _base_')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     try:
         # Here the model is in one process, whatever training will be.
         return revert_sync_batchnorm(MODELS.build(cfg.model))
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        message = error.args[0] if error.args else type(error).__name__
-        raise UserError(f"the config's model cannot be built: {message}") from error
+    except InvalidArgument as error:
+        raise UserError(f"the config's model cannot be built: {error}") from error
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
     """The newest training checkpoint in ``work_dir``. Since they are written atomically, each one is whole."""
-    found = [*Path(work_dir).glob('epoch_*.pth'), *Path(work_dir).glob('iter_*.pth')]
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+    checkpoints = [*Path(work_dir).glob('epoch_*.pth'), *Path(work_dir).glob('iter_*.pth')]
+    return str(max(checkpoints, key=lambda path: path.stat().st_mtime)) if checkpoints else None

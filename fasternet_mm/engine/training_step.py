@@ -17,11 +17,11 @@ from ..errors import UserError
 from ..models.backbone import MIN_INPUT_SIZE, FasterNet
 
 USUAL_SIDE = 512
-"""Pixels, where the config has neither crops nor padding to a size."""
+"""Height and width, in pixels, that are tried where the config neither crops nor pads to a size."""
 
 
 class _OneValue(Exception):
-    """A batch norm is to normalize one value per channel."""
+    """A batch norm gets one value per channel; the message is its name."""
 
 
 def check_training_step(cfg: Config, model: nn.Module) -> None:
@@ -40,8 +40,8 @@ def check_training_step(cfg: Config, model: nn.Module) -> None:
     height, width = _training_size(cfg)
     if isinstance(model.backbone, FasterNet) and min(height, width) < MIN_INPUT_SIZE:
         raise UserError(
-            f'the config trains on crops of {height}x{width}, and FasterNet takes {MIN_INPUT_SIZE}x{MIN_INPUT_SIZE} or '
-            'more: set crop_size in the train pipeline and model.data_preprocessor.size to more'
+            f'the config trains on crops of {height}x{width} (H x W), and FasterNet takes {MIN_INPUT_SIZE}x'
+            f'{MIN_INPUT_SIZE} or more: set crop_size in the train pipeline and model.data_preprocessor.size to more'
         )
     images, which, remedy = _smallest_step(cfg)
     for name, module in model.named_modules():
@@ -51,11 +51,11 @@ def check_training_step(cfg: Config, model: nn.Module) -> None:
         _forward(model.to('meta').train(), torch.empty(images, 3, height, width, device='meta'))
     except _OneValue as error:
         raise UserError(
-            f'{which} has {images} image of {height}x{width}, from which {error} of the model, a batch norm, gets one '
-            f'value per channel, and it learns from two or more: {remedy}, or train a model that does not pool to one '
-            'pixel, such as configs/fpn_fasternet_s.py'
+            f'{which} has {images} image of {height}x{width} (H x W), from which {error}, a batch norm, gets one value '
+            f'per channel and cannot learn: {remedy}, or train a model that does not pool to one pixel, such as '
+            'configs/fpn_fasternet_s.py'
         ) from None
-    except Exception:  # heads that need labels, operators that the meta device lacks: the run itself will tell
+    except Exception:  # heads that need labels, operators that the meta device lacks: only a run can tell
         return
 
 
@@ -76,7 +76,7 @@ def _forward(model: nn.Module, images: torch.Tensor) -> None:
 
 
 def _smallest_step(cfg: Config) -> tuple[int, str, str]:
-    """How many images it has from which a norm learns, what it is, and how it would have more."""
+    """How many images a norm sees in it, a name for the step, and how to give it more images."""
     loader, processes = cfg.train_dataloader, _processes(cfg)
     batch = loader.get('batch_size', 1)
     which = 'a training step of a process' if processes > 1 else 'a training step'

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import CHECKPOINT
 from .config import CONFIG
 from .runner import latest_checkpoint
-
-CHECKPOINTS = 'best_*.pth', 'epoch_*.pth', 'iter_*.pth', 'last_checkpoint'
-"""Files by which a work directory is known to hold a training."""
 
 
 def checkpoint_of_training(work_dir: str) -> Path | None:
     """A file that shows that ``work_dir`` holds a training; None where it holds none."""
-    return next((file for pattern in CHECKPOINTS for file in sorted(Path(work_dir).glob(pattern))), None)
+    return next((file for file in sorted(Path(work_dir).glob('*')) if CHECKPOINT.fullmatch(file.name)), None)
 
 
 def refuse_earlier_training(work_dir: str) -> None:
@@ -51,15 +49,15 @@ def _config_of(work_dir: Path) -> str:
     config = work_dir / CONFIG
     if config.is_file():
         return str(config)
-    found = list(work_dir.glob('*.py'))
-    if not found:
+    configs = list(work_dir.glob('*.py'))
+    if not configs:
         raise UserError(f'{work_dir} has no config (*.py): give the work directory of a training, or CONFIG CHECKPOINT')
-    return str(max(found, key=lambda path: path.stat().st_mtime))
+    return str(max(configs, key=lambda path: path.stat().st_mtime))
 
 
 def _checkpoint_of(work_dir: Path) -> str:
     best = list(work_dir.glob('best_*.pth'))
-    found = str(best[0]) if len(best) == 1 else latest_checkpoint(str(work_dir))
-    if found is None:
+    checkpoint = str(best[0]) if len(best) == 1 else latest_checkpoint(str(work_dir))
+    if checkpoint is None:
         raise UserError(f'{work_dir} has no checkpoint (best_*.pth, epoch_*.pth, iter_*.pth): train first, or name one')
-    return found
+    return checkpoint

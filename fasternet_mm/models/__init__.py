@@ -1,12 +1,13 @@
 """Networks of FasterNet."""
 
 from ..registry import MODELS
-from .backbone import FasterNet, FasterNetBlock, FasterNetStage, PartialConv, PatchEmbed, PatchMerging
+from .backbone import FasterNet, FasterNetBlock, FasterNetModule, FasterNetStage, PartialConv, PatchEmbed, PatchMerging
 from .classifier import FasterNetClassifier
 
-# Registered here, not by a decorator, so that backbone.py works outside this package.
+# Here, not in backbone.py, so that it works outside this package.
 MODELS.register_module(module=FasterNet)
 MODELS.register_module(module=FasterNetClassifier)
+FasterNetModule.pretrained_scope = MODELS.scope  # its `Pretrained` loads strictly and safely
 
 __all__ = [
     'FasterNet',

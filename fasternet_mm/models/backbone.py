@@ -29,9 +29,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 """The six published variants (paper, table 9); what a dict ``arch`` leaves out comes from `ARCH_DEFAULTS`."""
 
 ARCH_DEFAULTS: dict[str, Any] = dict(mlp_ratio=2.0, n_div=4, act='ReLU')
+"""The paper's hidden channels per channel, channels per convolved one, and activation of the larger variants."""
 
 MIN_INPUT_SIZE = 32
-"""Below it the last stage, at stride 32, has no pixel left."""
+"""Pixels in height and in width; below it the last stage, at stride 32, has no pixel left."""
 
 
 class InvalidArgument(ValueError):
@@ -155,7 +156,7 @@ class FasterNetBlock(nn.Module):
             return layers(x)
         if is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
             return checkpoint(layers, x, use_reentrant=False)
-        contexts = nullcontext(), _RunningStatsKept(self)
+        contexts = nullcontext(), _FrozenRunningStats(self)
         return checkpoint(layers, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
@@ -207,7 +208,27 @@ class PatchMerging(nn.Module):
         return self.norm(self.reduction(x))
 
 
-class FasterNet(BaseModule):
+class FasterNetModule(BaseModule):
+    """What the backbone and the classifier share: how their weights begin.
+
+    Args:
+        init_cfg: MMEngine's initialization. Default: truncated normal of std 0.02, the authors' choice.
+    """
+
+    pretrained_scope: str | None = None
+    """The registries' scope in which the initializer ``Pretrained`` is looked up; None is the default scope."""
+
+    def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+
+    def init_weights(self) -> None:
+        for cfg in [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []:
+            if self.pretrained_scope and cfg.get('type') == 'Pretrained':
+                cfg['_scope_'] = self.pretrained_scope  # whatever a config says that inherits from 'mmdet::…'
+        super().init_weights()
+
+
+class FasterNet(FasterNetModule):
     """FasterNet backbone with one map per requested stage, each through a norm of its own.
 
     Stages beyond the last requested one are not built. Parameter names are those of the authors' code.
@@ -252,7 +273,7 @@ class FasterNet(BaseModule):
         in_channels: int = 3,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+        super().__init__(init_cfg)
         self.arch = resolve_arch(arch)
         depths = self.arch['depths']
         self.out_indices = _checked_out_indices(out_indices, len(depths))
@@ -376,10 +397,10 @@ def build_activation(cfg: dict | None) -> nn.Module:
 
 def _layer_class(kind: str | type, known: dict[str, type]) -> type:
     """PyTorch's own layers first, so that the file works where no MMCV has filled MMEngine's registry."""
-    found = kind if isinstance(kind, type) else known.get(kind) or MODELS.get(kind)
-    if found is None:
+    layer = kind if isinstance(kind, type) else known.get(kind) or MODELS.get(kind)
+    if layer is None:
         raise InvalidArgument(f'layer type {kind!r} is unknown: use {", ".join(known)}, or one registered in MMEngine')
-    return found
+    return layer
 
 
 def _checked_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
@@ -399,7 +420,7 @@ def is_compiling() -> bool:
     return torch._dynamo.is_compiling()  # PyTorch 2.1 and 2.2
 
 
-class _RunningStatsKept:
+class _FrozenRunningStats:
     """Context in which batch norms normalize as in training but leave their running statistics alone.
 
     Activation checkpointing runs layers twice, or more often where a graph is walked more than once; without this the
@@ -410,10 +431,10 @@ class _RunningStatsKept:
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     def __enter__(self) -> None:
-        self.kept = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        self.states = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
             norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
 
     def __exit__(self, *error: object) -> None:
-        for norm, (momentum, num_batches_tracked) in zip(self.norms, self.kept):
+        for norm, (momentum, num_batches_tracked) in zip(self.norms, self.states):
             norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .backbone import FasterNet, InvalidArgument, build_activation, check_input_size
+from .backbone import FasterNet, FasterNetModule, InvalidArgument, build_activation, check_input_size
 
 
-class FasterNetClassifier(BaseModule):
+class FasterNetClassifier(FasterNetModule):
     """FasterNet with the paper's last three layers: global average pooling, 1x1 convolution, fully connected.
 
     Paper: section 3.3 and figure 4, https://arxiv.org/abs/2303.03667. Parameter names are those of the authors' code.
@@ -39,7 +38,7 @@ class FasterNetClassifier(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         **backbone_args: Any,
     ) -> None:
-        super().__init__(init_cfg or dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02))
+        super().__init__(init_cfg)
         if num_classes < 1 or feature_dim < 1:
             raise InvalidArgument(f'num_classes={num_classes}, feature_dim={feature_dim}: both must be at least 1')
         backbone = FasterNet(arch, act_cfg=act_cfg, **backbone_args)

@@ -1,12 +1,74 @@
-"""RoIAlign of channels_last maps (He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870, section 3) on the CPU."""
+"""RoIAlign (He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870, section 3).
+
+RoIs are ``(K, 5)``: number of the image, then x1, y1, x2, y2. Large channels_last maps on the CPU go to
+`roi_align_channels_last`, all others to TorchVision's kernel.
+"""
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from .kernels import full_precision, kernels, refuse
+
 LARGE_MAP = 2**19
-"""Numbers in an image's map from which on this is faster; smaller ones TorchVision's kernel finds in the cache."""
+"""Elements per image from which on `roi_align_channels_last` is faster: smaller maps stay in the cache anyway."""
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    if pool_mode == 0:
+        refuse('roi_align with pool_mode="max"')
+    x = full_precision(input)
+    rois = rois.to(x.dtype)
+    size = aligned_height, aligned_width
+    if is_large_channels_last(x):
+        output.copy_(roi_align_channels_last(x, rois, *size, spatial_scale, sampling_ratio, aligned))
+    else:
+        output.copy_(kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned))
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    grad = full_precision(grad_output)
+    rois = rois.to(grad.dtype)
+    batch, _, height, width = grad_input.shape
+
+    def backward(part: Tensor) -> Tensor:
+        size = (aligned_height, aligned_width, batch, part.shape[1], height, width)
+        return kernels._roi_align_backward(part, rois, spatial_scale, *size, sampling_ratio, aligned)
+
+    if grad.is_cuda:
+        grad_input.copy_(backward(grad))
+        return
+    # On the CPU the kernel runs on one core; channels are independent of each other, so each core takes some.
+    parts = grad.chunk(torch.get_num_threads(), dim=1)
+    with ThreadPoolExecutor(len(parts)) as threads:
+        grad_input.copy_(torch.cat(list(threads.map(backward, parts)), dim=1))
 
 
 def is_large_channels_last(x: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What the authors of FasterNet published, under names to use wherever a checkpoint is asked for."""
+"""The checkpoints that the authors of FasterNet published, by names that stand wherever a checkpoint is asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..models.published import CLASSIFIERS
 
 RELEASE = 'https://github.com/JierunChen/FasterNet/releases/download/v1.0/'
+"""The folder of the authors' files."""
 
 
 @dataclass(frozen=True)

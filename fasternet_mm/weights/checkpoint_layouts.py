@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, few
 from ..models.backbone import ARCH_DEFAULTS, ARCHITECTURES
 
 WRAPPERS = ('state_dict_ema', 'state_dict', 'model')
@@ -27,19 +27,19 @@ STEM = 'patch_embed.proj.weight'
 """The first convolution; a FasterNet is known by it."""
 
 TIMM_NAMES = (
-    (r'^stages[._](\d+)\.downsample\.', lambda found: f'stages.{2 * int(found[1]) - 1}.'),
-    (r'^stages[._](\d+)\.blocks\.', lambda found: f'stages.{2 * int(found[1])}.blocks.'),
+    (r'^stages[._](\d+)\.downsample\.', lambda match: f'stages.{2 * int(match[1]) - 1}.'),
+    (r'^stages[._](\d+)\.blocks\.', lambda match: f'stages.{2 * int(match[1])}.blocks.'),
     (r'^conv_head\.', 'avgpool_pre_head.1.'),
     (r'^classifier\.', 'head.'),
 )
-
+"""How timm's names begin, and ours in their place."""
 
 ORIGINS = {
     'mmengine_version': ' of MMEngine',
     'mmdet_version': ' of MMDetection 2',
     'mmseg_version': ' of MMSegmentation 0',
 }
-"""By what its ``meta`` names, which generation of OpenMMLab wrote a checkpoint; the first counts."""
+"""Keys of a checkpoint's ``meta`` and the generation of OpenMMLab that writes it; the first that is there counts."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,10 @@ def _unwrap(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], str]:
 def _check_tensors(tensors: dict[str, Any], name: str) -> None:
     others = [repr(key)[:40] for key, value in tensors.items() if not (_is_name(key) and isinstance(value, Tensor))]
     if len(others) == len(tensors):
-        held = ', '.join(others[:5]) or 'nothing'
-        raise UserError(f'checkpoint {name} holds no tensors, not even under {", ".join(WRAPPERS)}: it has {held}')
+        content = few(others) or 'nothing'
+        raise UserError(f'checkpoint {name} holds no tensors, not even under {", ".join(WRAPPERS)}: it has {content}')
     if others:
-        raise UserError(f'checkpoint {name} has other things among its tensors ({others[0]}, {len(others)} in all)')
+        raise UserError(f'checkpoint {name} mixes tensors with other entries: {few(others)}')
     for key, value in tensors.items():
         plain = value.layout is torch.strided and not value.is_meta and not value.is_quantized
         if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
@@ -172,8 +172,8 @@ def _arch(tensors: dict[str, Tensor]) -> dict[str, Any] | None:
     if embedding is None or convolved is None or hidden is None:
         return None
     dim = len(embedding)
-    blocks = {found[0] for key in tensors if (found := re.match(r'stages\.(\d+)\.blocks\.\d+\.', key))}
-    depths = Counter(int(block.split('.')[1]) for block in blocks)
+    blocks = {tuple(key.split('.')[1:4:2]) for key in tensors if re.match(r'stages\.\d+\.blocks\.\d+\.', key)}
+    depths = Counter(int(stage) for stage, _ in blocks)
     return dict(
         embed_dim=dim,
         depths=tuple(depths[stage] for stage in sorted(depths)),

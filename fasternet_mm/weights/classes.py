@@ -15,6 +15,7 @@ from .loading import fit_weights
 from .sources import read_checkpoint
 
 ALLOW = 'where the same classes have other names, add --allow-mismatch'
+"""What to do where a difference is intended, as half a sentence."""
 
 
 def recorded_classes(checkpoint: dict[str, Any]) -> list[str] | None:
@@ -64,8 +65,8 @@ def check_classes(
 ) -> None:
     """Compare the classes that a checkpoint was trained on with those of the config that it is used with.
 
-    Labels are numbers: under other names, or the same names in another order, every figure and every prediction would
-    be of other things.
+    Labels are numbers: with other names, or the same names in another order, every metric and prediction would be
+    about the wrong classes.
 
     Args:
         checkpoint: see `read_checkpoint`.
@@ -88,13 +89,13 @@ def check_classes(
 
 
 def load_trained(model: nn.Module, source: str, classes: Sequence[str], allow_mismatch: bool = False) -> None:
-    """As `load_weights`, of a whole model that was trained on these classes.
+    """`load_weights` for a whole model, with a check of the classes that it was trained on.
 
     Args:
         model: see `load_weights`.
         source: see `local_file`.
         classes: by label; empty where there are none to compare.
-        allow_mismatch: take what fits, under other names of classes too, and say it in the log. Default: False.
+        allow_mismatch: load what fits, whatever the names of the classes, and log the difference. Default: False.
 
     Raises:
         UserError: the checkpoint cannot be read, does not fit, or was trained on other classes.

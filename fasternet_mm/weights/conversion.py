@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import appearing
 from .checkpoint_layouts import Weights, recognize
 from .sources import read_checkpoint
 
@@ -34,14 +33,12 @@ def convert(source: str, out: str) -> Weights:
     tensors = {
         name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.tensors.items()
     }
-    if kind == '.safetensors':
-        content = safetensors.torch.save(tensors, metadata=dict(format='pt'))
-    else:
-        buffer = io.BytesIO()
-        torch.save(tensors, buffer)
-        content = buffer.getvalue()
     try:
-        write_atomically(out, content)
+        with appearing(out) as draft:
+            if kind == '.safetensors':
+                safetensors.torch.save_file(tensors, draft, metadata=dict(format='pt'))
+            else:
+                torch.save(tensors, draft)
     except OSError as error:
         raise UserError(f'{out} cannot be written ({error.strerror}): name another place') from error
     return weights

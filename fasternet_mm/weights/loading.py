@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, few
 from ..models.backbone import FasterNet
 from .checkpoint_layouts import HEAD, STEM, Weights, arch_name, recognize
 from .sources import read_checkpoint
@@ -39,7 +39,7 @@ class Fit:
     notes: list[str]
 
     def __str__(self) -> str:
-        types = sorted({str(given.dtype) for _, own, given in self.pairs if given.dtype != own.dtype})
+        types = sorted({str(stored.dtype) for _, own, stored in self.pairs if stored.dtype != own.dtype})
         converted = f' (from {", ".join(types).replace("torch.", "")})' if types else ''
         line = (
             f'weights: {self.source} ({self.layout}): {len(self.pairs)} tensors loaded{converted}, '
@@ -51,9 +51,9 @@ class Fit:
     def load(self) -> None:
         """Copy the tensors into the model, say so in one line of MMEngine's log, and warn of NaN and infinity."""
         broken = []
-        for name, own, given in self.pairs:
+        for name, own, stored in self.pairs:
             # A counter of batches that someone stored in half precision may have become infinite.
-            own.copy_(given if own.is_floating_point() else given.nan_to_num())
+            own.copy_(stored if own.is_floating_point() else stored.nan_to_num())
             # A sum is cheaper than isfinite; where it is not finite, it may still have overflowed.
             if own.is_floating_point() and not own.sum().isfinite() and not own.isfinite().all():
                 broken.append(name)
@@ -61,7 +61,7 @@ class Fit:
         if broken:
             print_log(
                 f'weights: {self.source} has NaN or infinite numbers in {_counted(broken, "tensors")}: '
-                'nothing good will come of it, fetch or train it again',
+                'fetch or train it again',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -118,17 +118,17 @@ def fit_weights(
     """
     weights = recognize(checkpoint, source, prefix)
     own = recognize(model.state_dict(), 'of this model')
-    given = weights.backbone if isinstance(model, FasterNet) else weights.tensors
+    stored = weights.backbone if isinstance(model, FasterNet) else weights.tensors
     if stem:
-        given = _with_stem(given, own, stem)
+        stored = _with_stem(stored, own, stem)
 
-    missing = [name for name in own.tensors if name not in given]
-    unknown = [name for name in given if name not in own.tensors]
-    unfit = [name for name in own.tensors if name in given and not _fits(own.tensors[name], given[name])]
-    fitting = [name for name in own.tensors if name in given and name not in set(unfit)]
-    classes = _classes(model, {name: (given[name].shape, own.tensors[name].shape) for name in unfit})
+    missing = [name for name in own.tensors if name not in stored]
+    unknown = [name for name in stored if name not in own.tensors]
+    unfit = [name for name in own.tensors if name in stored and not _fits(own.tensors[name], stored[name])]
+    fitting = [name for name in own.tensors if name in stored and name not in set(unfit)]
+    classes = _classes(model, {name: (stored[name].shape, own.tensors[name].shape) for name in unfit})
     wrong = dict(
-        missing=[name for name in missing if not _may_be_missing(model, name, given)],
+        missing=[name for name in missing if not _may_be_missing(model, name, stored)],
         unknown=[name for name in unknown if not _may_be_left_out(model, name)],
         unfit=[] if new_heads and classes else unfit,
     )
@@ -138,29 +138,29 @@ def fit_weights(
         notes.append(f'initialized for {classes[1]} classes instead of {classes[0]}: {", ".join(unfit)}')
     if any(wrong.values()):
         if not (allow_mismatch and fitting):
-            raise UserError(f'checkpoint {source} {_explanation(weights, own, given, classes, **wrong)}')
-        notes += [f'accepted though {what}: {", ".join(names)}' for what, names in wrong.items() if names]
-    used = set(fitting) if given is weights.tensors else {f'backbone.{name}' for name in fitting} | set(fitting)
+            raise UserError(f'checkpoint {source} {_explanation(weights, own, stored, classes, **wrong)}')
+        notes += [f'accepted though {kind}: {", ".join(names)}' for kind, names in wrong.items() if names]
+    used = set(fitting) if stored is weights.tensors else {f'backbone.{name}' for name in fitting} | set(fitting)
     return Fit(
         source,
         ', '.join(filter(None, (weights.layout, weights.arch and arch_name(weights.arch)))),
-        [(name, own.tensors[name], given[name]) for name in fitting],
+        [(name, own.tensors[name], stored[name]) for name in fitting],
         missing + unfit,
         [name for name in weights.tensors if name not in used],
         notes,
     )
 
 
-def _fits(own: Tensor, given: Tensor) -> bool:
-    if own.shape != given.shape or given.is_complex():
+def _fits(own: Tensor, stored: Tensor) -> bool:
+    if own.shape != stored.shape or stored.is_complex():
         return False
-    return given.is_floating_point() or not own.is_floating_point()
+    return stored.is_floating_point() or not own.is_floating_point()
 
 
-def _may_be_missing(model: nn.Module, name: str, given: Collection[str]) -> bool:
+def _may_be_missing(model: nn.Module, name: str, stored: Collection[str]) -> bool:
     """An output norm of the backbone, all of it: half a norm is a damaged checkpoint."""
     norm = re.match(r'norm\d+\.', name)
-    return isinstance(model, FasterNet) and norm is not None and not any(other.startswith(norm[0]) for other in given)
+    return isinstance(model, FasterNet) and norm is not None and not any(other.startswith(norm[0]) for other in stored)
 
 
 def _may_be_left_out(model: nn.Module, name: str) -> bool:
@@ -168,37 +168,38 @@ def _may_be_left_out(model: nn.Module, name: str) -> bool:
     if not isinstance(model, FasterNet):
         return False
     norm, stage = re.match(r'(norm\d+)\.', name), re.match(r'stages\.(\d+)\.', name)
-    absent = (norm and not hasattr(model, norm[1])) or (stage and int(stage[1]) >= len(model.stages))
-    return bool(name.startswith(HEAD) or absent)
+    without_norm = norm is not None and not hasattr(model, norm[1])
+    without_stage = stage is not None and int(stage[1]) >= len(model.stages)
+    return name.startswith(HEAD) or without_norm or without_stage
 
 
-def _with_stem(given: dict[str, Tensor], own: Weights, stem: str) -> dict[str, Tensor]:
+def _with_stem(stored: dict[str, Tensor], own: Weights, stem: str) -> dict[str, Tensor]:
     if stem not in ('repeat', 'average'):
         raise UserError(f"stem={stem!r} is unknown: use 'repeat' or 'average'")
-    name = next((name for name in (STEM, f'backbone.{STEM}') if name in given and name in own.tensors), None)
-    if name is None or given[name].shape[1] == own.tensors[name].shape[1]:
-        return given
-    filters, channels = given[name].float(), own.tensors[name].shape[1]
+    name = next((name for name in (STEM, f'backbone.{STEM}') if name in stored and name in own.tensors), None)
+    if name is None or stored[name].shape[1] == own.tensors[name].shape[1]:
+        return stored
+    filters, channels = stored[name].float(), own.tensors[name].shape[1]
     if stem == 'average':
         filters = filters.mean(1, keepdim=True)
     repeated = filters[:, torch.arange(channels) % filters.shape[1]]
-    return {**given, name: repeated * (given[name].shape[1] / channels)}
+    return {**stored, name: repeated * (stored[name].shape[1] / channels)}
 
 
 def _classes(model: nn.Module, unfit: dict[str, tuple[torch.Size, torch.Size]]) -> tuple[int, int] | None:
     """The checkpoint's number of classes and the model's, if that difference explains all that does not fit."""
     possible: set[tuple[int, int]] | None = None
-    for name, (given, own) in unfit.items():
+    for name, (stored, own) in unfit.items():
         classes = _num_classes(model, name)
-        if classes is None or not own or len(given) != len(own) or given[1:] != own[1:]:
+        if classes is None or not own or len(stored) != len(own) or stored[1:] != own[1:]:
             return None
         # A layer has k numbers per class, and some one more, for the background.
-        found = set()
+        explanations = set()
         for background in (0, 1):
             per_class, rest = divmod(own[0] - background, classes)
-            if per_class and not rest and (given[0] - background) % per_class == 0:
-                found.add(((given[0] - background) // per_class, classes))
-        possible = found if possible is None else possible & found
+            if per_class and not rest and (stored[0] - background) % per_class == 0:
+                explanations.add(((stored[0] - background) // per_class, classes))
+        possible = explanations if possible is None else possible & explanations
     return min(possible) if possible else None
 
 
@@ -206,18 +207,18 @@ def _num_classes(model: nn.Module, name: str) -> int | None:
     """``num_classes`` of the innermost module around a tensor that has one."""
     if name.startswith(('backbone.', 'neck.')):
         return None
-    module, found = model, None
+    module, number = model, None
     for part in (*name.split('.')[:-1], ''):
         if isinstance(getattr(module, 'num_classes', None), int):
-            found = module.num_classes
+            number = module.num_classes
         module = getattr(module, part, None)
-    return found
+    return number
 
 
 def _explanation(
     weights: Weights,
     own: Weights,
-    given: dict[str, Tensor],
+    stored: dict[str, Tensor],
     classes: tuple[int, int] | None,
     missing: list[str],
     unknown: list[str],
@@ -225,7 +226,7 @@ def _explanation(
 ) -> str:
     """Why a checkpoint does not fit, and what to do: the second half of a sentence."""
     if own.arch and not weights.arch:
-        return f'holds no FasterNet: its tensors are {_some(list(weights.tensors))}; name one that does'
+        return f'holds no FasterNet: its tensors are {few(list(weights.tensors), 3)}; name a checkpoint that does'
     if STEM in weights.tensors and f'backbone.{STEM}' in own.tensors:
         return (
             f'is a {weights.layout}, and a whole detector or segmenter is asked for: to start its backbone from it, '
@@ -240,34 +241,33 @@ def _explanation(
         )
     if classes and not missing and not unknown:
         return (
-            f'was trained on {classes[0]} classes, the model has {classes[1]} ({_some(unfit)}): use the config that '
-            'it was trained with; to train it on other classes, tools/train.py --load-from CHECKPOINT --new-heads'
+            f'was trained on {classes[0]} classes, the model has {classes[1]} ({few(unfit, 3, counted=True)}): use the '
+            'config that it was trained with; to train it on other classes, fasternet-mm train CONFIG --load-from '
+            'CHECKPOINT --new-heads'
         )
-    found = [
-        f'{len(names)} {what} ({_some(names)})' for what, names in (('missing', missing), ('unknown', unknown)) if names
+    differences = [
+        f'{len(names)} {kind} ({few(names, 3, counted=True)})'
+        for kind, names in (('missing', missing), ('unknown', unknown))
+        if names
     ]
     if unfit:
-        shapes = f'{tuple(given[unfit[0]].shape)} instead of {tuple(own.tensors[unfit[0]].shape)}'
-        found.append(f'{len(unfit)} of another shape or type ({_some(unfit)}: {shapes})')
+        shapes = f'{tuple(stored[unfit[0]].shape)} instead of {tuple(own.tensors[unfit[0]].shape)}'
+        differences.append(f'{len(unfit)} of another shape or type ({few(unfit, 3, counted=True)}: {shapes})')
     return (
-        f'({weights.layout}) is not of this model: tensors {"; ".join(found)}; use the config that it was '
+        f'({weights.layout}) is not of this model: tensors {"; ".join(differences)}; use the config that it was '
         'trained with, or take what fits with --allow-mismatch'
     )
 
 
-def _same_variant(own: dict[str, Any], given: dict[str, Any]) -> bool:
+def _same_variant(own: dict[str, Any], stored: dict[str, Any]) -> bool:
     """Depths compare as far as both go: a model is built without the stages after its last output."""
-    same = all(own[key] == given[key] for key in ('embed_dim', 'mlp_ratio', 'n_div'))
-    return same and all(a == b for a, b in zip(own['depths'], given['depths']))
+    same = all(own[key] == stored[key] for key in ('embed_dim', 'mlp_ratio', 'n_div'))
+    return same and all(a == b for a, b in zip(own['depths'], stored['depths']))
 
 
-def _some(names: list[str]) -> str:
-    return ', '.join([*names[:3], *(['…'] if len(names) > 3 else [])])
-
-
-def _counted(names: list[str], what: str) -> str:
+def _counted(names: list[str], label: str) -> str:
     """'16 initialized (norm0, norm2, norm4, norm6)': a count, and the modules where there are few, else their roots."""
     modules = dict.fromkeys(name.rpartition('.')[0] for name in names)
     if len(modules) > 6:
         modules = dict.fromkeys(name.partition('.')[0] for name in names)
-    return f'{len(names)} {what}' + (f' ({", ".join(modules)})' if names else '')
+    return f'{len(names)} {label}' + (f' ({", ".join(modules)})' if names else '')

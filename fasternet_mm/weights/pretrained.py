@@ -1,24 +1,28 @@
-"""MMEngine's own ways to checkpoints, led through ours.
+"""``init_cfg=dict(type='Pretrained')``, loaded strictly and read safely.
 
 MMEngine 0.10 initializes from pretrained weights with ``strict=False`` and a line in the log, and reads by plain
-`torch.load`. Both go when MMEngine is strict and safe by itself.
+`torch.load`. FasterNet finds `StrictPretrainedInit` in this package's registry; other networks get it within
+`strict_loading`, as in our runner. Both go when MMEngine is strict and safe by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.model.weight_init import PretrainedInit, update_init_info
-from mmengine.registry import WEIGHT_INITIALIZERS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ..models import FasterNet, FasterNetClassifier
+from ..models.backbone import FasterNetModule
+from ..registry import WEIGHT_INITIALIZERS
 from .loading import load_weights
 from .sources import read_checkpoint
 
 
-@WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained')
 class StrictPretrainedInit(PretrainedInit):
     """``init_cfg=dict(type='Pretrained', …)``: by `load_weights` for whatever has a FasterNet in it.
 
@@ -53,16 +57,24 @@ class StrictPretrainedInit(PretrainedInit):
 
 
 def has_fasternet(module: nn.Module) -> bool:
-    return any(isinstance(part, (FasterNet, FasterNetClassifier)) for part in module.modules())
+    return any(isinstance(part, FasterNetModule) for part in module.modules())
 
 
-def use_safe_loading() -> None:
-    """Have MMEngine read every checkpoint by `read_checkpoint`, whatever scheme its name begins with."""
-    for prefix in list(CheckpointLoader._schemes):
-        CheckpointLoader.register_scheme(prefix, _load_for_mmengine, force=True)
+@contextmanager
+def strict_loading() -> Iterator[None]:
+    """Within it every network's ``Pretrained`` is `StrictPretrainedInit`, and MMEngine reads by `read_checkpoint`."""
+    initializers = MMENGINE_WEIGHT_INITIALIZERS.module_dict
+    pretrained, load = initializers['Pretrained'], vars(CheckpointLoader)['load_checkpoint']
+    initializers['Pretrained'] = StrictPretrainedInit
+    CheckpointLoader.load_checkpoint = _load_for_mmengine
+    try:
+        yield
+    finally:
+        initializers['Pretrained'] = pretrained
+        CheckpointLoader.load_checkpoint = load
 
 
-def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
+def _load_for_mmengine(filename: str, map_location: Any = None, logger: Any = None) -> dict[str, Any]:
     """Onto the CPU, wherever MMEngine wants it: it copies from there, and a GPU need not hold everything twice."""
     checkpoint = read_checkpoint(filename)
     if not filename.startswith('mmcls://'):

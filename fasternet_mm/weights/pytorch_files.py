@@ -1,4 +1,4 @@
-"""PyTorch's two file formats: the archive of 1.6 and newer, and the row of pickles before it."""
+"""PyTorch's two file formats: the archive of 1.6 and newer, and the sequence of pickles before it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The first pickle of the older format."""
 
 ALIGNMENT = 64
-"""Bytes; PyTorch begins each storage at a multiple of it."""
+"""PyTorch begins each storage at a multiple of so many bytes, which lets it be mapped."""
 
 
 def read_archive(path: Path, mmap: bool) -> Any:
-    """What a zip archive of PyTorch's holds.
+    """The content of a zip archive that PyTorch wrote.
 
     Args:
         path: the file.
@@ -38,7 +38,7 @@ def read_archive(path: Path, mmap: bool) -> Any:
         # All names begin with the same folder.
         members = {member.filename.partition('/')[2]: member for member in archive.infolist()}
         if 'byteorder' in members and archive.read(members['byteorder']).decode() != sys.byteorder:
-            raise ValueError('numbers of another byte order')
+            raise ValueError('the numbers are in the other byte order')
 
         def load_bytes(key: str, count: int, itemsize: int) -> torch.UntypedStorage:
             member, size = members[f'data/{key}'], count * itemsize
@@ -56,7 +56,7 @@ def read_archive(path: Path, mmap: bool) -> Any:
 
 
 def read_legacy(path: Path) -> Any:
-    """What a row of pickles holds, with the storages' bytes behind it: the format before PyTorch 1.6.
+    """The content of a sequence of pickles followed by the storages' bytes: the format before PyTorch 1.6.
 
     Args:
         path: the file.
@@ -85,11 +85,11 @@ def read_legacy(path: Path) -> Any:
     with open(path, 'rb') as file:
         magic, _version, system = unpickle(file), unpickle(file), unpickle(file)
         if magic != MAGIC_NUMBER or system['little_endian'] is not (sys.byteorder == 'little'):
-            raise ValueError('no format of PyTorch, or numbers of another byte order')
+            raise ValueError("the file is not PyTorch's, or its numbers are in the other byte order")
         content = unpickle(file, load_bytes)
         keys = unpickle(file)
         if not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(buffers):
-            raise ValueError('other storages than the tensors have')
+            raise ValueError('the storages are not those of the tensors')
         for key in keys:
             count, buffer = buffers[key]
             if struct.unpack('<q', file.read(8)) != (count,) or file.readinto(buffer) != len(buffer):

@@ -64,7 +64,7 @@ def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
             f'checkpoint {name} does not fit into the memory that is free: free some, or take a machine with more'
         ) from error
     except Exception as error:  # whatever a malformed file can lead to
-        # The system calls it invalid to go to a place before the beginning, which damaged archives name.
+        # Damaged archives name places before the beginning of the file, to which seeking is an invalid argument.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise unreadable(name, error) from error
         raise UserError(f'checkpoint {name} is broken, or not a PyTorch checkpoint: fetch or train it again') from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from mmengine.runner.checkpoint import (
 )
 
 from ..download import cache_path, download, file_sha256
-from ..errors import UserError
+from ..errors import UserError, nearest
 from .catalog import CATALOG
 from .reading import check_file, read_file, unreadable
 
@@ -95,7 +94,7 @@ def _zoo_url(scheme: str, name: str) -> str:
     table = MODEL_ZOOS[scheme]()
     known = get_deprecated_model_names().get(name, name) if 'mmlab' in scheme else name
     if known not in table:
-        raise UserError(f'checkpoint {scheme}://{name} is unknown{_nearest(name, table)}: give a file or a URL')
+        raise UserError(f'checkpoint {scheme}://{name} is unknown; {nearest(name, table, "give a file or a URL")}')
     return table[known]
 
 
@@ -105,10 +104,8 @@ def _local_path(location: str) -> Path:
         raise UserError(f'checkpoint {location} is a folder: give a file in it')
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
-        raise UserError(
-            f'checkpoint {location} does not exist{_nearest(path.name, [*beside, *CATALOG])}: give a file, a URL, or a '
-            'published name (tools/weights.py list)'
-        )
+        sources = 'give a file, a URL, or a published name (fasternet-mm weights list)'
+        raise UserError(f'checkpoint {location} does not exist; {nearest(path.name, [*beside, *CATALOG], sources)}')
     return path
 
 
@@ -117,8 +114,3 @@ def _backend_path(location: str, stack: ExitStack) -> Path:
         return Path(stack.enter_context(get_file_backend(location).get_local_path(location)))
     except Exception as error:
         raise UserError(f'checkpoint {location} cannot be had through MMEngine ({error}): copy it to a file') from error
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f' (did you mean {near[0]}?)' if near else ''

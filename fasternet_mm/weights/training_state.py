@@ -17,8 +17,8 @@ from ..registry import HOOKS
 def check_training_state(checkpoint: dict[str, Any], name: str) -> None:
     """Raise `UserError` unless training can go on from a checkpoint."""
     meta = checkpoint.get('meta')
-    counted = isinstance(meta, dict) and all(isinstance(meta.get(key), int) for key in ('epoch', 'iter'))
-    if not counted or not all(isinstance(checkpoint.get(key), dict) for key in ('optimizer', 'message_hub')):
+    has_counts = isinstance(meta, dict) and all(isinstance(meta.get(key), int) for key in ('epoch', 'iter'))
+    if not has_counts or not all(isinstance(checkpoint.get(key), dict) for key in ('optimizer', 'message_hub')):
         raise UserError(
             f'checkpoint {name} holds weights but no training to resume: give one that a training wrote '
             '(epoch_N.pth, iter_N.pth), or start from these weights with --load-from'
@@ -27,7 +27,7 @@ def check_training_state(checkpoint: dict[str, Any], name: str) -> None:
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Saves MMEngine's histories as tensors, which it would pickle with methods of theirs, and brings them back."""
+    """Saves MMEngine's histories as tensors, where MMEngine would pickle objects, and restores them."""
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         scalars = checkpoint['message_hub']['log_scalars']

@@ -6,8 +6,8 @@ function in them checks what it is given. An operation, a name or a kind of valu
 the reading, with every version of PyTorch alike.
 
 What comes from the file is neither printed, hashed nor unpacked before its type is known: a tuple of the same tuple
-twice, sixty deep, takes no room, and forever to walk through. Nor is much more copied than the file holds: a pickle can
-name one long list ten thousand times.
+twice, sixty deep, takes little room, and forever to walk through. A limit on copies is set by the size of the file: a
+pickle can name one long list ten thousand times.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class UnsafePickle(Exception):
 
 @dataclass(frozen=True)
 class Name:
-    """Something of Python's that a pickle names, as 'module.name'."""
+    """A function or class that a pickle names, as 'module.name'."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a row, of which tensors are views; ``dtype`` is None where only the tensors know it."""
+    """The memory that tensors are views of; ``dtype`` is None where only the tensors know it."""
 
     bytes: torch.UntypedStorage
     dtype: torch.dtype | None
@@ -50,19 +50,19 @@ class Storage:
 LoadBytes = Callable[[str, int, int], torch.UntypedStorage]
 
 MAX_DIMENSIONS = 64
-"""Of a tensor or array, which are NumPy's; the product of very many lengths would take very long."""
+"""The most dimensions of a tensor or array, as in NumPy 2: the product of very many lengths would take very long."""
 
 MAX_COPIES = 4
-"""Of each byte of the file; a history's are copied three times, from text to bytes to an array to the history."""
+"""How often each byte of the file may be copied; a history is copied three times: to bytes, to an array, to itself."""
 
 MAX_NAME = 120
-"""Characters of a name that is refused, in the message."""
+"""How many characters of a refused name the message shows."""
 
 MAX_KEY = 2**60
-"""Below it Python gives each whole number a hash of its own; a million keys of one hash would take days."""
+"""Integer keys are below it, so that each has its own hash; a dict of a million equal hashes would take days."""
 
 PLAIN = str, int, float, bytes, type(None)
-"""What checkpoints have for keys."""
+"""The types of keys in checkpoints."""
 
 
 def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
@@ -74,7 +74,7 @@ def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
             Default: there are no tensors.
 
     Raises:
-        UnsafePickle: it asks for something else than tensors, plain Python, NumPy's numbers, MMEngine's histories.
+        UnsafePickle: it asks for more than tensors, plain Python, NumPy's numbers and MMEngine's histories.
         Exception: of any type: it is malformed.
     """
     stack: list[Any] = []
@@ -92,7 +92,7 @@ def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
         nonlocal copied
         copied += _length(parts)
         if copied > MAX_COPIES * file.tell():
-            raise ValueError('much more would be copied than the file holds')
+            raise ValueError('the pickle copies much more than the file holds')
 
     for operation, argument, _ in pickletools.genops(file):
         match operation.name:
@@ -142,8 +142,8 @@ def unpickle(file: BinaryIO, load_bytes: LoadBytes | None = None) -> Any:
                 pass
             case 'STOP':
                 return stack.pop()
-            case unknown:
-                raise UnsafePickle(f'the pickle operation {unknown}')
+            case other:
+                raise UnsafePickle(f'the pickle operation {other}')
     raise EOFError
 
 
@@ -158,13 +158,13 @@ def _length(parts: Any) -> int:
 
 def _extend(items: list[Any], target: Any) -> None:
     if type(target) is not list:
-        raise ValueError(f'items for a {type(target).__name__}')
+        raise ValueError(f'items are appended to a {type(target).__name__}, not to a list')
     target.extend(items)
 
 
 def _set_items(items: list[Any], target: Any) -> None:
     if type(target) not in (dict, OrderedDict, Counter):
-        raise ValueError(f'items for a {type(target).__name__}')
+        raise ValueError(f'items are set in a {type(target).__name__}, not in a dict')
     for key, value in zip(items[::2], items[1::2], strict=True):
         target[_hashable(key)] = value
 
@@ -173,7 +173,7 @@ def _hashable(key: Any) -> Any:
     """A key of checkpoints, or a few in a tuple; to hash nested tuples could take forever."""
     for part in key if type(key) is tuple and len(key) <= MAX_DIMENSIONS else (key,):
         if not isinstance(part, PLAIN) or (isinstance(part, int) and abs(part) >= MAX_KEY):
-            raise ValueError(f'a {type(part).__name__} as key')
+            raise ValueError(f'a {type(part).__name__} cannot be a key here')
     return key
 
 
@@ -193,7 +193,7 @@ def _look_up(words: str) -> Any:
 
 def _make(maker: Any, arguments: Any) -> Any:
     if not isinstance(maker, Name) or type(arguments) is not tuple:
-        raise ValueError('a call of no function')
+        raise ValueError('the pickle calls something that is not a function')
     if maker.name not in MAKERS:
         raise UnsafePickle(maker.name)
     return MAKERS[maker.name](*arguments)
@@ -201,11 +201,11 @@ def _make(maker: Any, arguments: Any) -> Any:
 
 def _storage(identifier: Any, load_bytes: LoadBytes | None) -> Storage:
     if type(identifier) is not tuple:
-        raise ValueError('a reference of no parts')
+        raise ValueError('a reference to a storage is not a tuple')
     kind, storage_type, key, _device, count, *view = identifier
     known = isinstance(storage_type, Name) and isinstance(key, str) and view in ([], [None])
     if kind != 'storage' or not known or load_bytes is None:
-        raise ValueError('an unknown kind of reference')
+        raise ValueError('a reference to a storage is of an unknown kind')
     dtype = STORAGE_TYPES[storage_type.name]
     return Storage(load_bytes(key, *_natural((count,)), dtype.itemsize if dtype else 1), dtype)
 
@@ -225,7 +225,7 @@ def _typed_tensor(
 def _tensor_of(storage: Any, dtype: Any, offset: Any, shape: Any, stride: Any, flags: Any) -> Tensor:
     """A tensor that lies within its storage."""
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype) or flags:
-        raise ValueError('a tensor of an unknown kind')
+        raise ValueError('a tensor is of an unknown kind')
     (offset,), shape, stride = _natural((offset,)), _natural(shape), _natural(stride)
     last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
     end = offset if 0 in shape else last + 1
@@ -236,15 +236,15 @@ def _tensor_of(storage: Any, dtype: Any, offset: Any, shape: Any, stride: Any, f
 
 def _natural(numbers: Any) -> tuple[int, ...]:
     if not isinstance(numbers, tuple) or len(numbers) > MAX_DIMENSIONS:
-        raise ValueError('sizes that are no tuple, or of too many')
+        raise ValueError('sizes are not a tuple, or too many')
     if not all(type(number) is int and 0 <= number < 2**60 for number in numbers):
-        raise ValueError('sizes that are no natural numbers')
+        raise ValueError('a size is not an integer from 0 to 2**60')
     return tuple(numbers)
 
 
 def _parameter(data: Any, requires_grad: Any, _hooks: Any = None) -> nn.Parameter:
     if not isinstance(data, Tensor):
-        raise ValueError('a parameter of no tensor')
+        raise ValueError('a parameter is not a tensor')
     return nn.Parameter(data, bool(requires_grad))
 
 
@@ -254,26 +254,26 @@ def _ordered_dict() -> OrderedDict:
 
 def _counter(counts: Any = ()) -> Counter:
     if not isinstance(counts, dict):
-        raise ValueError('counts that are no dict')
+        raise ValueError('the counts of a Counter are not a dict')
     return Counter(counts)
 
 
 def _set(items: Any = ()) -> set:
     if not isinstance(items, list):
-        raise ValueError('a set of no list')
+        raise ValueError('the items of a set are not a list')
     return {_hashable(item) for item in items}
 
 
 def _device(kind: Any, _index: Any = 0) -> str:
     """Where a tensor once was; nothing here goes there."""
     if not isinstance(kind, str):
-        raise ValueError('a device without a name')
+        raise ValueError('the name of a device is not text')
     return kind
 
 
 def _bytes(text: Any = '', encoding: Any = 'latin1') -> bytes:
     if not isinstance(text, str) or encoding != 'latin1':
-        raise ValueError('bytes in an unknown encoding')
+        raise ValueError('bytes are in an unknown encoding')
     return text.encode('latin1')
 
 
@@ -286,7 +286,7 @@ def _dtype(code: Any, _align: Any = None, _copy: Any = None) -> np.dtype:
 
 def _scalar(dtype: Any, content: Any) -> np.generic:
     if not isinstance(dtype, np.dtype) or not isinstance(content, bytes) or len(content) != dtype.itemsize:
-        raise ValueError('a malformed number')
+        raise ValueError('a NumPy number is malformed')
     return np.frombuffer(content, dtype)[0]
 
 
@@ -298,7 +298,7 @@ def _array(_kind: Any, _shape: Any, _code: Any) -> np.ndarray:
 def _history_statistic(owner: Any, name: Any) -> str:
     """Stands for ``getattr``, by which MMEngine pickles a history's four statistics; a history here has its own."""
     if not isinstance(name, str):
-        raise ValueError('an attribute without a name')
+        raise ValueError('the name of an attribute is not text')
     if owner != Name(HISTORY) or name not in ('min', 'max', 'current', 'mean'):
         raise UnsafePickle(f'getattr.{name[:40]}')
     return name
@@ -323,21 +323,21 @@ def _set_state(target: Any, state: Any) -> None:
         target._metadata = metadata if isinstance(metadata, dict) else {}
     elif isinstance(target, np.dtype) and type(state) is tuple and len(state) > 4:
         if state[1] not in ('|', '=', '<' if sys.byteorder == 'little' else '>') or any(state[2:5]):
-            raise ValueError('numbers of another byte order')
+            raise ValueError('numbers are in the other byte order')
     elif type(target) is np.ndarray and type(state) is tuple:
         _, shape, dtype, columns_first, content = state
         if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
-            raise ValueError('an array of an unknown kind')
+            raise ValueError('an array is of an unknown kind')
         if len(content) != math.prod(_natural(shape)) * dtype.itemsize:
-            raise ValueError('an array of another size')
+            raise ValueError('an array has a different size than its content')
         target.__setstate__((1, tuple(shape), dtype, bool(columns_first), content))
     elif type(target) is HistoryBuffer and type(state) is dict:
         values, counts = state['_log_history'], state['_count_history']
         if not all(isinstance(numbers, np.ndarray) and numbers.ndim == 1 for numbers in (values, counts)):
-            raise ValueError('a history of no numbers')
+            raise ValueError('a history does not consist of numbers')
         target.__init__(values, counts, *_natural((state['max_length'],)))
     else:
-        raise ValueError(f'a state for a {type(target).__name__}')
+        raise ValueError(f'a {type(target).__name__} is given a state')
 
 
 HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
@@ -362,7 +362,7 @@ VALUES: dict[str, Any] = {
     **{str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)},
     **{name: Name(name) for name in (*STORAGE_TYPES, 'numpy.ndarray')},
 }
-"""What a pickle may name without calling it."""
+"""Names that a pickle may mention, and what each becomes."""
 
 MAKERS: dict[str, Callable[..., Any]] = {
     'torch._utils._rebuild_tensor': _tensor,
@@ -383,4 +383,4 @@ MAKERS: dict[str, Callable[..., Any]] = {
     HISTORY: _history,
     'argparse.Namespace': _namespace,
 }
-"""What a pickle may call, and what does it here."""
+"""Functions that a pickle may call, and what is called here in their place."""

@@ -447,7 +447,7 @@ def test_a_missing_package_is_named_with_its_extra(detector_cfg, package, file_f
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == package else find_spec(name))
     out = tmp_path / f'm{FORMATS[file_format].suffix}'
-    with pytest.raises(UserError, match=rf"needs the package {package}: pip install '.\[{extra}\]'"):
+    with pytest.raises(UserError, match=rf"needs the package {package}: pip install 'fasternet-mm\[{extra}\]'"):
         export(detector_cfg, 'nowhere.pth', out=out, calibration=['x'] * (package == 'nncf'))
     assert not list(tmp_path.iterdir())
 

@@ -49,7 +49,7 @@ def test_a_validation_without_a_figure_is_never_the_best_and_is_said(nothing, tm
     assert training.validate(*ap(nothing, nothing)) == []
     assert len(training.warnings) == 2
     assert training.warnings[0].startswith(
-        f'This validation chooses no best checkpoint: coco/bbox_mAP is {nothing}, which is no figure'
+        f'This validation chooses no best checkpoint: coco/bbox_mAP is {nothing}: there were no objects'
     )
 
 
@@ -86,7 +86,7 @@ def test_a_metric_that_the_validation_lacks_is_said_and_does_not_end_the_trainin
     training = Training(tmp_path, save_best='coco/segm_mAP')
     assert training.validate(*ap(0.1)) == []
     assert training.warnings == [
-        'This validation chooses no best checkpoint: it has no coco/segm_mAP, which save_best asks for, but '
+        'This validation chooses no best checkpoint: save_best asks for coco/segm_mAP, and it has '
         'coco/bbox_mAP, coco/bbox_mAP_50'
     ]
 
@@ -99,7 +99,9 @@ def test_resuming_takes_back_a_best_that_was_chosen_without_a_figure(score, save
     wrong.touch()
     training.message_hub.update_info_dict(dict(best_score=score, best_ckpt=str(wrong)))
     assert training.validate(*ap(-1)) == []
-    assert training.warnings[0].startswith(f'{wrong} is removed: it was kept as the best one for a figure of {score}')
+    assert training.warnings[0].startswith(
+        f'{wrong} is removed: it was saved as the best checkpoint with a metric of {score}'
+    )
     assert training.validate(*ap(0.0)) == ['best_coco_bbox_mAP_epoch_2.pth']
 
 

@@ -3,9 +3,18 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import KaimingInit, NormalInit
 from torch import nn
 
+from fasternet_mm import FasterNet
 from fasternet_mm.engine.initialization import initializers, leave_out_pretrained
 from fasternet_mm.errors import UserError
-from fasternet_mm.weights import StrictPretrainedInit
+from fasternet_mm.weights.pretrained import StrictPretrainedInit, strict_loading
+
+pytestmark = pytest.mark.usefixtures('_as_in_our_runner')
+
+
+@pytest.fixture
+def _as_in_our_runner():
+    with strict_loading():
+        yield
 
 
 class Neck(BaseModule):
@@ -65,6 +74,13 @@ def test_a_network_may_read_its_init_cfg_by_itself():
             pass
 
     assert list(initializers(Own(dict(checkpoint='net.pth')))) == []
+
+
+def test_the_backbone_reads_no_init_cfg_by_itself():
+    model = Model()
+    model.neck = FasterNet('t0', init_cfg=dict(checkpoint='net.pth'))
+    with pytest.raises(UserError, match='type=None is unknown'):
+        list(initializers(model))
 
 
 def test_only_pretrained_weights_are_left_out():

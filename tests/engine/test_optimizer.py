@@ -4,6 +4,7 @@ from torch import nn
 
 from fasternet_mm import FasterNet
 from fasternet_mm.engine.optimizer import StageDecayConstructor
+from fasternet_mm.models.backbone import InvalidArgument
 
 TINY = dict(embed_dim=16, depths=(1, 1, 1, 1))
 
@@ -60,5 +61,5 @@ def test_frozen_parameters_stay_out():
 
 @pytest.mark.parametrize('paramwise_cfg', [dict(stage_decay=0), dict(stage_decay=1.1), dict(norm_decay_mult=0)])
 def test_what_it_does_not_take_is_named(paramwise_cfg):
-    with pytest.raises(ValueError, match='it takes stage_decay alone'):
+    with pytest.raises(InvalidArgument, match='it takes stage_decay alone'):
         StageDecayConstructor(dict(optimizer=dict(type='AdamW')), paramwise_cfg)

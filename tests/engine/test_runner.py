@@ -1,15 +1,21 @@
 import copy
+import io
+import os
 
 import pytest
 import torch
+from global_state import global_state
 from mmengine.config import Config
-from mmengine.fileio import get_file_backend
+from mmengine.model import BaseModel
+from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from fasternet_mm import FasterNet
 from fasternet_mm.engine.runner import StrictRunner, check_compiler, check_writable, latest_checkpoint
 from fasternet_mm.errors import UserError
-from fasternet_mm.files import register_atomic_backend, write_atomically
+from fasternet_mm.files import write_atomically
+
+TINY = dict(embed_dim=16, depths=(1, 1, 1, 1))
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -26,20 +32,65 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_checkpoints_go_through_the_atomic_backend(tmp_path, monkeypatch):
-    register_atomic_backend()
-    written = []
-    monkeypatch.setattr('fasternet_mm.files.write_atomically', lambda *args: written.append(args))
-    get_file_backend(str(tmp_path), backend_args=dict(backend='atomic')).put(b'content', str(tmp_path / 'x.pth'))
-    assert written == [(str(tmp_path / 'x.pth'), b'content')]
+class Mean(BaseModel):
+    def __init__(self, init_cfg=None):
+        super().__init__()
+        self.backbone = FasterNet(TINY, init_cfg=init_cfg)
+
+    def forward(self, inputs, mode='tensor'):
+        mean = self.backbone(torch.stack(inputs))[-1].mean()
+        return dict(loss=mean) if mode == 'loss' else mean
+
+
+@pytest.fixture
+def training(tmp_path):
+    torch.save(FasterNet(TINY).state_dict(), tmp_path / 'net.pth')
+    return StrictRunner(
+        Mean(dict(type='Pretrained', checkpoint=str(tmp_path / 'net.pth'))),
+        str(tmp_path / 'work_dir'),
+        train_dataloader=dict(
+            dataset=[dict(inputs=torch.ones(3, 32, 32))] * 2,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=2,
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        experiment_name=tmp_path.name,
+    )
+
+
+def test_after_a_training_all_that_belongs_to_the_whole_process_is_as_before(training, tmp_path):
+    before = global_state()
+    training.train()
+    assert global_state() == before
+    assert before['initializers']['Pretrained'] is PretrainedInit
+    assert {'epoch_1.pth', 'last_checkpoint'} <= {path.name for path in (tmp_path / 'work_dir').iterdir()}
+
+
+def test_an_interrupted_checkpoint_leaves_the_old_one_and_nothing_else(training, tmp_path, monkeypatch):
+    training.train()
+    (tmp_path / 'work_dir/epoch_1.pth').write_bytes(b'old')
+    before = sorted((tmp_path / 'work_dir').iterdir())
+
+    def interrupted(checkpoint, file):
+        file.write(b'half')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('torch.save', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.save_checkpoint(training.work_dir, 'epoch_1.pth', save_param_scheduler=False)
+    monkeypatch.setattr('torch.save', lambda checkpoint, file: file.write(b'half'))
+    monkeypatch.setattr('os.fsync', lambda descriptor: interrupted(None, io.BytesIO()))
+    with pytest.raises(KeyboardInterrupt):
+        training.save_checkpoint(training.work_dir, 'epoch_1.pth', save_param_scheduler=False)
+    assert (tmp_path / 'work_dir/epoch_1.pth').read_bytes() == b'old'
+    assert sorted((tmp_path / 'work_dir').iterdir()) == before
 
 
 def test_the_latest_checkpoint_is_the_newest_file(tmp_path):
     assert latest_checkpoint(str(tmp_path)) is None
     for age, name in enumerate(('epoch_9.pth', 'epoch_10.pth', 'best_map.pth')):
         torch.save({}, tmp_path / name)
-        import os
-
         os.utime(tmp_path / name, (age, age))
     assert latest_checkpoint(str(tmp_path)).endswith('epoch_10.pth')
 
@@ -63,7 +114,7 @@ def test_the_backbone_alone_is_compiled_and_keeps_its_names(compile, expected, m
     runner = StrictRunner.__new__(StrictRunner)
     runner.cfg = Config(dict(compile=compile))
     runner.model = nn.Module()
-    runner.model.backbone = FasterNet(dict(embed_dim=16, depths=(1, 1, 1, 1)), drop_path_rate=0.0)
+    runner.model.backbone = FasterNet(TINY, drop_path_rate=0.0)
     runner.model.backbone.init_weights()
     eager = copy.deepcopy(runner.model)
     runner._maybe_compile('train_step')
@@ -89,11 +140,11 @@ def test_a_compiler_that_does_not_work_is_named_with_what_it_needs(monkeypatch):
 
 
 def test_a_checkpoint_is_read_on_the_cpu_whatever_device_mmengine_asks_for(tmp_path):
-    saved = FasterNet(dict(embed_dim=16, depths=(1, 1, 1, 1)))
+    saved = FasterNet(TINY)
     torch.save(dict(state_dict=saved.state_dict(), optimizer=torch.ones(2)), tmp_path / 'net.pth')
     runner = StrictRunner.__new__(StrictRunner)
     runner.cfg, runner._hooks = Config(dict(resume=True)), []
-    runner.model = FasterNet(dict(embed_dim=16, depths=(1, 1, 1, 1)))
+    runner.model = FasterNet(TINY)
     checkpoint = runner.load_checkpoint(str(tmp_path / 'net.pth'), map_location='meta')
     assert checkpoint['optimizer'].device.type == 'cpu'
     assert torch.equal(runner.model.patch_embed.proj.weight, saved.patch_embed.proj.weight)

@@ -75,5 +75,7 @@ def test_the_last_step_of_an_epoch_counts_where_it_is_smaller(images, drop_last,
 
 def test_crops_that_the_network_cannot_take_are_named(tmp_path):
     cfg = config(POOLING[0], tmp_path, ['model.data_preprocessor.size=(16,64)'])
-    with pytest.raises(UserError, match=r'trains on crops of 16x64, and FasterNet takes 32x32 or more: set crop_size'):
+    with pytest.raises(
+        UserError, match=r'trains on crops of 16x64 \(H x W\), and FasterNet takes 32x32 or more: set crop_size'
+    ):
         check(cfg)

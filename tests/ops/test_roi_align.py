@@ -60,7 +60,7 @@ def test_mmcvs_operator_takes_it_for_large_maps_alone(monkeypatch):
         calls.append(args)
         return roi_align_channels_last(*args)
 
-    monkeypatch.setattr(operators, 'roi_align_channels_last', counting)
+    monkeypatch.setattr(roi_align, 'roi_align_channels_last', counting)
     x = maps()
     expected = mmcv_roi_align(x, ROIS, (3, 2), 0.5, 0, 'avg', True)
     assert not calls

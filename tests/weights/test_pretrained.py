@@ -1,13 +1,18 @@
+import copy
+from contextlib import nullcontext
+
 import pytest
 import torch
+from global_state import global_state
 from malicious import Payload
 from mmengine.model import BaseModule
+from mmengine.registry import WEIGHT_INITIALIZERS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint
 from torch import nn
 
 from fasternet_mm import FasterNet, FasterNetClassifier
 from fasternet_mm.errors import UserError
-from fasternet_mm.weights.pretrained import use_safe_loading
+from fasternet_mm.weights.pretrained import strict_loading
 
 TINY = dict(embed_dim=16, depths=(1, 1, 1, 1))
 
@@ -56,25 +61,65 @@ def test_init_cfg_takes_the_options_of_loading(classifier):
     torch.testing.assert_close(net.patch_embed.proj.weight, classifier[0].patch_embed.proj.weight.sum(1, keepdim=True))
 
 
+@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg'])
+def test_pretrained_weights_come_last_and_in_every_scope(classifier, scope):
+    init_cfg = [
+        dict(type='Pretrained', checkpoint=classifier[1], _scope_='mmdet'),
+        dict(type='Constant', layer='Conv2d', val=0),
+    ]
+    asked = copy.deepcopy(init_cfg)
+    net = FasterNetClassifier(TINY, init_cfg=init_cfg)
+    with DefaultScope.overwrite_default_scope(scope):
+        net.init_weights()
+    assert torch.equal(net.head.weight, classifier[0].head.weight)
+    assert init_cfg == asked
+
+
 def test_init_cfg_of_a_whole_model_wants_a_whole_checkpoint(classifier):
-    with pytest.raises(UserError, match=r'a whole detector or segmenter is asked for'):
-        Whole(dict(type='Pretrained', checkpoint=classifier[1])).init_weights()
+    init_cfg = dict(type='Pretrained', checkpoint=classifier[1])
+    message = r'a whole detector or segmenter is asked for'
+    with pytest.raises(UserError, match=message), strict_loading():
+        Whole(init_cfg).init_weights()
+    with pytest.raises(UserError, match=message):
+        Whole(dict(init_cfg, _scope_='fasternet_mm')).init_weights()
+    Whole(init_cfg).init_weights()  # as MMEngine does
 
 
-def test_other_networks_keep_mmengines_lenient_initialization(tmp_path):
+@pytest.mark.parametrize('strict', [False, True])
+def test_other_networks_keep_mmengines_lenient_initialization(tmp_path, strict):
     torch.save({'conv.weight': torch.ones(1, 1, 1, 1), 'fc.weight': torch.ones(1)}, tmp_path / 'other.pth')
     net = Other(dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth')))
-    net.init_weights()
+    with strict_loading() if strict else nullcontext():
+        net.init_weights()
     assert net.conv.weight.item() == 1
 
 
 @pytest.fixture
-def _safe(monkeypatch):
+def _strict():
+    with strict_loading():
+        yield
+
+
+def test_strict_loading_ends_with_its_context_and_keeps_what_others_register_meanwhile(monkeypatch):
     monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
-    use_safe_loading()
+    monkeypatch.setattr(WEIGHT_INITIALIZERS, '_module_dict', dict(WEIGHT_INITIALIZERS.module_dict))
+    before = global_state()
+
+    @strict_loading()
+    def fail():
+        assert global_state() != before
+        CheckpointLoader.register_scheme('other://', print)
+        WEIGHT_INITIALIZERS.register_module('Other', module=Other)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    before['initializers']['Other'], before['schemes']['other://'] = Other, print
+    before['loader']['_schemes'] = CheckpointLoader._schemes
+    assert global_state() == before
 
 
-@pytest.mark.usefixtures('_safe')
+@pytest.mark.usefixtures('_strict')
 @pytest.mark.parametrize(
     'source', ['evil.pth', 'torchvision://evil', 'mmcls://evil', 'open-mmlab://evil', 'pavi://evil', 's3://evil']
 )
@@ -86,7 +131,7 @@ def test_mmengine_reads_nothing_but_through_us(tmp_path, monkeypatch, source):
     assert not (tmp_path / 'executed').exists()
 
 
-@pytest.mark.usefixtures('_safe')
+@pytest.mark.usefixtures('_strict')
 def test_mmengines_classifiers_keep_their_backbone_alone(monkeypatch):
     content = dict(state_dict={'backbone.conv.weight': torch.ones(1), 'head.fc.weight': torch.ones(1)})
     monkeypatch.setattr('fasternet_mm.weights.pretrained.read_checkpoint', lambda *args: content)

@@ -70,7 +70,7 @@ def test_a_damaged_download_is_not_kept(server, net, cache):
 def test_mmengines_names_lead_to_their_urls(server, net, cache, monkeypatch):
     monkeypatch.setitem(sources.MODEL_ZOOS, 'torchvision', lambda: dict(resnet50=server + 'net.pth'))
     assert torch.equal(read_checkpoint('torchvision://resnet50')['weight'], torch.ones(3))
-    with pytest.raises(UserError, match=r'torchvision://resnet5 is unknown \(did you mean resnet50\?\)'):
+    with pytest.raises(UserError, match=r"torchvision://resnet5 is unknown; did you mean 'resnet50'\?"):
         read_checkpoint('torchvision://resnet5')
 
 
@@ -104,9 +104,9 @@ def test_a_hash_that_is_given_must_be_the_files(net, server, cache):
 @pytest.mark.parametrize(
     ('source', 'message'),
     [
-        ('{folder}/other', r'other does not exist: give a file, a URL, or a published name'),
-        ('{folder}/nett.pth', r'nett.pth does not exist \(did you mean net.pth\?\)'),
-        ('fasternet_s_in22k', r'fasternet_s_in22k does not exist \(did you mean fasternet_s_in1k\?\)'),
+        ('{folder}/other', r'other does not exist; give a file, a URL, or a published name'),
+        ('{folder}/nett.pth', r"nett.pth does not exist; did you mean 'net.pth'\?"),
+        ('fasternet_s_in22k', r"fasternet_s_in22k does not exist; did you mean 'fasternet_s_in1k'\?"),
         ('{folder}', r'is a folder: give a file in it'),
     ],
 )

@@ -4,8 +4,7 @@ import torch
 from mmengine.logging import MessageHub
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.weights import PlainCheckpointHook
-from fasternet_mm.weights.training_state import check_training_state
+from fasternet_mm.weights.training_state import PlainCheckpointHook, check_training_state
 
 
 def test_our_training_state_is_plain_and_comes_back(tmp_path):
