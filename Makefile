@@ -23,23 +23,24 @@ SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt
 
-.PHONY: python
-python:
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+define new_environment
+@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+$(PYTHON) -m venv $(@D)
+endef
 
 # Stamps are written last, so an interrupted installation is taken up again.
-$(VENV)/installed: requirements.txt $(EXTRAS) pyproject.toml setup.py | python
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/installed: requirements.txt $(EXTRAS) pyproject.toml setup.py
+	$(new_environment)
 	$(BIN)/pip install --quiet -r requirements.txt $(EXTRAS:%=-r %)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV_ONEDL)/installed: requirements.txt requirements-onedl.txt $(EXTRAS) pyproject.toml setup.py | python
-	$(PYTHON) -m venv $(VENV_ONEDL)
-	$(VENV_ONEDL)/bin/pip install --quiet --constraint requirements.txt setuptools -r requirements-onedl.txt $(EXTRAS:%=-r %)
-	$(VENV_ONEDL)/bin/pip install --quiet --constraint requirements.txt --no-build-isolation --editable .
+$(VENV_ONEDL)/installed: requirements.txt requirements-onedl.txt $(EXTRAS) pyproject.toml setup.py
+	$(new_environment)
+	$(@D)/bin/pip install --quiet --constraint requirements.txt setuptools -r requirements-onedl.txt $(EXTRAS:%=-r %)
+	$(@D)/bin/pip install --quiet --constraint requirements.txt --no-build-isolation --editable .
 	touch $@
 
 # A checkpoint appears whole or not at all; an interrupted training goes on from the last one.
