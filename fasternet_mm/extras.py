@@ -57,3 +57,20 @@ def needs_openmmlab() -> Iterator[None]:
             f"{error.name} is not installed: pip install 'fasternet-mm[openmmlab]' for OpenMMLab's own releases, or "
             "'fasternet-mm[onedl]' for OneDL's maintained fork of them"
         ) from error
+
+
+@contextmanager
+def mmseg_by_module_name() -> Iterator[None]:
+    """Inside, configs that inherit from ``mmseg::…`` are found with OneDL's libraries as with OpenMMLab's.
+
+    MMEngine looks for a distribution named mmsegmentation, but OneDL's is onedl-mmsegmentation. The module's name is the
+    same.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    distribution = MODULE2PACKAGE['mmseg']
+    MODULE2PACKAGE['mmseg'] = 'mmseg'
+    try:
+        yield
+    finally:
+        MODULE2PACKAGE['mmseg'] = distribution

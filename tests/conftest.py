@@ -11,6 +11,7 @@ from mmengine.runner import set_random_seed
 from small_models import SCALES, SMALL, spread_model
 
 import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
+from fasternet_mm.extras import mmseg_by_module_name
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +24,12 @@ def pytest_runtest_setup():
     """
     set_random_seed(0)
     MMLogger.get_current_instance().setLevel('NOTSET')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _mmseg_configs():
+    with mmseg_by_module_name():
+        yield
 
 
 @pytest.fixture(scope='session')
