@@ -63,8 +63,8 @@ def needs_openmmlab() -> Iterator[None]:
 def mmseg_by_module_name() -> Iterator[None]:
     """Inside, configs that inherit from ``mmseg::…`` are found with OneDL's libraries as with OpenMMLab's.
 
-    MMEngine looks for a distribution named mmsegmentation, but OneDL's is onedl-mmsegmentation. The module's name is the
-    same.
+    MMEngine looks for a distribution named mmsegmentation, but OneDL's is onedl-mmsegmentation; the module's name is
+    the same.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
