@@ -11,7 +11,6 @@ from mmengine.runner import set_random_seed
 from small_models import SCALES, SMALL, spread_model
 
 import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
-from fasternet_mm.extras import mmseg_by_module_name
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +27,7 @@ def pytest_runtest_setup():
 
 @pytest.fixture(scope='session', autouse=True)
 def _mmseg_configs():
-    with mmseg_by_module_name():
+    with fasternet_mm.extras.mmseg_by_module_name():
         yield
 
 
