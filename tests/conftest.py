@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 from small_models import SCALES, SMALL, spread_model
 
-import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
+import fasternet_mm  # first of all, since it gives MMDetection its operators
 
 ROOT = Path(__file__).parent.parent
 
