@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 from small_models import SCALES, SMALL, spread_model
 
-import fasternet_mm  # first of all, since it gives MMDetection its operators
+import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +27,9 @@ def pytest_runtest_setup():
 
 @pytest.fixture(scope='session', autouse=True)
 def _mmseg_configs():
-    with fasternet_mm.extras.mmseg_by_module_name():
+    from fasternet_mm.extras import mmseg_by_module_name
+
+    with mmseg_by_module_name():
         yield
 
 
