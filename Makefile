@@ -1,14 +1,16 @@
-# make demo      train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
-# make demo-seg  the same with UPerNet: label maps instead of instances, mIoU
-# make test      ruff and pytest
-# make clean     remove what these made
+# make demo        train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
+# make demo-seg    the same with UPerNet: label maps instead of instances, mIoU
+# make test        ruff and pytest
+# make test-onedl  pytest with OneDL's fork of OpenMMLab's libraries
+# make clean       remove what these made
 #
-# All make their environment in .venv first. PYTHON chooses the interpreter (3.10 to 3.13).
+# All make their environment in .venv first (test-onedl in .venv-onedl). PYTHON chooses the interpreter (3.10 to 3.13).
 
 PYTHON ?= $(firstword $(shell for v in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$v -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$v; done; true))
 VENV := .venv
 BIN := $(VENV)/bin
+VENV_ONEDL := .venv-onedl
 CONFIG := configs/shapes/mask_rcnn_fasternet_t0_shapes.py
 WORK := work_dirs/mask_rcnn_fasternet_t0_shapes
 CHECKPOINT := $(WORK)/epoch_4.pth
@@ -16,38 +18,51 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-seg test clean
+.PHONY: demo demo-seg test test-onedl clean
 .DELETE_ON_ERROR:
 
-REQUIREMENTS := requirements.txt requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt
+EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt
 
-# The stamp is written last, so an interrupted installation is taken up again.
-$(VENV)/installed: $(REQUIREMENTS) pyproject.toml setup.py
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(REQUIREMENTS:%=-r %)
+define new_environment
+@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+$(PYTHON) -m venv $(@D)
+endef
+
+# Stamps are written last, so an interrupted installation is taken up again.
+$(VENV)/installed: requirements.txt $(EXTRAS) pyproject.toml setup.py
+	$(new_environment)
+	$(BIN)/pip install --quiet -r requirements.txt $(EXTRAS:%=-r %)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV_ONEDL)/installed: requirements.txt requirements-onedl.txt $(EXTRAS) pyproject.toml setup.py
+	$(new_environment)
+	$(@D)/bin/pip install --quiet --constraint requirements.txt setuptools -r requirements-onedl.txt $(EXTRAS:%=-r %)
+	$(@D)/bin/pip install --quiet --constraint requirements.txt --no-build-isolation --editable .
 	touch $@
 
 # A checkpoint appears whole or not at all; an interrupted training goes on from the last one.
 $(CHECKPOINT): | $(VENV)/installed
-	$(BIN)/python tools/train.py $(CONFIG) --resume --seed 0
+	$(BIN)/fasternet-mm train $(CONFIG) --resume --seed 0
 
 demo: $(CHECKPOINT)
-	$(BIN)/python tools/test.py $(CONFIG) $(CHECKPOINT) --show-dir $(WORK)/drawings
+	$(BIN)/fasternet-mm test $(CONFIG) $(CHECKPOINT) --show-dir $(WORK)/drawings
 
 $(SEG_CHECKPOINT): | $(VENV)/installed
-	$(BIN)/python tools/train.py $(SEG_CONFIG) --resume --seed 0
+	$(BIN)/fasternet-mm train $(SEG_CONFIG) --resume --seed 0
 
 demo-seg: $(SEG_CHECKPOINT)
-	$(BIN)/python tools/test.py $(SEG_CONFIG) $(SEG_CHECKPOINT) --show-dir $(SEG_WORK)/drawings
+	$(BIN)/fasternet-mm test $(SEG_CONFIG) $(SEG_CHECKPOINT) --show-dir $(SEG_WORK)/drawings
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+test-onedl: $(VENV_ONEDL)/installed
+	$(VENV_ONEDL)/bin/python -m pytest --numprocesses auto --dist loadfile
+
 clean:
-	rm -rf $(VENV) work_dirs data/shapes
+	rm -rf $(VENV) $(VENV_ONEDL) work_dirs data/shapes

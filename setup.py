@@ -1,4 +1,7 @@
-"""Adds configs and tools to the package, under ``.mim`` as OpenMMLab packages do; all else is in pyproject.toml."""
+"""Adds configs, tools and the model index to the package, under ``.mim``, where OpenMMLab's ``mim`` looks for them.
+
+All else is in pyproject.toml.
+"""
 
 import shutil
 from pathlib import Path
@@ -10,10 +13,13 @@ from setuptools.command.build_py import build_py
 class BuildWithConfigs(build_py):
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:
-            for folder in ('configs', 'tools'):
-                target = Path(self.build_lib, 'fasternet_mm', '.mim', folder)
-                shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib, 'fasternet_mm', '.mim')
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier build, which may have had other configs
+        for folder in ('configs', 'tools'):
+            shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copy('model-index.yml', target)
 
 
 setup(cmdclass={'build_py': BuildWithConfigs})

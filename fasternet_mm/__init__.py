@@ -6,6 +6,7 @@ Importing it loads no PyTorch: the public names bring what they need when they a
 from importlib import import_module
 from typing import Any
 
+from .extras import needs_openmmlab
 from .ops import provide_mmcv_ext
 from .version import __version__
 
@@ -29,7 +30,8 @@ __all__ = ['__version__', *PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in PUBLIC:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(f'{__name__}.{PUBLIC[name]}'), name)
+    with needs_openmmlab():
+        return getattr(import_module(f'{__name__}.{PUBLIC[name]}'), name)
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import UserError
@@ -29,3 +31,46 @@ def require(package: str, purpose: str) -> Any:
         return importlib.import_module(package)
     except Exception as error:
         raise UserError(f'{purpose} needs the package {package}, and importing that fails: {error}') from error
+
+
+OPENMMLAB = frozenset({'mmengine', 'mmcv', 'mmdet', 'mmseg', 'ftfy', 'regex', 'pkg_resources'})
+"""What is imported of OpenMMLab's libraries, and what they import without declaring it."""
+
+
+class MissingOpenMMLab(UserError, ImportError):
+    """A library of OpenMMLab's is missing; two projects publish them under the same names, so none is a dependency."""
+
+
+@contextmanager
+def needs_openmmlab() -> Iterator[None]:
+    """Names what to install where a library of OpenMMLab's turns out to be missing.
+
+    Raises:
+        MissingOpenMMLab: instead of the ``ModuleNotFoundError`` of such a library.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in OPENMMLAB:
+            raise
+        raise MissingOpenMMLab(
+            f"{error.name} is not installed: pip install 'fasternet-mm[openmmlab]' for OpenMMLab's own releases, or "
+            "'fasternet-mm[onedl]' for OneDL's maintained fork of them"
+        ) from error
+
+
+@contextmanager
+def mmseg_by_module_name() -> Iterator[None]:
+    """Inside, configs that inherit from ``mmseg::…`` are found with OneDL's libraries as with OpenMMLab's.
+
+    MMEngine looks for a distribution named mmsegmentation, but OneDL's is onedl-mmsegmentation; the module's name is
+    the same.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    distribution = MODULE2PACKAGE['mmseg']
+    MODULE2PACKAGE['mmseg'] = 'mmseg'
+    try:
+        yield
+    finally:
+        MODULE2PACKAGE['mmseg'] = distribution

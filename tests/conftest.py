@@ -46,6 +46,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _mmseg_configs():
+    from fasternet_mm.extras import mmseg_by_module_name
+
+    with mmseg_by_module_name():
+        yield
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     return ROOT

@@ -1,25 +1,58 @@
-"""Pinned versions against what they say of themselves."""
+"""Pinned versions against what they say of themselves, and against what the package's metadata accept."""
 
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from setuptools.config.pyprojecttoml import read_configuration
 
-SUPPORTED = SpecifierSet(metadata.metadata('fasternet-mm')['Requires-Python'])
-PYTHONS = [version for version in ('3.9', '3.10', '3.11', '3.12', '3.13', '3.14') if version in SUPPORTED]
+
+def read(path: Path) -> list[Requirement]:
+    lines = path.read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith('#')]
 
 
-@pytest.mark.parametrize('kind', ['', '-test', '-onnx', '-openvino', '-int8', '-benchmark'])
-def test_pinned_versions_install_on_every_supported_python(root, kind):
-    assert PYTHONS == ['3.10', '3.11', '3.12', '3.13']
-    lines = (root / f'requirements{kind}.txt').read_text().splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith('#')]
+@pytest.fixture(scope='module')
+def project(root) -> dict:
+    return read_configuration(root / 'pyproject.toml', expand=False)['project']
+
+
+@pytest.fixture(scope='module')
+def pythons(project) -> list[str]:
+    """The supported versions of Python."""
+    supported = SpecifierSet(project['requires-python'])
+    return [version for version in ('3.9', '3.10', '3.11', '3.12', '3.13', '3.14') if version in supported]
+
+
+@pytest.mark.parametrize('kind', ['', '-onedl', '-test', '-onnx', '-openvino', '-int8', '-benchmark'])
+def test_pinned_versions_install_on_every_supported_python(root, pythons, kind):
+    assert pythons == ['3.10', '3.11', '3.12', '3.13']
+    pins = read(root / f'requirements{kind}.txt')
     names = {pin.name for pin in pins}
-    for version in PYTHONS:
+    for version in pythons:
         chosen = [pin for pin in pins if pin.marker is None or pin.marker.evaluate({'python_version': version})]
         assert sorted(pin.name for pin in chosen) == sorted(names), version
         for pin in chosen:
-            found = metadata.distribution(pin.name)
-            if found.version in pin.specifier:  # what is pinned for another Python is not at hand
-                assert version in SpecifierSet(found.metadata.get('Requires-Python', '')), (pin.name, version)
+            assert [specifier.operator for specifier in pin.specifier] == ['=='], pin
+            try:
+                installed = metadata.distribution(pin.name)
+            except metadata.PackageNotFoundError:  # of the other of the two lines of OpenMMLab's libraries
+                assert pin.name.startswith(('onedl-', 'mm'))
+                continue
+            if installed.version in pin.specifier:  # what is pinned for another Python is not at hand
+                assert version in SpecifierSet(installed.metadata.get('Requires-Python', '')), (pin.name, version)
+
+
+def test_pinned_versions_are_those_that_the_metadata_accept(root, project):
+    accepted = [Requirement(text) for text in project['dependencies']] + read(root / 'requirements-openmmlab.txt')
+    pins = read(root / 'requirements.txt')
+    pinned_names = {canonicalize_name(pin.name) for pin in pins}
+    assert pinned_names == {canonicalize_name(requirement.name) for requirement in accepted}
+    for requirement in accepted:
+        for pin in pins:
+            if canonicalize_name(pin.name) == canonicalize_name(requirement.name):
+                (version,) = [specifier.version for specifier in pin.specifier]
+                assert requirement.specifier.contains(version), (requirement, pin)

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..errors import UserError, nearest
+from ..extras import mmseg_by_module_name
 from ..files import write_atomically
 from ..weights.loading import fit_weights
 from ..weights.pretrained import strict_loading
@@ -48,6 +49,7 @@ def write_config(cfg: Config) -> Path:
     return path
 
 
+@mmseg_by_module_name()
 def load_config(path: str, options: Sequence[str] = ()) -> LiteralConfig:
     """The config at ``path`` with ``options`` ('key=value', as MMDetection's ``--cfg-options``) merged in.
 

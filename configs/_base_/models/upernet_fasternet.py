@@ -1,5 +1,5 @@
 # UPerNet with the auxiliary FCN head as MMSegmentation configures it for ResNet-50, on FasterNet.
-# SyncBN becomes BN by itself where training is not distributed. The sliding window waits for test_cfg.mode='slide'.
+# SyncBN becomes BN by itself where training is not distributed. crop_size and stride are for test_cfg.mode='slide'.
 _base_ = 'mmseg::_base_/models/upernet_r50.py'
 
 model = dict(
