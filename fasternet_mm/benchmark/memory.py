@@ -10,13 +10,15 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.logging import MMLogger
 from tqdm import tqdm
 
 from .timing import Candidate
+
+T = TypeVar('T')
 
 
 def peak_memory(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str] = (), device: str = 'cpu') -> int:
@@ -30,11 +32,16 @@ def peak_memory(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str
         packages: imported beforehand, so that their code does not count.
         device: 'cpu' or 'cuda'.
     """
+    return in_own_process(_measure, prepare, packages, device, torch.get_num_threads())
+
+
+def in_own_process(function: Callable[..., T], *args: Any) -> T:
+    """What ``function(*args)`` returns, in a new process; all goes to it and comes back by pickle."""
     os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # of what it imports this process has been warned already
     processes = multiprocessing.get_context('forkserver')
     processes.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, processes) as pool:
-        return pool.submit(_measure, prepare, packages, device, torch.get_num_threads()).result()
+        return pool.submit(function, *args).result()
 
 
 def add_memory(candidates: Sequence[Candidate], rows: Sequence[dict[str, Any]], device: str = 'cpu') -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..errors import UserError, nearest
 from ..files import write_atomically
 from ..weights.loading import fit_weights
+from .packaged_configs import config_path
 
 OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
 """What ``optim_wrapper`` may hold besides its class's own arguments: MMEngine hands them to the builder."""
@@ -49,13 +50,18 @@ def write_config(cfg: Config) -> Path:
 
 
 def load_config(path: str, options: Sequence[str] = ()) -> LiteralConfig:
-    """The config at ``path`` with ``options`` ('key=value', as MMDetection's ``--cfg-options``) merged in.
+    """A config with ``options`` ('key=value', as MMDetection's ``--cfg-options``) merged in.
+
+    Args:
+        path: a file, or the name of a packaged config.
+        options: changes.
 
     Raises:
         UserError: the file is missing or broken, or an option names a key that nothing would read.
     """
+    file = config_path(path)
     try:
-        read = Config.fromfile(path)
+        read = Config.fromfile(file)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     cfg = LiteralConfig()

@@ -1,0 +1,205 @@
+"""Show versions, device, and what is wrong with the installation. It works whatever is missing or broken."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..extras import EXTRAS
+from ..version import __version__
+from .parsing import command_parser
+
+EPILOG = """examples:
+  fasternet-mm env            what is installed, on which device it runs, and what to mend
+  fasternet-mm env --json     the same for a bug report
+
+The exit status is 1 where something must be mended, else 0.
+"""
+
+LIBRARIES = {
+    'torch': 'torch',
+    'torchvision': 'torchvision',
+    'mmengine': 'mmengine',
+    'mmcv': 'mmcv-lite',
+    'mmdet': 'mmdet',
+    'mmseg': 'mmsegmentation',
+    'numpy': 'numpy',
+    'cv2': 'opencv-python',
+}
+"""The libraries that everything needs: the name to import, and a distribution that provides it."""
+
+DISTRIBUTION = 'fasternet-mm'
+
+STACKS = 'openmmlab', 'onedl'
+"""Extras of ours that state which versions of OpenMMLab's libraries, or of OneDL's, are accepted."""
+
+REASONS = {'setuptools': ' (newer ones lack pkg_resources, which MMEngine imports)'}
+"""Why a distribution must not be newer, where its own error message would not say it."""
+
+
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    result = command_parser(prog, 'Show versions, device, and what is wrong with the installation.', EPILOG)
+    result.add_argument('--json', action='store_true', help='print JSON')
+    return result
+
+
+def main(args: argparse.Namespace) -> None:
+    facts, problems = describe()
+    if args.json:
+        print(json.dumps({**facts, 'problems': problems}, indent=1))
+    else:
+        width = max(map(len, facts)) + 2
+        for name, value in facts.items():
+            print(f'{name:{width}}{value}')
+        print(
+            '\n'.join(['', 'to mend:', *(f'- {problem}' for problem in problems)] if problems else ['', 'all is well'])
+        )
+    sys.exit(bool(problems))
+
+
+def describe() -> tuple[dict[str, str], list[str]]:
+    """Facts by their names, and sentences on what is wrong and how to mend it."""
+    providers = importlib.metadata.packages_distributions()
+    problems = [*_doubled(providers), *_outside_ranges()]
+    facts = {
+        'fasternet-mm': f'{__version__} in {_fact(lambda: importlib.import_module("fasternet_mm").__path__[0])}',
+        'Python': f'{platform.python_version()} in {sys.prefix}',
+        'system': platform.platform(),
+        'CPU': _fact(_cpu),
+    }
+    for name, distribution in LIBRARIES.items():
+        facts[name], problem = _library(name, distribution, providers.get(name, []))
+        problems += [problem] if problem else []
+    facts['GPU'] = _fact(_gpu)
+    facts['precision'] = _fact(_precision)
+    facts["mmcv's operators"], problem = _operators()
+    problems += [problem] if problem else []
+    for extra in sorted(set(EXTRAS.values())):
+        facts[f'extra {extra}'] = _fact(lambda extra=extra: _extra(extra))
+    facts['downloads'] = _fact(_downloads)
+    return facts, problems
+
+
+def _fact(find: Callable[[], str]) -> str:
+    try:
+        return find()
+    except Exception as error:
+        return f'unknown ({_sentence(error)})'
+
+
+def _sentence(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
+
+
+def _cpu() -> str:
+    from ..cpus import processor_name, usable_cpus
+
+    return f'{processor_name()}, {usable_cpus()} usable, {_fact(lambda: str(_torch().get_num_threads()))} threads'
+
+
+def _torch() -> Any:
+    return importlib.import_module('torch')
+
+
+def _gpu() -> str:
+    cuda = _torch().cuda
+    names = [cuda.get_device_name(number) for number in range(cuda.device_count())] if cuda.is_available() else []
+    built_for = _torch().version.cuda
+    return (
+        ', '.join(names)
+        or f'none that PyTorch can use (it is built {"for CUDA " + built_for if built_for else "for CPUs"})'
+    )
+
+
+def _precision() -> str:
+    from ..acceleration.precision import supported_dtypes
+
+    device = 'cuda' if _torch().cuda.is_available() else 'cpu'
+    return f'{device} computes in ' + ', '.join(str(dtype).removeprefix('torch.') for dtype in supported_dtypes(device))
+
+
+def _library(name: str, distribution: str, providers: list[str]) -> tuple[str, str | None]:
+    """What is known of a library, and what is wrong with it."""
+    if not providers and _fact(lambda: str(importlib.util.find_spec(name))) == 'None':
+        return 'not installed', f'{name} is not installed: pip install {distribution}'
+    versions = _fact(lambda: ', '.join(f'{each} {importlib.metadata.version(each)}' for each in sorted(set(providers))))
+    try:
+        version = getattr(importlib.import_module(name), '__version__', 'no version')
+    except Exception as error:
+        problem = f'{name} cannot be imported ({_sentence(error)}): install a version that fits the other libraries'
+        return f'{versions}: cannot be imported', problem
+    return f'{version} (from {versions or "no distribution"})', None
+
+
+def _operators() -> tuple[str, str | None]:
+    try:
+        module = importlib.import_module('mmcv._ext')
+    except Exception as error:
+        mend = 'pip uninstall --yes mmcv mmcv-lite, then pip install mmcv-lite, for which this package brings operators'
+        return 'missing', f"mmcv's operators cannot be loaded ({_sentence(error)}): {mend}"
+    path = str(getattr(module, '__file__', ''))
+    return ("this package's" if 'fasternet_mm' in path else "mmcv's own, compiled") + f' ({path})', None
+
+
+def _doubled(providers: dict[str, list[str]]) -> list[str]:
+    """Libraries that two distributions have written into one folder, so that neither is whole."""
+    problems = []
+    for name in LIBRARIES:
+        both = sorted(set(providers.get(name, [])))
+        if len(both) > 1:
+            uninstall = f'pip uninstall --yes {" ".join(both)}'
+            problems.append(f'{" and ".join(both)} overwrite each other: {uninstall}, then install one of them')
+    return problems
+
+
+def _outside_ranges() -> list[str]:
+    """Distributions that are missing, or outside the versions that this package's metadata accept."""
+    try:
+        from packaging.requirements import Requirement
+
+        requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
+    except Exception as error:
+        return [f'the versions that are needed cannot be read ({_sentence(error)}): pip install {DISTRIBUTION}']
+    problems = []
+    for requirement in requirements:
+        always = requirement.marker is None or requirement.marker.evaluate({'extra': ''})
+        of_stack = not always and any(requirement.marker.evaluate({'extra': extra}) for extra in STACKS)
+        if not (always or of_stack):
+            continue
+        pip = f"pip install '{requirement.name}{requirement.specifier}'"
+        reason = REASONS.get(requirement.name, '')
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            if always and requirement.name not in LIBRARIES.values():
+                problems.append(f'{requirement.name} is not installed: {pip}')
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            accepted = str(requirement.specifier)
+            problems.append(f'{requirement.name} is {version}, but {accepted} is needed{reason}: {pip}')
+    return problems
+
+
+def _extra(extra: str) -> str:
+    packages = [package for package, needed_by in EXTRAS.items() if needed_by == extra]
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        return f"without {', '.join(missing)}; to install: pip install '{DISTRIBUTION}[{extra}]'"
+    return ', '.join(
+        f'{package} {_fact(lambda package=package: importlib.metadata.version(package))}' for package in packages
+    )
+
+
+def _downloads() -> str:
+    from ..download import cache_path
+    from ..weights.catalog import RELEASE
+
+    return f'kept in {cache_path(RELEASE + "name").parent}'
