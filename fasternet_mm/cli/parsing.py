@@ -30,10 +30,9 @@ def command_parser(prog: str | None, description: str, epilog: str = '', usage: 
         prog: the command as it was called, such as 'fasternet-mm train'.
         description: what it does.
         epilog: examples, and what must be known.
-        usage: instead of the one that argparse writes, without the command.
+        usage: instead of the one that argparse writes.
     """
     layout = argparse.RawDescriptionHelpFormatter
-    usage = usage and f'{prog} {usage}'
     result = Parser(prog=prog, description=description, epilog=epilog, usage=usage, formatter_class=layout)
     result.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return result
