@@ -11,7 +11,8 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 
 from ..errors import UserError, nearest
@@ -43,6 +44,9 @@ COMMANDS = {
 }
 """Commands and what they do, as a person comes to need them."""
 
+SHELLS = 'bash', 'zsh', 'fish', 'powershell'
+"""Shells in which the Tab key can complete command lines."""
+
 WITHOUT_COMPUTING = {'env', 'plot-log', 'prepare', 'weights'}
 """Commands that start without PyTorch, whose threads all others limit."""
 
@@ -60,14 +64,22 @@ def main(argv: Sequence[str] | None = None, prog: str = 'fasternet-mm') -> None:
         argv: the command and its arguments. Default: those of this process.
         prog: what the user called, for messages.
     """
+    if '_ARGCOMPLETE' in os.environ:  # a shell asks what may come next
+        from .completion import complete
+
+        complete({name: _module(name).arguments() for name in _names()})
     argv = sys.argv[1:] if argv is None else list(argv)
-    if argv and not argv[0].startswith('-'):
-        _run(argv[0], argv[1:], prog)
-    else:
+    with _ending_quietly():
+        if argv and not argv[0].startswith('-'):
+            _run(argv[0], argv[1:], f'{prog} {argv[0]}', prog)
+            return
         parser = _parser(prog)
-        parser.parse_args(argv)  # --help, --version, or an unknown option: they end here
-        parser.print_help()
-        sys.exit(EXIT_USER_ERROR)
+        args = parser.parse_args(argv)
+        if not args.print_completion:
+            parser.error('name a command')
+        from .completion import script
+
+        print(script(args.print_completion, prog))
 
 
 def run_tool(file: str, *command: str) -> None:
@@ -77,7 +89,25 @@ def run_tool(file: str, *command: str) -> None:
     """
     folder = os.path.dirname(os.path.realpath(file))
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != folder]
-    _run(command[0], [*command[1:], *sys.argv[1:]], sys.argv[0], tool=True)
+    with _ending_quietly():
+        _run(command[0], [*command[1:], *sys.argv[1:]], sys.argv[0])
+
+
+@contextmanager
+def _ending_quietly() -> Iterator[None]:
+    """End without a traceback after Ctrl-C, and where nobody reads what is printed any more, as in ``… | head``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        try:
+            print(flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+            sys.exit(0)
+        raise  # another pipe, such as that of a process of ours
 
 
 def _parser(prog: str) -> Parser:
@@ -87,38 +117,44 @@ def _parser(prog: str) -> Parser:
         lines += ['', f'  {group}', *(f'    {name:{width}}  {summary}' for name, summary in commands.items())]
     parser = Parser(
         prog=prog,
-        usage=f'{prog} COMMAND … | --help | --version',
+        usage=f'{prog} COMMAND … | --help | --version | --print-completion SHELL',
         description='FasterNet detectors and segmenters: training, testing, prediction and export.',
         epilog='\n'.join([*lines, '', f'{prog} COMMAND --help shows examples and options.']),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--version', action='version', version=f'fasternet-mm {__version__}')
+    parser.add_argument('--version', action='version', version=f'fasternet-mm {__version__}', help='show the version')
+    parser.add_argument(
+        '--print-completion',
+        choices=SHELLS,
+        metavar='SHELL',
+        help=f'print what makes the Tab key complete commands, options and configs in a shell ({", ".join(SHELLS)}); '
+        f'for bash: eval "$({prog} --print-completion bash)"',
+    )
     return parser
 
 
-def _run(name: str, argv: Sequence[str], prog: str, tool: bool = False) -> None:
+def _run(name: str, argv: Sequence[str], prog: str, parent: str = '') -> None:
     """Parse and run; a mistake of the user's ends with one sentence and status 2, anything else as Python does."""
-    known = [command for commands in COMMANDS.values() for command in commands]
-    if name not in known:
-        _parser(prog).error(f'{name!r} is not a command; ' + nearest(name, known, f'there are {", ".join(known)}'))
+    names = _names()
+    if name not in names:
+        _parser(parent).error(f'{name!r} is not a command; ' + nearest(name, names, f'there are {", ".join(names)}'))
     module = _module(name)
-    parser = module.arguments(prog if tool else f'{prog} {name}')
+    parser = module.arguments(prog)
     args = parser.parse_args(argv)
     _silence_libraries()
     try:
         if name not in WITHOUT_COMPUTING:
             _limit_threads()
         module.main(args)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            sys.exit(0)
         message = _message(error)
         if args.debug or message is None:
             raise
-        parser.exit(EXIT_USER_ERROR, f'{parser.prog}: error: {message}\n')
+        parser.exit(EXIT_USER_ERROR, f'{prog}: error: {message}\n')
+
+
+def _names() -> list[str]:
+    return [name for commands in COMMANDS.values() for name in commands]
 
 
 def _module(name: str) -> ModuleType:
@@ -138,16 +174,6 @@ def _limit_threads() -> None:
     from ..cpus import limit_threads
 
     limit_threads()
-
-
-def _reader_is_gone() -> bool:
-    """Whether nobody reads what is printed any more, as in ``… | head``; then nothing further is written."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        return True
-    return False
 
 
 def _message(error: Exception) -> str | None:

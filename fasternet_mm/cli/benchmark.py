@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_size, command_parser, config_file, existing_file, positive
+from .parsing import add_config_alone, add_size, command_parser, existing_file, positive
 
 EPILOG = """examples:
   fasternet-mm benchmark networks --quick                   a minute, to see what it is like
@@ -72,7 +72,7 @@ def networks_arguments(result: argparse.ArgumentParser) -> None:
 
 
 def detectors_arguments(result: argparse.ArgumentParser) -> None:
-    result.add_argument('config', metavar='CONFIG', type=config_file, help='of a Mask R-CNN with FasterNet')
+    add_config_alone(result, help='of a Mask R-CNN with FasterNet')
     result.add_argument(
         'checkpoint',
         metavar='CHECKPOINT',

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .parsing import add_size, command_parser, config_file, positive
+from .parsing import add_config_alone, add_size, command_parser, positive
 
 EPILOG = """examples:
   fasternet-mm complexity                                   every variant, beside the figures of the paper
@@ -23,11 +23,9 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result = command_parser(
         prog, 'Count parameters and multiply-adds of all variants, or of models by their configs.', EPILOG
     )
-    result.add_argument(
-        'config',
-        metavar='CONFIG',
+    add_config_alone(
+        result,
         nargs='*',
-        type=config_file,
         help='files, or names of packaged configs; default: every variant, with the figures of the paper',
     )
     add_size(result, help='height and width of the image; default: 800 1280 for detectors, 512 512 for segmenters')

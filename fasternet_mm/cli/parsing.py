@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from ..engine.packaged_configs import config_path
+from ..engine.packaged_configs import config_names, config_path
 from ..errors import UserError, nearest
 
 EXIT_USER_ERROR = 2
@@ -40,24 +40,28 @@ def command_parser(prog: str | None, description: str, epilog: str = '', usage: 
 
 def add_config(result: argparse.ArgumentParser) -> None:
     """CONFIG and ``--cfg-options``."""
-    result.add_argument(
-        'config',
-        metavar='CONFIG',
-        type=config_file,
-        help='a config file, or the name of one that comes with the package, such as mask_rcnn_fasternet_s',
+    add_config_alone(
+        result, help='a config file, or the name of one that comes with the package, such as mask_rcnn_fasternet_s'
     )
     _add_cfg_options(result)
 
 
+def add_config_alone(result: argparse.ArgumentParser, **options: object) -> None:
+    """CONFIG; ``options`` are those of ``add_argument``."""
+    config = result.add_argument('config', metavar='CONFIG', type=config_file, **options)
+    config.completer = _configs_and_files
+
+
 def add_model(result: argparse.ArgumentParser) -> None:
     """MODEL, which is a trained model, and how strictly it is loaded."""
-    result.add_argument(
+    model = result.add_argument(
         'source',
         metavar='MODEL',
         type=existing_model,
         help='work directory of a training, which needs nothing else; or a config (a file, or the name of one that '
         'comes with the package), followed by its CHECKPOINT',
     )
+    model.completer = _configs_and_files
     _add_cfg_options(result)
     result.add_argument(
         '--allow-mismatch',
@@ -75,6 +79,13 @@ def _add_cfg_options(result: argparse.ArgumentParser) -> None:
         help='change settings of the config, as in train_dataloader.batch_size=4 model.backbone.with_cp=True; '
         'lists as "[a,b]" in quotes',
     )
+
+
+def _configs_and_files(prefix: str, **_: object) -> list[str]:
+    """What the Tab key gives for a config or a model."""
+    from argcomplete.completers import FilesCompleter
+
+    return [*config_names(), *FilesCompleter()(prefix)]
 
 
 def add_checkpoint(result: argparse.ArgumentParser) -> None:

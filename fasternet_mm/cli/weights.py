@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..engine.packaged_configs import config_names, config_path
-from .parsing import command_parser, config_file
+from ..engine.packaged_configs import config_names
+from .parsing import command_parser
 
 EPILOG = """examples:
   fasternet-mm weights list
@@ -27,7 +27,6 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     job.add_argument(
         '--config',
         nargs='+',
-        type=config_file,
         metavar='CONFIG',
         help='try these configs; default: all that come with the package',
     )
@@ -60,7 +59,7 @@ def list_published(args: argparse.Namespace) -> None:
 def inspect_file(args: argparse.Namespace) -> None:
     from ..engine.checkpoint_inspection import inspect
 
-    configs = args.config or [config_path(name) for name in config_names()]
+    configs = args.config or [name for name in config_names() if not name.startswith('peers/')]
     for heading, text in inspect(args.file, configs):
         print(f'{heading:10}{text}')
 

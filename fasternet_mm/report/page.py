@@ -76,7 +76,7 @@ def training_plots(work_dir: str | PathLike) -> list[Plot]:
 
 def write_report(out: str | PathLike, title: str, subtitle: str, sections: Sequence[Section]) -> None:
     """Write the page, whole or not at all. Whatever strangers named (classes, files) is shown as text."""
-    environment = Environment(loader=PackageLoader('fasternet_mm.evaluation', ''), autoescape=True)
+    environment = Environment(loader=PackageLoader('fasternet_mm.report', ''), autoescape=True)
     page = environment.get_template('page.html').render(
         title=title, subtitle=subtitle, sections=sections, version=__version__
     )
