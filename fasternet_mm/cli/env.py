@@ -10,7 +10,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 from ..extras import EXTRAS
 from ..version import __version__
@@ -56,11 +56,9 @@ def main(args: argparse.Namespace) -> None:
         print(json.dumps({**facts, 'problems': problems}, indent=1))
     else:
         width = max(map(len, facts)) + 2
-        for name, value in facts.items():
-            print(f'{name:{width}}{value}')
-        print(
-            '\n'.join(['', 'to mend:', *(f'- {problem}' for problem in problems)] if problems else ['', 'all is well'])
-        )
+        lines = [f'{name:{width}}{value}' for name, value in facts.items()]
+        conclusion = ['to mend:', *(f'- {problem}' for problem in problems)] if problems else ['all is well']
+        print('\n'.join([*lines, '', *conclusion]))
     sys.exit(bool(problems))
 
 
@@ -69,32 +67,30 @@ def describe() -> tuple[dict[str, str], list[str]]:
     providers = importlib.metadata.packages_distributions()
     problems = [*_doubled(providers), *_outside_ranges()]
     facts = {
-        'fasternet-mm': f'{__version__} in {_fact(lambda: importlib.import_module("fasternet_mm").__path__[0])}',
+        'fasternet-mm': f'{__version__} in {Path(__file__).parent.parent}',
         'Python': f'{platform.python_version()} in {sys.prefix}',
         'system': platform.platform(),
         'CPU': _fact(_cpu),
     }
-    for name, distribution in LIBRARIES.items():
-        facts[name], problem = _library(name, distribution, providers.get(name, []))
-        problems += [problem] if problem else []
+    for name in LIBRARIES:
+        facts[name] = _library(name, sorted(set(providers.get(name, []))), problems)
+    facts["mmcv's operators"] = _operators(problems)
     facts['GPU'] = _fact(_gpu)
     facts['precision'] = _fact(_precision)
-    facts["mmcv's operators"], problem = _operators()
-    problems += [problem] if problem else []
     for extra in sorted(set(EXTRAS.values())):
-        facts[f'extra {extra}'] = _fact(lambda extra=extra: _extra(extra))
+        facts[f'extra {extra}'] = _fact(_extra, extra)
     facts['downloads'] = _fact(_downloads)
     return facts, problems
 
 
-def _fact(find: Callable[[], str]) -> str:
+def _fact(find: Callable[..., str], *args: str) -> str:
     try:
-        return find()
+        return find(*args)
     except Exception as error:
         return f'unknown ({_sentence(error)})'
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
 
@@ -102,51 +98,53 @@ def _sentence(error: BaseException) -> str:
 def _cpu() -> str:
     from ..cpus import processor_name, usable_cpus
 
-    return f'{processor_name()}, {usable_cpus()} usable, {_fact(lambda: str(_torch().get_num_threads()))} threads'
+    return f'{processor_name()}, {usable_cpus()} usable, {_fact(_threads)} threads'
 
 
-def _torch() -> Any:
-    return importlib.import_module('torch')
+def _threads() -> str:
+    return str(importlib.import_module('torch').get_num_threads())
 
 
 def _gpu() -> str:
-    cuda = _torch().cuda
-    names = [cuda.get_device_name(number) for number in range(cuda.device_count())] if cuda.is_available() else []
-    built_for = _torch().version.cuda
-    return (
-        ', '.join(names)
-        or f'none that PyTorch can use (it is built {"for CUDA " + built_for if built_for else "for CPUs"})'
-    )
+    torch = importlib.import_module('torch')
+    if torch.cuda.is_available():
+        return ', '.join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    built_for = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPUs'
+    return f'none that PyTorch can use (it is built for {built_for})'
 
 
 def _precision() -> str:
     from ..acceleration.precision import supported_dtypes
 
-    device = 'cuda' if _torch().cuda.is_available() else 'cpu'
+    device = 'cuda' if importlib.import_module('torch').cuda.is_available() else 'cpu'
     return f'{device} computes in ' + ', '.join(str(dtype).removeprefix('torch.') for dtype in supported_dtypes(device))
 
 
-def _library(name: str, distribution: str, providers: list[str]) -> tuple[str, str | None]:
-    """What is known of a library, and what is wrong with it."""
-    if not providers and _fact(lambda: str(importlib.util.find_spec(name))) == 'None':
-        return 'not installed', f'{name} is not installed: pip install {distribution}'
-    versions = _fact(lambda: ', '.join(f'{each} {importlib.metadata.version(each)}' for each in sorted(set(providers))))
+def _library(name: str, distributions: list[str], problems: list[str]) -> str:
+    """Version and distribution of a library; what is wrong with it goes to ``problems``."""
     try:
-        version = getattr(importlib.import_module(name), '__version__', 'no version')
+        library = importlib.import_module(name)
     except Exception as error:
-        problem = f'{name} cannot be imported ({_sentence(error)}): install a version that fits the other libraries'
-        return f'{versions}: cannot be imported', problem
-    return f'{version} (from {versions or "no distribution"})', None
+        if distributions:
+            problems.append(f'{name} cannot be imported ({_sentence(error)}): install a version that fits the others')
+            return f'cannot be imported, from {", ".join(distributions)}'
+        problems.append(f'{name} cannot be imported ({_sentence(error)}): pip install {LIBRARIES[name]}')
+        return 'not installed'
+    sources = [f'{each} {_fact(importlib.metadata.version, each)}' for each in distributions]
+    return f'{getattr(library, "__version__", "no version")} from {", ".join(sources) or "no distribution"}'
 
 
-def _operators() -> tuple[str, str | None]:
+def _operators(problems: list[str]) -> str:
     try:
         module = importlib.import_module('mmcv._ext')
     except Exception as error:
-        mend = 'pip uninstall --yes mmcv mmcv-lite, then pip install mmcv-lite, for which this package brings operators'
-        return 'missing', f"mmcv's operators cannot be loaded ({_sentence(error)}): {mend}"
-    path = str(getattr(module, '__file__', ''))
-    return ("this package's" if 'fasternet_mm' in path else "mmcv's own, compiled") + f' ({path})', None
+        problems.append(
+            f"mmcv's operators cannot be loaded ({_sentence(error)}): pip uninstall --yes mmcv mmcv-lite, then pip "
+            'install mmcv-lite, for which this package brings them'
+        )
+        return 'missing'
+    ours = Path(module.__file__).is_relative_to(Path(__file__).parent.parent)
+    return f'{"of this package" if ours else "compiled, of mmcv"}: {module.__file__}'
 
 
 def _doubled(providers: dict[str, list[str]]) -> list[str]:
@@ -193,9 +191,7 @@ def _extra(extra: str) -> str:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         return f"without {', '.join(missing)}; to install: pip install '{DISTRIBUTION}[{extra}]'"
-    return ', '.join(
-        f'{package} {_fact(lambda package=package: importlib.metadata.version(package))}' for package in packages
-    )
+    return ', '.join(f'{package} {_fact(importlib.metadata.version, package)}' for package in packages)
 
 
 def _downloads() -> str:
