@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None, prog: str = 'fasternet-mm') -> None:
         parser = _parser(prog)
         args = parser.parse_args(argv)
         if not args.print_completion:
-            parser.error('name a command')
+            parser.print_help()
+            sys.exit(EXIT_USER_ERROR)
         from .completion import script
 
         print(script(args.print_completion, prog))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_config_alone, add_size, command_parser, existing_file, positive
+from .parsing import add_config, add_size, command_parser, existing_file, positive
 
 EPILOG = """examples:
   fasternet-mm benchmark networks --quick                   a minute, to see what it is like
@@ -33,7 +33,9 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     kinds = result.add_subparsers(dest='kind', required=True, metavar='JOB')
     networks_arguments(kinds.add_parser('networks', help='networks × sizes × batches × engines'))
-    detectors_arguments(kinds.add_parser('detectors', help='image to masks, against MMDetection with timm'))
+    detectors_arguments(
+        kinds.add_parser('detectors', help='image to masks of a Mask R-CNN, against MMDetection with timm')
+    )
     layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
     training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
     evaluation_arguments(kinds.add_parser('evaluation', help="COCO's metric: time and memory, against MMDetection's"))
@@ -72,14 +74,13 @@ def networks_arguments(result: argparse.ArgumentParser) -> None:
 
 
 def detectors_arguments(result: argparse.ArgumentParser) -> None:
-    add_config_alone(result, help='of a Mask R-CNN with FasterNet')
+    add_config(result)
     result.add_argument(
         'checkpoint',
         metavar='CHECKPOINT',
         nargs='?',
         help='default: random weights, which find as many objects as the config allows',
     )
-    result.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config')
     add_size(result, help="height and width of the image; default: 800 1216, a usual photo in COCO's recipe")
     result.add_argument('--image', type=existing_file, metavar='FILE', help='an image file; default: noise')
     result.add_argument(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .parsing import add_config_alone, add_size, command_parser, positive
+from .parsing import add_size, command_parser, config_file, configs_and_files, positive
 
 EPILOG = """examples:
   fasternet-mm complexity                                   every variant, beside the figures of the paper
@@ -23,11 +23,14 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result = command_parser(
         prog, 'Count parameters and multiply-adds of all variants, or of models by their configs.', EPILOG
     )
-    add_config_alone(
-        result,
+    configs = result.add_argument(
+        'config',
+        metavar='CONFIG',
         nargs='*',
+        type=config_file,
         help='files, or names of packaged configs; default: every variant, with the figures of the paper',
     )
+    configs.completer = configs_and_files
     add_size(result, help='height and width of the image; default: 800 1280 for detectors, 512 512 for segmenters')
     result.add_argument(
         '--proposals', type=positive, default=1000, help='regions that go through the box head; default: 1000'

@@ -40,16 +40,14 @@ def command_parser(prog: str | None, description: str, epilog: str = '', usage: 
 
 def add_config(result: argparse.ArgumentParser) -> None:
     """CONFIG and ``--cfg-options``."""
-    add_config_alone(
-        result, help='a config file, or the name of one that comes with the package, such as mask_rcnn_fasternet_s'
+    config = result.add_argument(
+        'config',
+        metavar='CONFIG',
+        type=config_file,
+        help='a config file, or the name of one that comes with the package, such as mask_rcnn_fasternet_s',
     )
+    config.completer = configs_and_files
     _add_cfg_options(result)
-
-
-def add_config_alone(result: argparse.ArgumentParser, **options: object) -> None:
-    """CONFIG; ``options`` are those of ``add_argument``."""
-    config = result.add_argument('config', metavar='CONFIG', type=config_file, **options)
-    config.completer = _configs_and_files
 
 
 def add_model(result: argparse.ArgumentParser) -> None:
@@ -61,7 +59,7 @@ def add_model(result: argparse.ArgumentParser) -> None:
         help='work directory of a training, which needs nothing else; or a config (a file, or the name of one that '
         'comes with the package), followed by its CHECKPOINT',
     )
-    model.completer = _configs_and_files
+    model.completer = configs_and_files
     _add_cfg_options(result)
     result.add_argument(
         '--allow-mismatch',
@@ -81,7 +79,7 @@ def _add_cfg_options(result: argparse.ArgumentParser) -> None:
     )
 
 
-def _configs_and_files(prefix: str, **_: object) -> list[str]:
+def configs_and_files(prefix: str, **_: object) -> list[str]:
     """What the Tab key gives for a config or a model."""
     from argcomplete.completers import FilesCompleter
 

@@ -67,8 +67,8 @@ def main(args: argparse.Namespace) -> None:
     config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
     cfg = load_config(config, args.cfg_options)
     cfg.launcher = args.launcher
-    own = args.source if Path(args.source).is_dir() else cfg.get('work_dir') or default_work_dir(config)
-    cfg.work_dir = args.work_dir or own
+    trained_in = args.source if Path(args.source).is_dir() else cfg.get('work_dir') or default_work_dir(config)
+    cfg.work_dir = args.work_dir or trained_in
     cfg.load_from, cfg.resume = checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
     if is_exported(checkpoint):
@@ -92,14 +92,10 @@ def main(args: argparse.Namespace) -> None:
         print(metric_table(metrics))
         if args.report:
             write_test_report(runner, predictions, args.report)
-        for what, where in (
-            ('predictions', predictions),
-            ('drawings', args.show_dir),
-            ('report', args.report),
-            ('log', runner.log_dir),
-        ):
-            if where:
-                print(f'{what + ":":13}{where}')
+        written = dict(predictions=predictions, drawings=args.show_dir, report=args.report, log=runner.log_dir)
+        for content, path in written.items():
+            if path:
+                print(f'{content + ":":13}{path}')
 
 
 def write_predictions(cfg, out: str | None) -> str:

@@ -27,58 +27,11 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         help="folder of logs and checkpoints; default: the config's, else work_dirs/ and the config's name",
     )
     result.add_argument(
-        '--data',
-        metavar='DIR',
-        help='your own images with annotations: COCO, Pascal VOC, YOLO, LabelMe or VIA; label maps for segmenters '
-        '(docs/your-own-data.md)',
-    )
-    result.add_argument(
-        '--dry-run', action='store_true', help='with --data: show the plan of the training, and do not train'
-    )
-    add_size(
-        result,
-        help='with --data: resize images to fit into this height and width; default: by the size of the images and of '
-        'the objects in them',
-    )
-    result.add_argument(
-        '--epochs',
-        type=positive,
-        metavar='N',
-        help='with --data: train on each image N times; default: the fewer images, the more epochs',
-    )
-    result.add_argument(
-        '--ignore-label',
-        type=label,
-        metavar='N',
-        help='with --data: the label of pixels that do not count; default: 255, the custom of label maps',
-    )
-    result.add_argument(
-        '--group',
-        metavar='REGEX',
-        help='with --data: keep images together, all for training or all for validation, where this expression finds '
-        'the same text in their paths (or the same first group), such as frames of one video: "(video[0-9]+)_"',
-    )
-    result.add_argument(
         '--resume',
         nargs='?',
         const=True,
         metavar='CHECKPOINT',
         help='go on from a checkpoint; default: the newest in the work directory, or the start where there is none',
-    )
-    result.add_argument(
-        '--load-from',
-        metavar='CHECKPOINT',
-        help='start from the weights of a whole model: a file, a URL, or a published name (fasternet-mm weights list); '
-        "default: the config's own start, for most ImageNet weights of the backbone",
-    )
-    result.add_argument(
-        '--new-heads',
-        action='store_true',
-        help='with --load-from: the model was trained on other classes; initialize the layers whose size depends on '
-        'them',
-    )
-    result.add_argument(
-        '--allow-mismatch', action='store_true', help='with --load-from: load the tensors that fit, and list the rest'
     )
     result.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     result.add_argument(
@@ -89,7 +42,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="multiply the learning rate by the actual batch size / the config's",
+        help="multiply the learning rate by the actual batch size and divide it by that of the config's author",
     )
     result.add_argument(
         '--tensorboard',
@@ -107,7 +60,57 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     # The old torch.distributed.launch passes it as an option, torchrun in the environment.
     result.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    _add_own_data(result.add_argument_group('your own images'))
+    _add_start_weights(result.add_argument_group('weights to start from'))
     return result
+
+
+def _add_own_data(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        '--data',
+        metavar='DIR',
+        help='folder of images with annotations: COCO, Pascal VOC, YOLO, LabelMe or VIA; label maps for segmenters '
+        '(docs/your-own-data.md); the options below need it',
+    )
+    group.add_argument('--dry-run', action='store_true', help='show the plan of the training, and do not train')
+    add_size(
+        group,
+        help='resize images to fit into this height and width; default: by the size of the images and of the objects '
+        'in them',
+    )
+    group.add_argument(
+        '--epochs',
+        type=positive,
+        metavar='N',
+        help='train on each image N times; default: the fewer images, the more epochs',
+    )
+    group.add_argument(
+        '--ignore-label',
+        type=label,
+        metavar='N',
+        help='the label of pixels that do not count; default: 255, the custom of label maps',
+    )
+    group.add_argument(
+        '--group',
+        metavar='REGEX',
+        help='keep images together, all for training or all for validation, where this expression finds the same text '
+        'in their paths (or the same first group), such as frames of one video: "(video[0-9]+)_"',
+    )
+
+
+def _add_start_weights(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        '--load-from',
+        metavar='CHECKPOINT',
+        help='start from the weights of a whole model: a file, a URL, or a published name (fasternet-mm weights list); '
+        "default: the config's own start, in most configs ImageNet weights of the backbone",
+    )
+    group.add_argument(
+        '--new-heads',
+        action='store_true',
+        help='the model of CHECKPOINT was trained on other classes; initialize the layers whose size depends on them',
+    )
+    group.add_argument('--allow-mismatch', action='store_true', help='load the tensors that fit, and list the rest')
 
 
 def label(text: str) -> int:
@@ -154,8 +157,10 @@ def prepare(cfg, args: argparse.Namespace):
     from ..errors import UserError
     from ..own_data.plan.planning import earlier_run
 
-    with_data = args.dry_run, args.size, args.epochs, args.ignore_label is not None, args.group is not None
-    if args.data is None and any(with_data):
+    needs_data = args.dry_run or any(
+        option is not None for option in (args.size, args.epochs, args.ignore_label, args.group)
+    )
+    if args.data is None and needs_data:
         raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     use_options(cfg, args)

@@ -71,7 +71,6 @@ def test_the_version_is_the_packages(command):
     [
         (['trian'], "'trian' is not a command; did you mean 'train'?"),
         (['zzz'], "'zzz' is not a command; there are check-data, train, "),
-        ([], 'name a command (see fasternet-mm --help)'),
         (['--gpu'], 'unrecognized arguments: --gpu'),
     ],
 )
@@ -80,6 +79,12 @@ def test_what_is_no_command_gets_one_line(args, message, command):
     assert done.returncode == 2
     assert done.stderr.startswith(f'fasternet-mm: error: {message}')
     assert done.stderr.count('\n') == 1
+
+
+def test_without_a_command_the_help_is_shown(command):
+    done = command()
+    assert done.returncode == 2
+    assert done.stdout == command('--help').stdout
 
 
 @pytest.mark.parametrize(
