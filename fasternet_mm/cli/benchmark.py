@@ -33,9 +33,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     kinds = result.add_subparsers(dest='kind', required=True, metavar='JOB')
     networks_arguments(kinds.add_parser('networks', help='networks × sizes × batches × engines'))
-    detectors_arguments(
-        kinds.add_parser('detectors', help='image to masks of a Mask R-CNN, against MMDetection with timm')
-    )
+    detectors_arguments(kinds.add_parser('detectors', help='Mask R-CNN, image to masks, against MMDetection with timm'))
     layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
     training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
     evaluation_arguments(kinds.add_parser('evaluation', help="COCO's metric: time and memory, against MMDetection's"))

@@ -157,10 +157,8 @@ def prepare(cfg, args: argparse.Namespace):
     from ..errors import UserError
     from ..own_data.plan.planning import earlier_run
 
-    needs_data = args.dry_run or any(
-        option is not None for option in (args.size, args.epochs, args.ignore_label, args.group)
-    )
-    if args.data is None and needs_data:
+    of_own_data = args.size, args.epochs, args.ignore_label, args.group
+    if args.data is None and (args.dry_run or any(option is not None for option in of_own_data)):
         raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     use_options(cfg, args)
