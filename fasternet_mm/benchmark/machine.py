@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..cpus import processor_name, usable_cpus
+from ..cpus import usable_cpus
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'nncf', 'mmdet', 'mmcv-lite', 'mmcv')
 
@@ -38,7 +39,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     """What a measurement depends on: processor, cores, threads, instructions, and versions of packages."""
     return dict(
         device=torch.cuda.get_device_name() if device == 'cuda' else 'CPU',
-        processor=processor_name(),
+        processor=_processor(),
         cores=usable_cpus(),
         threads=torch.get_num_threads(),
         instructions=torch.backends.cpu.get_cpu_capability(),
@@ -46,6 +47,13 @@ def describe_machine(device: str) -> dict[str, Any]:
         system=f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
         packages=dict(_versions(PACKAGES)),
     )
+
+
+def _processor() -> str:
+    found = Path('/proc/cpuinfo')
+    lines = found.read_text().splitlines() if found.exists() else []
+    name = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), '')
+    return name or platform.processor() or platform.machine()
 
 
 def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:

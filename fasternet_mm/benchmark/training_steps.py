@@ -23,9 +23,7 @@ MODES = ('plain', 'checkpointed', 'compiled')
 """Ways to train: storing activations; recomputing them (``with_cp``; in timm ``set_grad_checkpointing``); compiled."""
 
 
-def training_candidates(
-    arch: str, modes: Sequence[str], batch: int, size: Sequence[int], device: str = 'cpu'
-) -> list[Candidate]:
+def training_candidates(arch: str, modes: Sequence[str], batch: int, side: int, device: str = 'cpu') -> list[Candidate]:
     """A step of this package's backbone and of timm's in each mode; all are compared with timm's in the mode 'plain'.
 
     A step is the forward and the backward pass. The loss is the mean square of each of the four maps, which keeps them
@@ -34,8 +32,7 @@ def training_candidates(
     Args:
         arch: the variant, 't0' to 'l'.
         modes: out of `MODES`.
-        batch: the number of images.
-        size: their height and width.
+        batch, side: of the images, in pixels.
         device: 'cpu' or 'cuda'.
 
     Returns:
@@ -50,7 +47,7 @@ def training_candidates(
     found = []
     for name in (timms, ours):
         for mode in modes:
-            net, images = _build(name, mode), torch.randn(batch, 3, *size)
+            net, images = _build(name, mode), torch.randn(batch, 3, side, side)
             net, images = net.to(device), images.to(device)
             step = partial(_step, net, images)
             try:
@@ -58,8 +55,7 @@ def training_candidates(
             except (RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(
-                    f'{name} ({mode}) does not train with --size {size[0]} {size[1]} --batch {batch}, give others: '
-                    f'{reason}'
+                    f'{name} ({mode}) does not train with --size {side} --batch {batch}, give others: {reason}'
                 ) from error
             candidate = Candidate(
                 name=name,
@@ -67,7 +63,7 @@ def training_candidates(
                 prepare=partial(_finished, step, device),
                 baseline=(timms, 'plain'),
                 images=batch,
-                facts=dict(size=list(size), peak=peak_bytes(step, device)),
+                facts=dict(side=side, peak=peak_bytes(step, device)),
             )
             found.append(candidate)
     return found
