@@ -57,7 +57,7 @@ def count(path: str, args: argparse.Namespace, size: Sequence[int] | None = None
     from ..engine.config import load_config
     from ..engine.runner import build_model
     from ..errors import UserError
-    from ..models.complexity import complexity
+    from ..models.multiply_adds import complexity
 
     cfg = load_config(path)
     kind = cfg.get('model', {}).get('type')
@@ -75,7 +75,7 @@ def classifiers() -> list[tuple]:
     import torch
 
     from ..models.classifier import FasterNetClassifier
-    from ..models.complexity import complexity
+    from ..models.multiply_adds import complexity
     from ..models.published import CLASSIFIERS
 
     rows = [('ImageNet classifier', 'parameters', 'paper', 'GMACs at 224x224', 'paper', 'difference')]
