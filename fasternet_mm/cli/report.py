@@ -50,9 +50,6 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     return result
 
 
-IMAGES = ['.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp']
-
-
 def main(args: argparse.Namespace) -> None:
     from ..errors import UserError
     from ..files import check_writable
@@ -80,6 +77,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def report_label_maps(args: argparse.Namespace, options: dict) -> None:
+    from ..datasets.image_files import SUFFIXES
     from ..report import label_map_errors
     from ..report.segmentation_report import write_segmentation_report
 
@@ -87,7 +85,7 @@ def report_label_maps(args: argparse.Namespace, options: dict) -> None:
     maps = label_map_errors.LabelMaps(
         predictions=label_map_errors.find_same_names(names, args.predictions, ['.png']),
         truths=label_map_errors.find_same_names(names, args.truth, ['.png']),
-        images=label_map_errors.find_same_names(names, args.images, IMAGES) if args.images else [],
+        images=label_map_errors.find_same_names(names, args.images, sorted(SUFFIXES)) if args.images else [],
         classes=[],
         ignored=args.ignore,
         reduce_zero_label=args.reduce_zero_label,

@@ -20,26 +20,24 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result = command_parser(
         prog, 'What was published, what a checkpoint is, and the same weights in another format.', EPILOG
     )
-    jobs = result.add_subparsers(dest='job', required=True, metavar='list | inspect | convert')
-    jobs.add_parser('list', help='what the authors of FasterNet published, and what is downloaded already')
+    jobs = result.add_subparsers(required=True, metavar='list | inspect | convert')
+    job = jobs.add_parser('list', help='what the authors of FasterNet published, and what is downloaded already')
+    job.set_defaults(do=list_published)
     job = jobs.add_parser('inspect', help='layout, variant, tensors, and which configs a checkpoint loads into')
     job.add_argument('file', metavar='FILE')
     job.add_argument(
-        '--config',
-        nargs='+',
-        metavar='CONFIG',
-        help='try these configs; default: all that come with the package',
+        '--config', nargs='+', metavar='CONFIG', help='try these configs; default: all that come with the package'
     )
-    job = jobs.add_parser(
-        'convert', help='write the weights alone, under the names of FasterNet, as .safetensors or .pth'
-    )
+    job.set_defaults(do=inspect_file)
+    job = jobs.add_parser('convert', help='write the weights alone, under names of FasterNet, as .safetensors or .pth')
     job.add_argument('file', metavar='FILE')
     job.add_argument('out', metavar='OUT', help='ends in .safetensors or .pth')
+    job.set_defaults(do=convert_file)
     return result
 
 
 def main(args: argparse.Namespace) -> None:
-    dict(list=list_published, inspect=inspect_file, convert=convert_file)[args.job](args)
+    args.do(args)
 
 
 def list_published(args: argparse.Namespace) -> None:
