@@ -23,22 +23,13 @@ EPILOG = """examples:
 The exit status is 1 where something must be mended, else 0.
 """
 
-LIBRARIES = {
-    'torch': 'torch',
-    'torchvision': 'torchvision',
-    'mmengine': 'mmengine',
-    'mmcv': 'mmcv-lite',
-    'mmdet': 'mmdet',
-    'mmseg': 'mmsegmentation',
-    'numpy': 'numpy',
-    'cv2': 'opencv-python',
-}
-"""The libraries that everything needs: the name to import, and a distribution that provides it."""
-
 DISTRIBUTION = 'fasternet-mm'
 
-STACKS = 'openmmlab', 'onedl'
-"""Extras of ours that state which versions of OpenMMLab's libraries, or of OneDL's, are accepted."""
+OPENMMLAB = 'mmengine', 'mmcv', 'mmdet', 'mmseg'
+"""Libraries that OpenMMLab and OneDL publish under the same import names; an extra of ours brings either's."""
+
+LIBRARIES = 'torch', 'torchvision', *OPENMMLAB, 'numpy', 'cv2'
+"""The libraries that everything needs, as they are imported."""
 
 REASONS = {'setuptools': ' (newer ones lack pkg_resources, which MMEngine imports)'}
 """Why a distribution must not be newer, where its own error message would not say it."""
@@ -65,7 +56,8 @@ def main(args: argparse.Namespace) -> None:
 def describe() -> tuple[dict[str, str], list[str]]:
     """Facts by their names, and sentences on what is wrong and how to mend it."""
     providers = importlib.metadata.packages_distributions()
-    problems = [*_doubled(providers), *_outside_ranges()]
+    stack = 'onedl' if any(name.startswith('onedl-') for names in providers.values() for name in names) else 'openmmlab'
+    problems = [*_doubled(providers), *_outside_ranges(stack)]
     facts = {
         'fasternet-mm': f'{__version__} in {Path(__file__).parent.parent}',
         'Python': f'{platform.python_version()} in {sys.prefix}',
@@ -73,7 +65,7 @@ def describe() -> tuple[dict[str, str], list[str]]:
         'CPU': _fact(_cpu),
     }
     for name in LIBRARIES:
-        facts[name] = _library(name, sorted(set(providers.get(name, []))), problems)
+        facts[name] = _library(name, sorted(set(providers.get(name, []))), stack, problems)
     facts["mmcv's operators"] = _operators(problems)
     facts['GPU'] = _fact(_gpu)
     facts['precision'] = _fact(_precision)
@@ -120,16 +112,16 @@ def _precision() -> str:
     return f'{device} computes in ' + ', '.join(str(dtype).removeprefix('torch.') for dtype in supported_dtypes(device))
 
 
-def _library(name: str, distributions: list[str], problems: list[str]) -> str:
+def _library(name: str, distributions: list[str], stack: str, problems: list[str]) -> str:
     """Version and distribution of a library; what is wrong with it goes to ``problems``."""
     try:
         library = importlib.import_module(name)
     except Exception as error:
-        if distributions:
-            problems.append(f'{name} cannot be imported ({_sentence(error)}): install a version that fits the others')
-            return f'cannot be imported, from {", ".join(distributions)}'
-        problems.append(f'{name} cannot be imported ({_sentence(error)}): pip install {LIBRARIES[name]}')
-        return 'not installed'
+        mend = (
+            f"pip install '{DISTRIBUTION}[{stack}]'" if name in OPENMMLAB else f'pip install --upgrade {DISTRIBUTION}'
+        )
+        problems.append(f'{name} cannot be imported ({_sentence(error)}): {mend}')
+        return f'cannot be imported, from {", ".join(distributions)}' if distributions else 'not installed'
     sources = [f'{each} {_fact(importlib.metadata.version, each)}' for each in distributions]
     return f'{getattr(library, "__version__", "no version")} from {", ".join(sources) or "no distribution"}'
 
@@ -158,8 +150,12 @@ def _doubled(providers: dict[str, list[str]]) -> list[str]:
     return problems
 
 
-def _outside_ranges() -> list[str]:
-    """Distributions that are missing, or outside the versions that this package's metadata accept."""
+def _outside_ranges(stack: str) -> list[str]:
+    """Distributions that are missing, or outside the versions that this package's metadata accept.
+
+    Args:
+        stack: the extra that says which of OpenMMLab's or of OneDL's are accepted.
+    """
     try:
         from packaging.requirements import Requirement
 
@@ -168,21 +164,16 @@ def _outside_ranges() -> list[str]:
         return [f'the versions that are needed cannot be read ({_sentence(error)}): pip install {DISTRIBUTION}']
     problems = []
     for requirement in requirements:
-        always = requirement.marker is None or requirement.marker.evaluate({'extra': ''})
-        of_stack = not always and any(requirement.marker.evaluate({'extra': extra}) for extra in STACKS)
-        if not (always or of_stack):
+        if requirement.marker and not requirement.marker.evaluate({'extra': stack}):
             continue
-        pip = f"pip install '{requirement.name}{requirement.specifier}'"
-        reason = REASONS.get(requirement.name, '')
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            if always and requirement.name not in LIBRARIES.values():
-                problems.append(f'{requirement.name} is not installed: {pip}')
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            accepted = str(requirement.specifier)
-            problems.append(f'{requirement.name} is {version}, but {accepted} is needed{reason}: {pip}')
+            version = 'not installed'
+        if version == 'not installed' or not requirement.specifier.contains(version, prereleases=True):
+            reason = REASONS.get(requirement.name, '')
+            accepted = f"'{requirement.name}{requirement.specifier}'"
+            problems.append(f'{requirement.name} is {version}, not as needed{reason}: pip install {accepted}')
     return problems
 
 

@@ -65,7 +65,7 @@ def test_json_has_the_same_for_bug_reports(monkeypatch, command):
     content = json.loads(done.stdout)
     assert content['fasternet-mm'].startswith(__version__)
     assert content['problems'] == [
-        f"torch is {importlib.metadata.version('torch')}, but <2 is needed: pip install 'torch<2'"
+        f"torch is {importlib.metadata.version('torch')}, not as needed: pip install 'torch<2'"
     ]
 
 
@@ -75,20 +75,31 @@ def test_json_has_the_same_for_bug_reports(monkeypatch, command):
         (
             'setuptools<81',
             dict(setuptools='82.0'),
-            'setuptools is 82.0, but <81 is needed (newer ones lack pkg_resources',
+            "setuptools is 82.0, not as needed (newer ones lack pkg_resources, which MMEngine imports): pip install 'set",
         ),
-        ('setuptools<81', dict(setuptools=None), "setuptools is not installed: pip install 'setuptools<81'"),
-        ('mmdet>=3.3,<3.4; extra == "openmmlab"', dict(mmdet='3.4.1'), 'mmdet is 3.4.1, but <3.4,>=3.3 is needed'),
+        ('setuptools<81', dict(setuptools=None), 'setuptools is not installed, not as needed'),
+        (
+            'mmdet<3.4; extra == "openmmlab"',
+            dict(mmdet='3.4.1'),
+            "mmdet is 3.4.1, not as needed: pip install 'mmdet<3.4'",
+        ),
         ('onedl-mmdetection>=3.5; extra == "onedl"', {}, None),
-        ('mmdet>=3.3,<3.4; extra == "openmmlab"', dict(mmdet=None), None),
+        ('mmdet==9; extra == "tested"', {}, None),
         ('torch>=2.1', dict(torch='2.14.1+cu130'), None),
     ],
 )
 def test_versions_outside_the_accepted_ones_are_named(requirement, versions, problem, monkeypatch):
     distributions(monkeypatch, [requirement], **versions)
-    problems = env._outside_ranges()
+    problems = env._outside_ranges('openmmlab')
     assert len(problems) == (problem is not None)
     assert all(text.startswith(problem) for text in problems)
+
+
+def test_with_onedls_libraries_their_versions_count(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, 'packages_distributions', lambda: dict(mmdet=['onedl-mmdetection']))
+    ours = ['mmdet<3; extra == "openmmlab"', 'onedl-mmdetection>=3.5; extra == "onedl"']
+    distributions(monkeypatch, ours, **{'onedl-mmdetection': '3.4'})
+    assert env.describe()[1] == ["onedl-mmdetection is 3.4, not as needed: pip install 'onedl-mmdetection>=3.5'"]
 
 
 def test_two_distributions_in_one_folder_are_named(monkeypatch):
@@ -116,8 +127,14 @@ def test_nothing_needs_to_be_there(monkeypatch, broken, command):
     distributions(monkeypatch)
     done = command('env')
     assert done.returncode == 1
-    assert "- mmdet cannot be imported (ImportError: No module named 'mmdet'): pip install mmdet\n" in done.stdout
-    assert "- mmcv cannot be imported (ImportError: No module named 'mmcv'): pip install mmcv-lite\n" in done.stdout
+    assert (
+        "- mmdet cannot be imported (ImportError: No module named 'mmdet'): pip install 'fasternet-mm[openmmlab]'\n"
+        in done.stdout
+    )
+    assert (
+        "- torch cannot be imported (ImportError: No module named 'torch'): pip install --upgrade fasternet-mm\n"
+        in (done.stdout)
+    )
 
 
 def test_a_missing_extra_is_told_with_how_to_get_it(monkeypatch):
@@ -130,5 +147,5 @@ def test_metadata_that_cannot_be_read_are_no_crash(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, 'requires', requires)
-    [problem] = env._outside_ranges()
+    [problem] = env._outside_ranges('openmmlab')
     assert 'pip install fasternet-mm' in problem
