@@ -117,10 +117,8 @@ def _library(name: str, distributions: list[str], stack: str, problems: list[str
     try:
         library = importlib.import_module(name)
     except Exception as error:
-        mend = (
-            f"pip install '{DISTRIBUTION}[{stack}]'" if name in OPENMMLAB else f'pip install --upgrade {DISTRIBUTION}'
-        )
-        problems.append(f'{name} cannot be imported ({_sentence(error)}): {mend}')
+        source = f"'{DISTRIBUTION}[{stack}]'" if name in OPENMMLAB else f'--upgrade {DISTRIBUTION}'
+        problems.append(f'{name} cannot be imported ({_sentence(error)}): pip install {source}')
         return f'cannot be imported, from {", ".join(distributions)}' if distributions else 'not installed'
     sources = [f'{each} {_fact(importlib.metadata.version, each)}' for each in distributions]
     return f'{getattr(library, "__version__", "no version")} from {", ".join(sources) or "no distribution"}'
@@ -166,14 +164,15 @@ def _outside_ranges(stack: str) -> list[str]:
     for requirement in requirements:
         if requirement.marker and not requirement.marker.evaluate({'extra': stack}):
             continue
+        mend = f"pip install '{requirement.name}{requirement.specifier}'"
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            version = 'not installed'
-        if version == 'not installed' or not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f'{requirement.name} is not installed: {mend}')
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
             reason = REASONS.get(requirement.name, '')
-            accepted = f"'{requirement.name}{requirement.specifier}'"
-            problems.append(f'{requirement.name} is {version}, not as needed{reason}: pip install {accepted}')
+            problems.append(f'{requirement.name} is {version}, which is not accepted{reason}: {mend}')
     return problems
 
 
