@@ -65,7 +65,7 @@ def test_json_has_the_same_for_bug_reports(monkeypatch, command):
     content = json.loads(done.stdout)
     assert content['fasternet-mm'].startswith(__version__)
     assert content['problems'] == [
-        f"torch is {importlib.metadata.version('torch')}, not as needed: pip install 'torch<2'"
+        f"torch is {importlib.metadata.version('torch')}, which is not accepted: pip install 'torch<2'"
     ]
 
 
@@ -75,13 +75,13 @@ def test_json_has_the_same_for_bug_reports(monkeypatch, command):
         (
             'setuptools<81',
             dict(setuptools='82.0'),
-            "setuptools is 82.0, not as needed (newer ones lack pkg_resources, which MMEngine imports): pip install 'set",
+            'setuptools is 82.0, which is not accepted (newer ones lack pkg_res',
         ),
-        ('setuptools<81', dict(setuptools=None), 'setuptools is not installed, not as needed'),
+        ('setuptools<81', dict(setuptools=None), "setuptools is not installed: pip install 'setuptools<81'"),
         (
             'mmdet<3.4; extra == "openmmlab"',
             dict(mmdet='3.4.1'),
-            "mmdet is 3.4.1, not as needed: pip install 'mmdet<3.4'",
+            "mmdet is 3.4.1, which is not accepted: pip install 'm",
         ),
         ('onedl-mmdetection>=3.5; extra == "onedl"', {}, None),
         ('mmdet==9; extra == "tested"', {}, None),
@@ -99,7 +99,9 @@ def test_with_onedls_libraries_their_versions_count(monkeypatch):
     monkeypatch.setattr(importlib.metadata, 'packages_distributions', lambda: dict(mmdet=['onedl-mmdetection']))
     ours = ['mmdet<3; extra == "openmmlab"', 'onedl-mmdetection>=3.5; extra == "onedl"']
     distributions(monkeypatch, ours, **{'onedl-mmdetection': '3.4'})
-    assert env.describe()[1] == ["onedl-mmdetection is 3.4, not as needed: pip install 'onedl-mmdetection>=3.5'"]
+    assert env.describe()[1] == [
+        "onedl-mmdetection is 3.4, which is not accepted: pip install 'onedl-mmdetection>=3.5'"
+    ]
 
 
 def test_two_distributions_in_one_folder_are_named(monkeypatch):
@@ -127,14 +129,11 @@ def test_nothing_needs_to_be_there(monkeypatch, broken, command):
     distributions(monkeypatch)
     done = command('env')
     assert done.returncode == 1
-    assert (
-        "- mmdet cannot be imported (ImportError: No module named 'mmdet'): pip install 'fasternet-mm[openmmlab]'\n"
-        in done.stdout
-    )
-    assert (
-        "- torch cannot be imported (ImportError: No module named 'torch'): pip install --upgrade fasternet-mm\n"
-        in (done.stdout)
-    )
+    for name, source in (('mmdet', "'fasternet-mm[openmmlab]'"), ('torch', '--upgrade fasternet-mm')):
+        assert (
+            f"- {name} cannot be imported (ImportError: No module named '{name}'): pip install {source}\n"
+            in done.stdout
+        )
 
 
 def test_a_missing_extra_is_told_with_how_to_get_it(monkeypatch):
