@@ -135,7 +135,7 @@ def find_label_maps(folder: str | PathLike) -> list[str]:
     """
     names = sorted(path.relative_to(folder).with_suffix('').as_posix() for path in Path(folder).rglob('*.png'))
     if not names:
-        raise UserError(f'{folder} has no label maps: *.png is needed, as tools/test.py --out writes them')
+        raise UserError(f'{folder} has no label maps: *.png is needed, as fasternet-mm test --out writes them')
     return names
 
 
