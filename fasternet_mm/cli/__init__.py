@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None, prog: str = 'fasternet-mm') -> None:
             sys.exit(EXIT_USER_ERROR)
         from .completion import script
 
-        print(script(args.print_completion, prog))
+        print(script(args.print_completion))
 
 
 def run_tool(file: str, *command: str) -> None:
@@ -129,7 +129,7 @@ def _parser(prog: str) -> Parser:
         choices=SHELLS,
         metavar='SHELL',
         help=f'print what makes the Tab key complete commands, options and configs in a shell ({", ".join(SHELLS)}); '
-        f'for bash: eval "$({prog} --print-completion bash)"',
+        'for bash: eval "$(fasternet-mm --print-completion bash)"',
     )
     return parser
 
@@ -145,7 +145,9 @@ def _run(name: str, argv: Sequence[str], prog: str, parent: str = '') -> None:
     _silence_libraries()
     try:
         if name not in WITHOUT_COMPUTING:
-            _limit_threads()
+            from ..cpus import limit_threads
+
+            limit_threads()
         module.main(args)
     except Exception as error:
         message = _message(error)
@@ -171,23 +173,13 @@ def _silence_libraries() -> None:
     warnings.filterwarnings('ignore', message=r'Warning: The (bbox|polygon) is out of bounds')
 
 
-def _limit_threads() -> None:
-    from ..cpus import limit_threads
-
-    limit_threads()
-
-
 def _message(error: Exception) -> str | None:
     """What the user is to read where the mistake is theirs, or the disk is full; None for all else."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         where = error.filename or 'a file'
         return f'{where} cannot be written ({error.strerror}): make room, or name a folder elsewhere'
-    if isinstance(error, UserError) or _is_invalid_argument(error):
+    if isinstance(error, UserError):
         return str(error)
-    return None
+    from ..models.backbone import InvalidArgument  # with PyTorch
 
-
-def _is_invalid_argument(error: Exception) -> bool:
-    from ..models.backbone import InvalidArgument
-
-    return isinstance(error, InvalidArgument)
+    return str(error) if isinstance(error, InvalidArgument) else None

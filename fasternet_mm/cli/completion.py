@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import argcomplete
 
 
-def script(shell: str, prog: str) -> str:
-    """What a shell must evaluate, once, to complete a command."""
-    return argcomplete.shellcode([prog], shell=shell)
+def script(shell: str) -> str:
+    """What a shell must evaluate, once, so that the Tab key completes."""
+    return argcomplete.shellcode(['fasternet-mm'], shell=shell)
 
 
 def complete(commands: Mapping[str, argparse.ArgumentParser]) -> None:
