@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from ..errors import UserError, nearest
+from ..extras import needs_openmmlab
 from ..version import __version__
 from .parsing import EXIT_USER_ERROR, Parser
 
@@ -144,11 +145,12 @@ def _run(name: str, argv: Sequence[str], prog: str, parent: str = '') -> None:
     args = parser.parse_args(argv)
     _silence_libraries()
     try:
-        if name not in WITHOUT_COMPUTING:
-            from ..cpus import limit_threads
+        with needs_openmmlab():
+            if name not in WITHOUT_COMPUTING:
+                from ..cpus import limit_threads
 
-            limit_threads()
-        module.main(args)
+                limit_threads()
+            module.main(args)
     except Exception as error:
         message = _message(error)
         if args.debug or message is None:

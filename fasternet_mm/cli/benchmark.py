@@ -184,8 +184,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def networks(args: argparse.Namespace) -> dict:
+    from ..benchmark.network_candidates import network_candidates, pair
     from ..benchmark.networks import check_networks, default_networks
-    from ..benchmark.plan import candidates, pair
 
     results = start(args)
     names = args.networks or (QUICK_NETWORKS if args.quick else default_networks(args.form))
@@ -193,7 +193,7 @@ def networks(args: argparse.Namespace) -> dict:
     check_networks([name for name, _ in pairs], args.form)
     for size in args.size or [None]:
         for batch in args.batches:
-            measure(args, results, candidates(pairs, args.form, batch, size, args.device, args.baseline))
+            measure(args, results, network_candidates(pairs, args.form, batch, size, args.device, args.baseline))
     return results
 
 

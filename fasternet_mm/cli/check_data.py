@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
 
     from ..files import check_writable, write_atomically
     from ..own_data.layouts.recognition import read_own_data
-    from ..own_data.plan.checking import check_own_data
+    from ..own_data.plan.data_checks import check_own_data
     from ..own_data.plan.summary import problem_list, summary_table
 
     if args.json:

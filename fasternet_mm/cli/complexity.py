@@ -83,9 +83,9 @@ def classifiers() -> list[tuple]:
         with torch.device('meta'):
             net = FasterNetClassifier(arch)
         counted = complexity(net, 224, 224)
-        difference = f'{round(counted.macs / paper.flops / 1e7 - 100, 1) + 0:+} %'
+        difference = f'{round(counted.macs / paper.gmacs / 1e7 - 100, 1) + 0:+} %'
         parameters = millions(counted.parameters, 2), f'{paper.parameters} M'
-        macs = billions(counted.macs, 3), f'{paper.flops:.2f}'
+        macs = billions(counted.macs, 3), f'{paper.gmacs:.2f}'
         rows.append((f'FasterNet-{arch.upper()}', *parameters, *macs, difference))
     return rows
 
@@ -98,7 +98,7 @@ def detectors(args: argparse.Namespace) -> list[tuple]:
     for arch in CLASSIFIERS:
         counted, _ = count(f'mask_rcnn_fasternet_{arch}', args, size)
         paper = MASK_RCNN.get(arch)
-        published = (f'{paper.parameters} M', f'{paper.flops}') if paper else ('–', '–')
+        published = (f'{paper.parameters} M', f'{paper.gmacs}') if paper else ('–', '–')
         ours = millions(counted.parameters), billions(counted.macs, 1)
         rows.append((f'FasterNet-{arch.upper()}', ours[0], published[0], ours[1], published[1]))
     return rows

@@ -2,12 +2,13 @@
 
 import argparse
 
+from ..deployment.formats import FORMATS, all_suffixes, format_of, formats_with
 from .parsing import add_checkpoint, add_model, add_size, command_parser
 
 EPILOG = """examples:
-  fasternet-mm export WORK_DIR --format onnx --out model.onnx
-  fasternet-mm export CONFIG CHECKPOINT --format onnx --out model.onnx
-  fasternet-mm export CONFIG CHECKPOINT --format openvino --out model.xml --int8 holiday/
+  fasternet-mm export WORK_DIR --out model.onnx
+  fasternet-mm export CONFIG CHECKPOINT --out model.onnx
+  fasternet-mm export CONFIG CHECKPOINT --out model.xml --int8 holiday/
   fasternet-mm test CONFIG model.onnx                        the same metric for the exported file
 
 A file takes uint8 images (N, 3, H, W), BGR as OpenCV reads them, of any number and size, and prepares them itself. A
@@ -24,8 +25,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result = command_parser(prog, 'Export a model, from image to boxes, masks or label maps, to one file.', EPILOG)
     add_model(result)
     add_checkpoint(result)
-    result.add_argument('--format', required=True, choices=['onnx', 'openvino', 'torch-export', 'torchscript'])
-    result.add_argument('--out', required=True, metavar='FILE', help='.onnx, .xml (with .bin), .pt2, .torchscript')
+    result.add_argument('--format', choices=list(FORMATS), help='default: by the suffix of FILE')
+    result.add_argument('--out', required=True, metavar='FILE', help=f'its suffix is one of {all_suffixes()}')
     result.add_argument('--backbone', action='store_true', help='export the backbone alone, whose outputs are its maps')
     result.add_argument(
         '--prepared',
@@ -34,37 +35,36 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     add_size(result, help='take images of this height and width alone; default: of any size')
     small = result.add_mutually_exclusive_group()
-    small.add_argument('--fp16', action='store_true', help='store weights in float16: half the file (onnx, openvino)')
+    small.add_argument(
+        '--fp16', action='store_true', help=f'store weights in float16, half the file ({formats_with("fp16")})'
+    )
     small.add_argument(
         '--int8',
         nargs='+',
         default=[],
         metavar='IMAGES',
-        help='compute in int8 on scales measured on these images, some hundreds of the kind to come (openvino)',
+        help='compute in int8 on scales measured on these images, some hundreds of the kind to come '
+        f'({formats_with("int8")})',
     )
     return result
 
 
 def main(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from ..deployment.exporter import export
-    from ..engine.config import load_config
-    from ..engine.work_dir import config_and_checkpoint
 
-    config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
     description = export(
-        load_config(config, args.cfg_options),
-        checkpoint,
-        args.format,
-        args.out,
+        args.source,
+        args.checkpoint,
+        out=args.out,
+        format=args.format,
         backbone_alone=args.backbone,
         prepared=args.prepared,
         size=args.size,
-        half=args.fp16,
+        fp16=args.fp16,
         calibration=args.int8,
         allow_mismatch=args.allow_mismatch,
+        cfg_options=args.cfg_options,
     )
-    files = [Path(args.out), *([Path(args.out).with_suffix('.bin')] if args.format == 'openvino' else [])]
+    files = format_of(args.out).files(args.out)
     print(f'exported: {" and ".join(map(str, files))} ({sum(file.stat().st_size for file in files) / 1e6:.1f} MB)')
     print(f'outputs:  {", ".join(description.outputs)}')

@@ -71,9 +71,9 @@ def main(args: argparse.Namespace) -> None:
         args.device,
         batch_size=args.batch_size,
         allow_mismatch=args.allow_mismatch,
-        optimized=not args.no_optimize,
+        optimize=not args.no_optimize,
         bf16=args.bf16,
-        trusted=args.trust_program,
-        options=args.cfg_options,
+        trust_program=args.trust_program,
+        cfg_options=args.cfg_options,
     )
     predict_to_folder(predictor, sources, args.out_dir, args.score_thr, args.classes, args.save_crops, args.json)

@@ -57,7 +57,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from ..deployment.runtimes import is_exported
+    from ..deployment.formats import format_of
     from ..engine.config import default_work_dir, load_config
     from ..engine.runner import build_runner
     from ..engine.work_dir import config_and_checkpoint
@@ -71,10 +71,10 @@ def main(args: argparse.Namespace) -> None:
     cfg.work_dir = args.work_dir or trained_in
     cfg.load_from, cfg.resume = checkpoint, False
     cfg.load_options = dict(allow_mismatch=args.allow_mismatch)
-    if is_exported(checkpoint):
+    if format_of(checkpoint):
         from ..deployment.exported_models import use_exported
 
-        use_exported(cfg, checkpoint, 'bfloat16' if args.bf16 else 'float32', args.trust_program)
+        use_exported(cfg, checkpoint, bf16=args.bf16, trust_program=args.trust_program)
     elif not args.no_optimize:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', bf16=args.bf16)]
     if args.show_dir:

@@ -155,7 +155,7 @@ def prepare(cfg, args: argparse.Namespace):
     from ..engine.config import default_work_dir
     from ..engine.work_dir import refuse_earlier_training
     from ..errors import UserError
-    from ..own_data.plan.planning import earlier_run
+    from ..own_data.plan.training_plan import earlier_run
 
     of_own_data = args.size, args.epochs, args.ignore_label, args.group
     if args.data is None and (args.dry_run or any(option is not None for option in of_own_data)):
@@ -231,8 +231,8 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
     from ..engine.runner import check_run
     from ..engine.work_dir import checkpoint_of_training
     from ..files import drafting
-    from ..own_data.plan.planning import begin_draft, plan_text, put_in_place, use_own_data
-    from ..own_data.plan.samples import draw_samples
+    from ..own_data.plan.sample_sheet import draw_samples
+    from ..own_data.plan.training_plan import begin_draft, plan_text, put_in_place, use_own_data
 
     work_dir = Path(cfg.work_dir)
     untouched = checkpoint_of_training(cfg.work_dir) if args.dry_run else None
@@ -243,7 +243,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             cfg,
             args.data,
             seed=args.seed or 0,
-            scale=args.size and (args.size[1], args.size[0]),
+            size=args.size and tuple(args.size),
             epochs=args.epochs,
             ignored=args.ignore_label,
             processes=get_world_size(),
