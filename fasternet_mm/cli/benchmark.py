@@ -174,10 +174,11 @@ def main(args: argparse.Namespace) -> None:
     results = args.do(args)
     if results is None:
         return
-    from ..benchmark.benchmark_plots import draw, write_plot
+    from ..benchmark.benchmark_plots import draw
+    from ..report.plots import write_figure
 
     if args.plot:
-        write_plot(args.plot, draw(results['kind'], results['comparisons'][0]))
+        write_figure(args.plot, draw(results['kind'], results['comparisons'][0]))
     for content, path in (('results', getattr(args, 'out', None)), ('plot', args.plot)):
         if path:
             print(f'{content + ":":9}{path}')

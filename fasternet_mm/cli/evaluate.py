@@ -33,7 +33,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     import json
 
-    from ..evaluation.coco_evaluation import evaluate_tasks
+    from ..evaluation.coco_evaluation import evaluate
     from ..evaluation.coco_results import read_results
     from ..evaluation.coco_truth import read_truth
     from ..evaluation.table import class_table, metric_table
@@ -41,18 +41,14 @@ def main(args: argparse.Namespace) -> None:
 
     truth = read_truth(args.annotations)
     results = read_results(args.results, truth)
-    evaluations = evaluate_tasks(truth, results, args.metric)
-    summaries = {task: evaluation.summary() for task, evaluation in evaluations.items()}
-    print(
-        metric_table({f'coco/{task}_{name}': v for task, figures in summaries.items() for name, v in figures.items()})
-    )
+    figures = evaluate(results, truth, args.metric, args.classwise)
+    print(metric_table({f'coco/{task}_{name}': v for task, values in figures.items() for name, v in values.items()}))
     empty = len(truth.sizes) - len(set(results.image_ids.tolist()))
     if empty:
         print(f'{empty:,} of {len(truth.sizes):,} images have no detections in {args.results}')
     if args.classwise:
-        for task, evaluation in evaluations.items():
-            print(class_table(task, evaluation.classes(truth)))
-            summaries[task]['classes'] = evaluation.classes(truth)
+        for task, values in figures.items():
+            print(class_table(task, values['classes']))
     if args.out:
-        write_atomically(args.out, json.dumps(summaries, indent=1).encode())
+        write_atomically(args.out, json.dumps(figures, indent=1).encode())
         print(f'figures: {args.out}')

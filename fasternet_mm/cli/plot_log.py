@@ -35,18 +35,15 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from ..errors import UserError
-    from ..files import write_atomically
-    from ..report.training_log import FORMATS, plot_page, read_training_logs, render
+    from ..report.plots import check_figure_path, write_figure
+    from ..report.training_log import read_training_logs
+    from ..report.training_plots import plot_page
 
-    suffix = Path(args.out).suffix
-    if suffix not in FORMATS:
-        raise UserError(f'--out {args.out}: the name must end in {", ".join(FORMATS)}')
+    check_figure_path(args.out, '--out')
     page = plot_page(read_training_logs(args.runs), args.keys)
     try:
-        write_atomically(args.out, render(page, suffix, args.transparent))
+        write_figure(args.out, page, args.transparent)
     except OSError as error:
         raise UserError(f'--out {args.out} cannot be written ({error.strerror}): name another file') from error
     print(f'curves: {args.out}')

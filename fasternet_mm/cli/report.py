@@ -77,15 +77,15 @@ def main(args: argparse.Namespace) -> None:
 
 
 def report_label_maps(args: argparse.Namespace, options: dict) -> None:
-    from ..datasets.image_files import SUFFIXES
+    from ..datasets.image_files import IMAGE_SUFFIXES
     from ..report import label_map_errors
     from ..report.segmentation_report import write_segmentation_report
 
     names = label_map_errors.find_label_maps(args.predictions)
-    maps = label_map_errors.LabelMaps(
+    maps = label_map_errors.LabelMapPairs(
         predictions=label_map_errors.find_same_names(names, args.predictions, ['.png']),
         truths=label_map_errors.find_same_names(names, args.truth, ['.png']),
-        images=label_map_errors.find_same_names(names, args.images, sorted(SUFFIXES)) if args.images else [],
+        images=label_map_errors.find_same_names(names, args.images, IMAGE_SUFFIXES) if args.images else [],
         classes=[],
         ignored=args.ignore,
         reduce_zero_label=args.reduce_zero_label,

@@ -260,7 +260,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             advice = 'train with --resume, or in another --work-dir'
             print(f'{work_dir} holds {untouched.name}: nothing was written; {advice}')
             return
-        draw_samples(cfg, plan.descriptions['train'], Path(draft, 'samples.png'))
+        draw_samples(cfg, plan.data.image_classes['train'], Path(draft, 'samples.png'))
         config = put_in_place(cfg, work_dir)
     print(f'{"samples:":15}{work_dir / "samples.png"}\n{"config:":15}{config}', flush=True)
     if args.dry_run:
