@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
-
-import cv2
-import torch
 
 
 def usable_cpus(root: Path = Path('/')) -> int:
@@ -29,11 +27,22 @@ def cpus_per_process() -> int:
     return max(1, usable_cpus() // int(os.environ.get('LOCAL_WORLD_SIZE') or 1))
 
 
+def processor_name() -> str:
+    """The processor's name, as 'AMD EPYC 9B14'; of what kind it is where the system does not tell its name."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), '')
+    return name or platform.processor() or platform.machine()
+
+
 def limit_threads() -> None:
     """Let PyTorch and OpenCV compute in no more threads than this process has CPUs.
 
     PyTorch's are left alone where the user has said how many. (hotcoco counts the CPUs as `usable_cpus` does.)
     """
+    import cv2  # here, since counting CPUs needs neither, and must work where one is broken
+    import torch
+
     cpus = cpus_per_process()
     cv2.setNumThreads(min(cv2.getNumThreads(), cpus))
     if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():

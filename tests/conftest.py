@@ -1,4 +1,5 @@
 import os
+import subprocess
 from pathlib import Path
 
 # Tests run side by side, one to a core. Set before PyTorch reads it, and inherited by the tools that tests start.
@@ -11,6 +12,7 @@ from mmengine.runner import set_random_seed
 from small_models import SCALES, SMALL, spread_model
 
 import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
+from fasternet_mm.cli import main
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,6 +64,24 @@ def root() -> Path:
 @pytest.fixture(scope='session')
 def fixtures() -> Path:
     return ROOT / 'tests' / 'fixtures'
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """``fasternet-mm`` in the tests' own process, which spares its imports: a function of its arguments."""
+
+    def run(*args):
+        monkeypatch.setenv('LOCAL_RANK', '0')  # training sets it, and it must not outlive the test
+        capsys.readouterr()
+        try:
+            main([str(arg) for arg in args])
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(args, status, printed.out, printed.err)
+
+    return run
 
 
 @pytest.fixture

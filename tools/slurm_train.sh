@@ -1,12 +1,8 @@
 #!/usr/bin/env bash
 # Train under Slurm (GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS in the environment; 8, 8, 5 and nothing by default).
-#   bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]
-set -euo pipefail
+#   bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of fasternet-mm train]
 [ $# -ge 3 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
-partition=$1 job=$2 config=$3
-shift 3
-gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
 # shellcheck disable=SC2086  # SRUN_ARGS is a list of options
-exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
-    --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    python -u "$(dirname "$0")/train.py" "$config" --launcher slurm "$@"
+exec srun --partition="$1" --job-name="$2" --gres="gpu:${GPUS_PER_NODE:-8}" --ntasks="${GPUS:-8}" \
+    --ntasks-per-node="${GPUS_PER_NODE:-8}" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    python -um fasternet_mm train "$3" --launcher slurm "${@:4}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models import PartialConv
-from ..models.complexity import count_macs
+from ..models.multiply_adds import count_macs
 from .machine import finished
 from .timing import Candidate
 

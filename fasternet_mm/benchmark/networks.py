@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import UserError, nearest
 from ..extras import require
 from ..models import FasterNet, FasterNetClassifier
-from ..models.complexity import Complexity, complexity
+from ..models.multiply_adds import Complexity, complexity
 from ..models.published import CLASSIFIERS
 
 OURS = tuple(f'fasternet_{arch}' for arch in CLASSIFIERS)

@@ -19,6 +19,7 @@ from ..extras import mmseg_by_module_name
 from ..files import write_atomically
 from ..weights.loading import fit_weights
 from ..weights.pretrained import strict_loading
+from .packaged_configs import config_path
 
 OPTIMIZER_OPTIONS = {'constructor', 'paramwise_cfg'}
 """Keys of ``optim_wrapper`` that are not arguments of its class: MMEngine reads them itself."""
@@ -51,13 +52,18 @@ def write_config(cfg: Config) -> Path:
 
 @mmseg_by_module_name()
 def load_config(path: str, options: Sequence[str] = ()) -> LiteralConfig:
-    """The config at ``path`` with ``options`` ('key=value', as MMDetection's ``--cfg-options``) merged in.
+    """A config with ``options`` ('key=value', as MMDetection's ``--cfg-options``) merged in.
+
+    Args:
+        path: a file, or the name of a packaged config.
+        options: changes.
 
     Raises:
         UserError: the file is missing or broken, or an option names a key that nothing would read.
     """
+    file = config_path(path)
     try:
-        read = Config.fromfile(path)
+        read = Config.fromfile(file)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     cfg = LiteralConfig()

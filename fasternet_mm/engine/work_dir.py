@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import CHECKPOINT
 from .config import CONFIG
+from .packaged_configs import config_path
 from .runner import latest_checkpoint
 
 
@@ -29,7 +30,8 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
     """The config file and the checkpoint that a user means.
 
     Args:
-        source: a config file, or a work directory: its ``config.py``, else the newest config at its top.
+        source: a config file, the name of a packaged config, or a work directory: its ``config.py``, else the newest
+            config at its top.
         checkpoint: the weights. Default: the work directory's own: its ``best_*.pth`` where there is exactly one, else
             its newest ``epoch_*.pth`` or ``iter_*.pth``.
 
@@ -38,11 +40,10 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
     """
     if Path(source).is_dir():
         return _config_of(Path(source)), checkpoint or _checkpoint_of(Path(source))
-    if not Path(source).exists():
-        raise UserError(f'{source} does not exist: give a work directory, or a config and a checkpoint')
+    config = config_path(source)
     if checkpoint is None:
         raise UserError(f'{source} alone is not enough: add a checkpoint to a config, or give a work directory')
-    return source, checkpoint
+    return config, checkpoint
 
 
 def _config_of(work_dir: Path) -> str:

@@ -35,12 +35,12 @@ class Published:
 
 def _imagenet(arch: str, file: str) -> Published:
     figures = f'ImageNet-1k top-1 {CLASSIFIERS[arch].top1}'
-    return Published(arch, file, figures, f'configs/mask_rcnn_fasternet_{arch}.py')
+    return Published(arch, file, figures, f'mask_rcnn_fasternet_{arch}')
 
 
 def _coco(arch: str, file: str, box_ap: float, mask_ap: float) -> Published:
     figures = f'COCO box AP {box_ap}, mask AP {mask_ap}'
-    return Published(arch, file, figures, f'configs/mask_rcnn_fasternet_{arch}.py')
+    return Published(arch, file, figures, f'mask_rcnn_fasternet_{arch}')
 
 
 CATALOG: dict[str, Published] = {

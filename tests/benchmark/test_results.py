@@ -1,6 +1,4 @@
 import json
-import runpy
-import sys
 
 import pytest
 
@@ -30,23 +28,23 @@ ROW_KEYS = {
 
 
 @pytest.fixture
-def tool(root, monkeypatch, capsys):
-    """Run tools/benchmark.py here, and return what it printed."""
+def tool(root, monkeypatch, command):
+    """Run fasternet-mm benchmark here, and return what it printed."""
     monkeypatch.setitem(peak.SIDE, 'cpu', 64)
     monkeypatch.chdir(root)
-    monkeypatch.syspath_prepend('tools')
 
     def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, args)])
-        runpy.run_path('tools/benchmark.py', run_name='__main__')
-        return capsys.readouterr().out
+        done = command('benchmark', *args)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run
 
 
 def test_networks_are_compared_shown_stored_and_shown_again(tool, tmp_path):
     file, plot = tmp_path / 'networks.json', tmp_path / 'networks.svg'
-    options = '--networks', 'fasternet_t0', '--engines', 'eager', '--sizes', '32', '32x64', '--batches', '1', '2'
+    options = '--networks', 'fasternet_t0', '--engines', 'eager', '--batches', 1, 2
+    options += '--size', 32, 32, '--size', 32, 64
     printed = tool('networks', *options, '--quick', '--seconds', '0', '--out', file, '--plot', plot)
     results = json.loads(file.read_text())
     assert (results['format_version'], results['kind'], results['rounds']) == (2, 'networks', 3)

@@ -2,11 +2,8 @@
 
 import json
 import random
-import runpy
 import shutil
 import stat
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
@@ -317,72 +314,47 @@ def test_a_folder_that_cannot_be_written_is_named(ade_zip, out):
         prepare(SMALL_ADE, [ade_zip], out)
 
 
-TOOLS = {'prepare_ade20k': 'ADE20K', 'prepare_coco': 'COCO'}
-
-
-def run_here(monkeypatch, root, tool, *args):
-    monkeypatch.syspath_prepend(root / 'tools')
-    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, args)])
-    runpy.run_path(str(root / 'tools' / f'{tool}.py'), run_name='__main__')
-
-
-def test_the_tools_say_what_they_did(root, ade_zip, coco_folder, out, monkeypatch, capsys):
+def test_the_command_says_what_it_did(ade_zip, coco_folder, out, monkeypatch, command):
     monkeypatch.setattr(archives, 'ADE20K', SMALL_ADE)
     monkeypatch.setattr(archives, 'COCO', SMALL_COCO)
-    run_here(monkeypatch, root, 'prepare_ade20k', ade_zip, '--out', out)
-    assert f'{out} has all of ADE20K, each image with its label map; 11 files' in capsys.readouterr().out
-    run_here(monkeypatch, root, 'prepare_ade20k', '--out', out)
-    assert '; 0 files' in capsys.readouterr().out
-    run_here(monkeypatch, root, 'prepare_coco', *coco_folder.iterdir(), '--out', out)
-    assert f'{out} has all of COCO 2017, every image that is annotated; 7 files' in capsys.readouterr().out
+    done = command('prepare', 'ade20k', ade_zip, '--out', out)
+    assert f'{out} has all of ADE20K, each image with its label map; 11 files' in done.stdout
+    assert '; 0 files' in command('prepare', 'ade20k', '--out', out).stdout
+    done = command('prepare', 'coco', *coco_folder.iterdir(), '--out', out)
+    assert f'{out} has all of COCO 2017, every image that is annotated; 7 files' in done.stdout
 
 
 @pytest.mark.parametrize(
-    ('tool', 'archive', 'missing'),
+    ('name', 'archive', 'missing'),
     [
         (
-            'prepare_ade20k',
+            'ade20k',
             'ade.zip',
             ['training has 3 of 20210', 'validation labels 2 of 2000', f'give {TOP}.zip (ht'],
         ),
         (
-            'prepare_coco',
+            'coco',
             'downloads',
             ['train2017 has 3 of 118287', 'val2017.json labels 2 of 5000', 'val2017.zip (ht'],
         ),
-        ('prepare_ade20k', None, ['training has 0 of 20210', ADE20K.archives[TOP]]),
-        ('prepare_coco', None, ['val2017 has 0 of 5000', *COCO.archives.values()]),
-        ('prepare_coco', 'nowhere.zip', ['nowhere.zip cannot be read (No such file or directory): give a zip archive']),
+        ('ade20k', None, ['training has 0 of 20210', ADE20K.archives[TOP]]),
+        ('coco', None, ['val2017 has 0 of 5000', *COCO.archives.values()]),
+        ('coco', 'nowhere.zip', ['nowhere.zip cannot be read (No such file or directory): give a zip archive']),
     ],
 )
-def test_the_tools_name_what_is_missing_in_one_line_and_exit_with_2(
-    root, ade_zip, coco_folder, out, tmp_path, monkeypatch, capsys, tool, archive, missing
+def test_the_command_names_what_is_missing_in_one_line_and_exits_with_2(
+    ade_zip, coco_folder, out, tmp_path, command, name, archive, missing
 ):
-    with pytest.raises(SystemExit) as end:
-        run_here(monkeypatch, root, tool, *([tmp_path / archive] if archive else []), '--out', out)
-    assert end.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert error[0].startswith(f'{tool}.py: error: ')
+    done = command('prepare', name, *([tmp_path / archive] if archive else []), '--out', out)
+    assert done.returncode == 2
+    [error] = done.stderr.strip().splitlines()
+    assert error.startswith('fasternet-mm prepare: error: ')
     for part in missing:
-        assert part in error[0]
+        assert part in error
 
 
-@pytest.mark.parametrize('tool', TOOLS)
-def test_help_shows_an_example_and_the_addresses_and_imports_nothing_heavy(root, tool):
-    code = f"""
-import runpy, sys
-sys.path.insert(0, 'tools')
-sys.argv = ['{tool}.py', '--help']
-try:
-    runpy.run_path('tools/{tool}.py', run_name='__main__')
-except SystemExit as end:
-    assert end.code == 0
-print({{'torch', 'numpy', 'mmengine', 'fasternet_mm'}} & set(sys.modules))
-"""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=root)
-    assert f'python tools/{tool}.py' in done.stdout
-    assert done.stdout.strip().endswith('set()')
-    for address in getattr(archives, TOOLS[tool]).archives.values():
-        assert address in done.stdout
-    assert ('non-commercial' in done.stdout) == (tool == 'prepare_ade20k')
+def test_help_names_the_archives_and_their_terms(command):
+    shown = command('prepare', '--help').stdout
+    assert 'non-commercial' in shown
+    for address in (*COCO.archives.values(), *ADE20K.archives.values()):
+        assert address in shown

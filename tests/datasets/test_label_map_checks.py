@@ -1,6 +1,4 @@
 import re
-import runpy
-import sys
 
 import cv2
 import numpy as np
@@ -355,7 +353,7 @@ def test_a_single_auxiliary_head_counts_and_one_for_edges_does_not(cfg):
 
 
 def test_training_on_broken_label_maps_ends_with_one_line_and_nothing_written(
-    cfg, fixtures, root, tmp_path, monkeypatch, capsys
+    cfg, fixtures, root, tmp_path, monkeypatch, command
 ):
     save(tmp_path, 'c', labels(7))
     config, work = tmp_path / 'config.py', tmp_path / 'work'
@@ -365,13 +363,12 @@ def test_training_on_broken_label_maps_ends_with_one_line_and_nothing_written(
         "train_dataloader = dict(dataset=dict(**data, img_suffix='.jpg', indices=None))\n"
     )
     monkeypatch.chdir(root)
-    monkeypatch.syspath_prepend('tools')
-    monkeypatch.setattr(sys, 'argv', ['train.py', str(config), '--work-dir', str(work)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path('tools/train.py', run_name='__main__')
-    assert end.value.code == 2
-    [error] = capsys.readouterr().err.strip().splitlines()
-    assert error.startswith(f'train.py: error: {tmp_path}/labels/c.png has the labels 7, but 0 to 6 are classes')
+    done = command('train', config, '--work-dir', work)
+    assert done.returncode == 2
+    [error] = done.stderr.strip().splitlines()
+    assert error.startswith(
+        f'fasternet-mm train: error: {tmp_path}/labels/c.png has the labels 7, but 0 to 6 are classes'
+    )
     assert error.endswith('(1 of the 4 label maps of train_dataloader.dataset are bad)')
     assert not work.exists()
 

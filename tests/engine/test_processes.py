@@ -11,9 +11,9 @@ from fasternet_mm.engine.processes import from_rank_0, start_processes
 from fasternet_mm.errors import UserError
 
 SCRIPT = """
-import os, sys
-sys.path.insert(0, 'tools')
-from command_line import parser, run
+import os
+import fasternet_mm.cli
+import fasternet_mm.cli.train
 from mmengine.config import Config
 
 def main(args):
@@ -32,7 +32,8 @@ def main(args):
 
     from_rank_0(fail)
 
-run(main, parser('', ''))
+fasternet_mm.cli.train.main = main
+fasternet_mm.cli.main(['train', 'mask_rcnn_fasternet_s'])
 """
 
 

@@ -48,5 +48,5 @@ def test_a_config_alone_is_not_enough():
 
 @pytest.mark.parametrize('checkpoint', [None, 'net.pth'])
 def test_what_does_not_exist_is_said(checkpoint):
-    with pytest.raises(UserError, match='nowhere does not exist: give a work directory'):
+    with pytest.raises(UserError, match='config nowhere does not exist: give a file'):
         config_and_checkpoint('nowhere', checkpoint)

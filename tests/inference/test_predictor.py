@@ -4,7 +4,6 @@ import ast
 import copy
 import json
 import re
-import runpy
 import subprocess
 import sys
 import tracemalloc
@@ -70,14 +69,12 @@ def predictor(detector_dir):
 
 
 @pytest.fixture
-def run_test(monkeypatch, root):
+def run_test(command, monkeypatch, root):
     def run_test(*args):
         options = ('test_dataloader.dataset.indices=6', 'test_dataloader.num_workers=0')
         options += ('test_dataloader.persistent_workers=False',)
         monkeypatch.chdir(root)
-        monkeypatch.syspath_prepend('tools')
-        monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, args), '--cfg-options', *options])
-        runpy.run_path('tools/test.py', run_name='__main__')
+        assert command('test', *args, '--cfg-options', *options).returncode == 0
 
     return run_test
 

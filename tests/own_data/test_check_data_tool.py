@@ -1,22 +1,17 @@
-"""tools/check_data.py as a person runs it."""
+"""fasternet-mm check-data as a person runs it."""
 
 import json
-import runpy
-import sys
 
 import pytest
 from own_layouts import made, write_coco, write_images
 
 
 @pytest.fixture
-def check(root, monkeypatch, capsys):
+def check(command):
     def check(*args):
         """The status and what was printed."""
-        monkeypatch.setattr(sys, 'argv', ['check_data.py', *map(str, args)])
-        monkeypatch.syspath_prepend(str(root / 'tools'))
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(root / 'tools/check_data.py'), run_name='__main__')
-        return end.value.code, capsys.readouterr().out
+        done = command('check-data', *args)
+        return done.returncode, done.stdout
 
     return check
 

@@ -5,9 +5,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
 
+from fasternet_mm.engine.config import load_config
 from fasternet_mm.errors import UserError
 from fasternet_mm.weights import sources
 from fasternet_mm.weights.catalog import CATALOG
@@ -116,9 +116,9 @@ def test_what_is_not_there_is_told_with_the_nearest_that_is(net, source, message
 
 
 @pytest.mark.parametrize('name', CATALOG)
-def test_what_was_published_belongs_to_a_config_of_that_variant(root, name):
+def test_what_was_published_belongs_to_a_config_of_that_variant(name):
     published = CATALOG[name]
-    cfg = Config.fromfile(root / published.config)
+    cfg = load_config(published.config)
     assert cfg.model.backbone.arch == published.arch
     assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=f'fasternet_{published.arch}_in1k')
     assert published.file.startswith(name.removesuffix('_in1k').removesuffix('_coco'))

@@ -6,7 +6,7 @@ from torch import nn
 from fasternet_mm import FasterNet, FasterNetClassifier
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
-from fasternet_mm.models.complexity import complexity
+from fasternet_mm.models.multiply_adds import complexity
 from fasternet_mm.models.published import CLASSIFIERS, MASK_RCNN
 
 

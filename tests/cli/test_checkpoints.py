@@ -1,9 +1,7 @@
-"""Checkpoints through every tool that takes one: what is refused, and what is said of what is taken."""
+"""Checkpoints through every command that takes one: what is refused, and what is said of what is taken."""
 
 import io
-import runpy
-import subprocess
-import sys
+import re
 import zipfile
 from pathlib import Path
 
@@ -34,7 +32,6 @@ def shapes(root):
 @pytest.fixture(autouse=True)
 def _in_the_project(root, monkeypatch):
     monkeypatch.chdir(root)
-    monkeypatch.syspath_prepend('tools')
 
 
 def training_checkpoint(*changes):
@@ -120,11 +117,6 @@ def pretrained_config(path, checkpoint):
     return path
 
 
-def run_here(monkeypatch, tool, *args):
-    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *args])
-    runpy.run_path(f'tools/{tool}.py', run_name='__main__')
-
-
 @pytest.mark.parametrize(
     ('way', 'kind'),
     [
@@ -132,36 +124,32 @@ def run_here(monkeypatch, tool, *args):
         *((way, kind) for way in WAYS if way not in ('inspect', 'convert') for kind in MISFITS),
     ],
 )
-def test_a_bad_checkpoint_ends_every_tool_with_one_line_and_nothing_written(
-    whole, tmp_path, monkeypatch, capsys, kind, way
-):
+def test_a_bad_checkpoint_ends_every_command_with_one_line_and_nothing_written(whole, tmp_path, command, kind, way):
     make, message = {**UNREADABLE, **MISFITS}[kind]
     file, config = tmp_path / 'net.pth', tmp_path / 'config.py'
     file.write_bytes(make(whole, file))
     pretrained_config(config, file)
     places = dict(file=file, out=tmp_path / 'out', config=config)
-    tool, *args = (part.format(**places) for part in WAYS[way])
-    with pytest.raises(SystemExit) as end:
-        run_here(monkeypatch, tool, *args)
-    assert end.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert error[0].startswith(f'{tool}.py: error: checkpoint {file} ')
-    assert message in error[0]
+    name, *args = (part.format(**places) for part in WAYS[way])
+    done = command(name, *args)
+    assert done.returncode == 2
+    [error] = done.stderr.strip().splitlines()
+    assert error.startswith(f'fasternet-mm {name}: error: checkpoint {file} ')
+    assert message in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'net.pth']
     assert not Path('executed').exists()
 
 
-def test_inspection_says_why_a_checkpoint_does_not_fit(whole, tmp_path, monkeypatch, capsys):
+def test_inspection_says_why_a_checkpoint_does_not_fit(whole, tmp_path, command):
     (tmp_path / 'net.pth').write_bytes(changed(gone=TENSOR)(whole, tmp_path / 'net.pth'))
-    run_here(monkeypatch, 'weights', 'inspect', str(tmp_path / 'net.pth'), '--config', CONFIG)
-    assert f"not {CONFIG}: it (detector or segmenter, in 'state_dict') is not of this model" in capsys.readouterr().out
+    done = command('weights', 'inspect', tmp_path / 'net.pth', '--config', CONFIG)
+    assert f"not {CONFIG}: it (detector or segmenter, in 'state_dict') is not of this model" in done.stdout
 
 
-def test_inspection_describes_a_training_checkpoint(whole, tmp_path, monkeypatch, capsys):
+def test_inspection_describes_a_training_checkpoint(whole, tmp_path, command):
     torch.save(whole, tmp_path / 'net.pth')
-    run_here(monkeypatch, 'weights', 'inspect', str(tmp_path / 'net.pth'), '--config', CONFIG)
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    done = command('weights', 'inspect', tmp_path / 'net.pth', '--config', CONFIG)
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert rows['layout'] == "detector or segmenter, in 'state_dict'"
     assert rows['network'] == 'FasterNet-T0'
     assert rows['type'] == 'float32'
@@ -170,60 +158,49 @@ def test_inspection_describes_a_training_checkpoint(whole, tmp_path, monkeypatch
     assert rows['fits'] == f'{CONFIG}, the whole model'
 
 
-def test_inspection_of_a_classifier_finds_the_configs_of_its_variant(tmp_path, monkeypatch, capsys):
+def test_inspection_of_a_classifier_finds_the_configs_of_its_variant(tmp_path, command):
     state = FasterNetClassifier('t0', num_classes=7).state_dict()
     state['head.bias'][0] = torch.nan
     torch.save(state, tmp_path / 'net.pth')
-    run_here(monkeypatch, 'weights', 'inspect', str(tmp_path / 'net.pth'))
-    shown = capsys.readouterr().out
+    shown = command('weights', 'inspect', tmp_path / 'net.pth').stdout
     for expected in ('layout    classifier', 'classes   7', 'finite    no: head.bias', 'training  weights alone'):
         assert expected in shown
-    assert 'mask_rcnn_fasternet_t0.py, its backbone\n' in shown
+    assert 'mask_rcnn_fasternet_t0, its backbone\n' in shown
     assert 'fasternet_t1' not in shown
 
 
-def test_weights_that_are_listed_have_their_figures_and_configs(monkeypatch, capsys):
-    run_here(monkeypatch, 'weights', 'list')
-    shown = capsys.readouterr().out
+def test_weights_that_are_listed_have_their_figures_and_configs(command):
+    shown = command('weights', 'list').stdout
     assert 'mask_rcnn_fasternet_s_coco' in shown
     assert 'not reproduced' in shown
-    assert shown.count('configs/mask_rcnn_fasternet_') == 9
+    assert len(re.findall(r'\| mask_rcnn_fasternet_(?:t\d|[sml]) ', shown)) == 9
 
 
-def test_conversion_says_what_it_wrote(whole, tmp_path, monkeypatch, capsys):
+def test_conversion_says_what_it_wrote(whole, tmp_path, command):
     torch.save(whole, tmp_path / 'net.pth')
-    run_here(monkeypatch, 'weights', 'convert', str(tmp_path / 'net.pth'), str(tmp_path / 'net.safetensors'))
-    assert f'{len(whole["state_dict"])} tensors' in capsys.readouterr().out
+    done = command('weights', 'convert', tmp_path / 'net.pth', tmp_path / 'net.safetensors')
+    assert f'{len(whole["state_dict"])} tensors' in done.stdout
     assert (tmp_path / 'net.safetensors').is_file()
 
 
-def test_resuming_from_weights_alone_is_refused(whole, tmp_path, monkeypatch, capsys):
+def test_resuming_from_weights_alone_is_refused(whole, tmp_path, command):
     torch.save(whole['state_dict'], tmp_path / 'net.pth')
-    with pytest.raises(SystemExit):
-        run_here(
-            monkeypatch, 'train', CONFIG, '--resume', str(tmp_path / 'net.pth'), '--work-dir', str(tmp_path / 'out')
-        )
-    assert 'holds weights but no training to resume' in capsys.readouterr().err
+    done = command('train', CONFIG, '--resume', tmp_path / 'net.pth', '--work-dir', tmp_path / 'out')
+    assert done.returncode == 2
+    assert 'holds weights but no training to resume' in done.stderr
     assert not (tmp_path / 'out').exists()
 
 
-def test_options_of_loading_without_anything_to_load_are_refused(monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run_here(monkeypatch, 'train', CONFIG, '--new-heads')
-    assert 'add --load-from CHECKPOINT' in capsys.readouterr().err
+def test_options_of_loading_without_anything_to_load_are_refused(command):
+    assert 'add --load-from CHECKPOINT' in command('train', CONFIG, '--new-heads').stderr
 
 
-def run(tool, *args):
-    command = [sys.executable, f'tools/{tool}.py', *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_training_starts_from_a_pretrained_backbone(tmp_path):
+def test_training_starts_from_a_pretrained_backbone(tmp_path, command):
     net = FasterNetClassifier('t0')
     torch.save(net.state_dict(), tmp_path / 'net.pth')
     config = pretrained_config(tmp_path / 'config.py', tmp_path / 'net.pth')
     frozen = 'model.backbone.frozen_stages=4'
-    done = run('train', config, '--work-dir', tmp_path / 'out', '--cfg-options', *FEW, frozen)
+    done = command('train', config, '--work-dir', tmp_path / 'out', '--cfg-options', *FEW, frozen)
     assert done.returncode == 0, done.stderr
     assert '(classifier, FasterNet-T0): 128 tensors loaded, 20 initialized (norm0, norm2, norm4, norm6)' in done.stdout
     trained = torch.load(tmp_path / 'out' / 'epoch_1.pth', weights_only=True)['state_dict']
@@ -232,34 +209,25 @@ def test_training_starts_from_a_pretrained_backbone(tmp_path):
             assert torch.equal(trained[f'backbone.{name}'], value), name
 
 
-def test_training_starts_from_a_model_of_other_classes_and_fetches_nothing_else(tmp_path):
+def test_training_starts_from_a_model_of_other_classes_and_fetches_nothing_else(tmp_path, command):
     three = dict(model=dict(roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3))))
     torch.save(training_checkpoint(three), tmp_path / 'net.pth')
     config = pretrained_config(tmp_path / 'config.py', 'nowhere.pth')
-    command = (
-        'train',
-        config,
-        '--load-from',
-        tmp_path / 'net.pth',
-        '--work-dir',
-        tmp_path / 'out',
-        '--cfg-options',
-        *FEW,
-    )
-    done = run(*command)
+    options = ('--load-from', tmp_path / 'net.pth', '--work-dir', tmp_path / 'out', '--cfg-options', *FEW)
+    done = command('train', config, *options)
     assert done.returncode == 2
     assert 'was trained on 3 classes, the model has 6' in done.stderr
-    done = run(*command, '--new-heads')
+    done = command('train', config, *options, '--new-heads')
     assert done.returncode == 0, done.stderr
     assert 'initialized for 6 classes instead of 3: roi_head.bbox_head.fc_cls.weight' in done.stdout
 
 
-def test_a_mismatch_is_accepted_and_listed_when_asked_for_and_nan_is_warned_of(whole, tmp_path):
+def test_a_mismatch_is_accepted_and_listed_when_asked_for_and_nan_is_warned_of(whole, tmp_path, command):
     state = dict(whole['state_dict'])
     state['roi_head.mask_head.conv_logits.bias'] = torch.full((6,), torch.nan)
     del state[TENSOR]
     torch.save(state, tmp_path / 'net.pth')
-    done = run(
+    done = command(
         'test', CONFIG, tmp_path / 'net.pth', '--allow-mismatch', '--work-dir', tmp_path / 'out', '--cfg-options', *FEW
     )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""People's own data, from their folder to a model that is trained, tested and applied, by the tools alone."""
+"""People's own data, from their folder to a model that is trained, tested and applied, by the commands alone."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 from own_layouts import CLASSES, made, write_coco, write_yolo
 
 from fasternet_mm.datasets.shapes import ensure_shapes
@@ -17,7 +18,7 @@ from fasternet_mm.files import MARKER
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
-SHORT = ('--epochs', '1', '--size', '96x64')
+SHORT = ('--epochs', '1', '--size', '64', '96')
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +27,17 @@ def _in_the_project(root, tmp_path_factory, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
 
 
-def run(tool, *args):
-    done = subprocess.run([sys.executable, f'tools/{tool}.py', *map(str, args)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(command):
+    def run(*args):
+        done = command(*args)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
-def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_path):
+def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_path, run):
     write_coco(tmp_path / 'data', made(train=8, val=2))
     said = run('train', MASK_RCNN, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *SHORT)
     assert re.search(r'class traffic light +\| \d', said)
@@ -50,20 +55,21 @@ def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_pa
 def test_boxes_train_in_two_processes(tmp_path):
     write_yolo(tmp_path / 'data', made(train=8, val=2, masks=False))
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PORT': '29618'}
-    config = 'configs/faster_rcnn_fasternet_t0.py'
+    config = 'faster_rcnn_fasternet_t0'
     own = ('--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *SHORT)
     options = ('--cfg-options', 'model.backbone.init_cfg=None')
     command = ['bash', 'tools/dist_train.sh', config, '2', *map(str, own), *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('of 4 images') == 1  # two each
-    assert '| bbox |' in done.stdout
+    assert done.stdout.count('| bbox |') == 1  # by the first process
+    assert torch.load(tmp_path / 'out/epoch_1.pth', weights_only=True)['meta']['iter'] == 2
     assert 'segm' not in done.stdout.split('| bbox |')[1]
     content = json.loads((tmp_path / 'out/data/train.json').read_text())
     assert [category['name'] for category in content['categories']] == CLASSES
 
 
-def test_label_maps_train_a_segmenter(root, tmp_path):
+def test_label_maps_train_a_segmenter(root, tmp_path, run):
     shapes = ensure_shapes(root / 'data/shapes')
     for kind in ('images', 'labels'):
         for split, count in (('train', 8), ('val', 2)):
@@ -76,7 +82,7 @@ def test_label_maps_train_a_segmenter(root, tmp_path):
     assert 'mIoU' in run('test', tmp_path / 'out')
 
 
-def test_a_dry_run_shows_what_would_be_done_and_trains_nothing(tmp_path):
+def test_a_dry_run_shows_what_would_be_done_and_trains_nothing(tmp_path, run):
     write_coco(tmp_path / 'data', made(train=20, val=0))
     said = run('train', MASK_RCNN, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', '--dry-run')
     for line in (

@@ -1,15 +1,11 @@
-"""The tools as a person runs them, on a few of the embedded images."""
+"""The commands as a person runs them, on a few of the embedded images."""
 
 import json
-import os
-import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fasternet_mm.datasets.shapes import CLASSES, ensure_shapes
 from fasternet_mm.files import MARKER
 
-CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
+CONFIG = 'shapes/mask_rcnn_fasternet_t0_shapes'
 FEW = (
     'train_dataloader.dataset.indices=8',
     'val_dataloader.dataset.indices=4',
@@ -36,51 +32,16 @@ def _in_the_project(root, monkeypatch):
     monkeypatch.chdir(root)
 
 
-def run(tool, *args, **kwargs):
-    command = [sys.executable, f'tools/{tool}.py', *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, **kwargs)
-
-
 @pytest.fixture(scope='module')
 def trained(root, shapes, tmp_path_factory):
     """A work directory after one epoch of a two-epoch training that was cut off there."""
     work = tmp_path_factory.mktemp('work')
     options = (*FEW, 'train_cfg.max_epochs=1')
-    done = run('train', CONFIG, '--work-dir', work, '--seed', 3, '--tensorboard', '--cfg-options', *options, cwd=root)
+    command = [sys.executable, '-m', 'fasternet_mm', 'train', CONFIG, '--work-dir', work, '--seed', 3, '--tensorboard']
+    command = [*map(str, command), '--cfg-options', *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     return work, done.stdout
-
-
-@pytest.mark.parametrize(
-    'tool',
-    [
-        'train',
-        'test',
-        'predict',
-        'evaluate',
-        'report',
-        'plot_log',
-        'benchmark_evaluation',
-        'export',
-        'benchmark',
-        'complexity',
-        'check_data',
-    ],
-)
-def test_help_shows_an_example_and_imports_nothing_heavy(tool):
-    code = f"""
-import runpy, sys
-sys.path.insert(0, 'tools')
-sys.argv = ['{tool}.py', '--help']
-try:
-    runpy.run_path('tools/{tool}.py', run_name='__main__')
-except SystemExit as end:
-    assert end.code == 0
-print({{'torch', 'numpy', 'mmengine', 'fasternet_mm'}} & set(sys.modules))
-"""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert f'python tools/{tool}.py' in done.stdout
-    assert done.stdout.strip().endswith('set()')
 
 
 def test_training_ends_with_the_coco_table_and_where_everything_is(trained):
@@ -92,7 +53,7 @@ def test_training_ends_with_the_coco_table_and_where_everything_is(trained):
     assert (work / 'epoch_1.pth').is_file()
 
 
-def test_tensorboard_and_curves_have_the_losses_and_metrics_that_were_logged(trained, tmp_path):
+def test_tensorboard_and_curves_have_the_losses_and_metrics_that_were_logged(trained, tmp_path, command):
     (scalars,) = trained[0].glob('*/vis_data/scalars.json')
     events = EventAccumulator(str(scalars.parent))
     events.Reload()
@@ -101,56 +62,40 @@ def test_tensorboard_and_curves_have_the_losses_and_metrics_that_were_logged(tra
         logged = [(line['step'], line[key]) for line in lines if key in line]
         assert [(event.step, pytest.approx(event.value)) for event in events.Scalars(key)] == logged
         assert logged
-    done = run('plot_log', trained[0], scalars, '--out', tmp_path / 'curves.png')
+    done = command('plot-log', trained[0], scalars, '--out', tmp_path / 'curves.png')
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / 'curves.png')).shape[1] == pytest.approx(3 * 5.6 * 120, abs=1)
 
 
-def test_training_resumes_where_it_stopped(trained, tmp_path):
+def test_training_resumes_where_it_stopped(trained, tmp_path, command):
     work = shutil.copytree(trained[0], tmp_path / 'work')
-    done = run('train', CONFIG, '--work-dir', work, '--resume', '--cfg-options', *FEW, 'train_cfg.max_epochs=2')
+    done = command('train', CONFIG, '--work-dir', work, '--resume', '--cfg-options', *FEW, 'train_cfg.max_epochs=2')
     assert done.returncode == 0, done.stderr
     assert 'Epoch(train) [1]' not in done.stdout
     state = torch.load(work / 'epoch_2.pth', weights_only=True)
     assert state['meta']['epoch'] == 2
     assert state['meta']['seed'] == 3
     assert {int(value['step']) for value in state['optimizer']['state'].values()} == {4}
-    again = run('train', CONFIG, '--work-dir', work, '--resume', '--cfg-options', *FEW, 'train_cfg.max_epochs=2')
+    again = command('train', CONFIG, '--work-dir', work, '--resume', '--cfg-options', *FEW, 'train_cfg.max_epochs=2')
     assert again.returncode == 0, again.stderr
     assert 'nothing was left to train: ' in again.stdout
     assert '| bbox' not in again.stdout  # the checkpoint of the last epoch has the figures of the one before
 
 
-def test_resume_starts_afresh_where_there_is_nothing_to_resume(shapes, tmp_path):
+def test_the_same_seed_gives_the_same_weights_and_resume_starts_where_there_is_nothing_to_resume(
+    trained, tmp_path, command
+):
     options = (*FEW, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5')
-    done = run('train', CONFIG, '--work-dir', tmp_path, '--resume', '--cfg-options', *options)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'epoch_1.pth').is_file()
-
-
-def test_the_same_seed_gives_the_same_weights(trained, shapes, tmp_path):
-    options = (*FEW, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5')
-    done = run('train', CONFIG, '--work-dir', tmp_path, '--seed', 3, '--cfg-options', *options)
+    done = command('train', CONFIG, '--work-dir', tmp_path, '--resume', '--seed', 3, '--cfg-options', *options)
     assert done.returncode == 0, done.stderr
     mine, other = (torch.load(d / 'epoch_1.pth', weights_only=True)['state_dict'] for d in (tmp_path, trained[0]))
     for name, value in mine.items():
         torch.testing.assert_close(value, other[name], msg=name)
 
 
-def test_two_gloo_processes_train_together(shapes, tmp_path):
-    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PORT': '29617'}
-    options = (*FEW, 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
-    command = ['bash', 'tools/dist_train.sh', CONFIG, '2', '--work-dir', str(tmp_path), '--cfg-options', *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    # Eight images, two processes with two each: two steps; the table comes once, from the first process.
-    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']['iter'] == 2
-    assert done.stdout.count('| bbox') == 1
-
-
-def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes, tmp_path):
+def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes, tmp_path, command):
     out, drawings, page = tmp_path / 'results.json', tmp_path / 'drawings', tmp_path / 'report.html'
-    done_test = done = run(
+    done_test = done = command(
         'test',
         trained[0],
         '--work-dir',
@@ -170,7 +115,7 @@ def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes
     assert isinstance(json.loads(out.read_text()), list)
     assert '<svg' in page.read_text()
     assert 'Ground truth of 000' in page.read_text()
-    done = run('evaluate', out, shapes / 'annotations/val.json', '--classwise', '--out', tmp_path / 'figures.json')
+    done = command('evaluate', out, shapes / 'annotations/val.json', '--classwise', '--out', tmp_path / 'figures.json')
     assert done.returncode == 0, done.stderr
     table = done.stdout.splitlines()
     assert [line.split('|')[1].strip() for line in table[3:5]] == ['bbox', 'segm']
@@ -186,98 +131,38 @@ def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes
     assert cv2.imread(str(drawings / '0000.png')).shape == (160, 320, 3)
 
 
-def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(trained, fixtures, shapes, tmp_path):
+def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(
+    trained, fixtures, shapes, tmp_path, command
+):
     folder = tmp_path / 'images'
     folder.mkdir()
     shutil.copy(fixtures / '000000000785.jpg', folder)
     (folder / 'broken.jpg').write_bytes(b'no image')
     image = shapes / 'images/test/0000.png'
-    done = run('predict', trained[0], folder, image, '--out-dir', tmp_path / 'found')
+    done = command('predict', trained[0], folder, image, '--out-dir', tmp_path / 'found')
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert last.startswith('predict.py: error: 1 of 3 images were left out')
+    assert last.startswith('fasternet-mm predict: error: 1 of 3 images were left out')
     assert 'broken.jpg is not an image' in last
     found = sorted(path.name for path in (tmp_path / 'found').iterdir())
     assert found == [MARKER, '0000.png', '000000000785.jpg', 'results.json']
     assert cv2.imread(str(tmp_path / 'found' / '000000000785.jpg')).shape == (425, 640, 3)
     records = json.loads((tmp_path / 'found' / 'results.json').read_text())
-    assert {record['image_id'] for record in records} <= {785, 0}
+    assert {record['image_id'] for record in records} == {785, 0}
 
 
-def test_the_same_tools_serve_a_segmenter(fixtures, shapes, tmp_path):
-    config, work = fixtures / 'fcn_shapes.py', tmp_path / 'work'
-    done = run('train', config, '--work-dir', work, '--tensorboard')
-    assert done.returncode == 0, done.stderr
-    assert '| mIoU' in done.stdout
-    assert len([*work.glob('*/vis_data/events.*'), *work.glob('*/vis_data/scalars.json')]) == 2
-    checkpoint = work / 'iter_2.pth'
-    done = run(
-        'test',
-        config,
-        checkpoint,
-        '--work-dir',
-        work,
-        '--out',
-        tmp_path / 'maps',
-        '--show-dir',
-        tmp_path / 'shown',
-        '--report',
-        tmp_path / 'report.html',
-    )
-    assert done.returncode == 0, done.stderr
-    labels = cv2.imread(str(tmp_path / 'maps' / '0000.png'), cv2.IMREAD_UNCHANGED)
-    assert labels.shape == (160, 160)
-    assert (tmp_path / 'maps' / MARKER).is_file()
-    assert 'Prediction for 000' in (tmp_path / 'report.html').read_text()
-    assert labels.max() < 7
-    height, width, _ = cv2.imread(str(tmp_path / 'shown' / '0000.png')).shape
-    assert (height > 160, width) == (True, 320)  # with a legend
-    cv2.imwrite(str(tmp_path / 'small.png'), np.zeros((20, 40, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / '0003.jpg'), np.zeros((64, 64, 3), np.uint8))
-    images = shapes / 'images/test/0003.png', tmp_path / '0003.jpg', tmp_path / 'small.png'
-    done = run('predict', config, checkpoint, *images, '--out-dir', tmp_path / 'found')
-    assert done.returncode == 2
-    assert 'small.png: an image of 20x40 pixels (H x W) is too small for FasterNet' in done.stderr.splitlines()[-1]
-    assert sorted(path.name for path in (tmp_path / 'found').iterdir()) == [MARKER, '0003-2.jpg', '0003.png', 'labels']
-    assert cv2.imread(str(tmp_path / 'found' / 'labels' / '0003-2.png'), cv2.IMREAD_UNCHANGED).shape == (64, 64)
-    labels = cv2.imread(str(tmp_path / 'found' / 'labels' / '0003.png'), cv2.IMREAD_UNCHANGED)
-    assert labels.shape == (160, 160)
-    assert labels.max() < 7
-
-
-def test_upernet_trains_and_is_evaluated_whole_sliding_and_augmented(shapes, tmp_path):
-    config = 'configs/shapes/upernet_fasternet_t0_shapes.py'
-    few = ('train_cfg.max_iters=2', 'train_cfg.val_interval=5', 'test_dataloader.dataset.indices=2')
-    done = run('train', config, '--work-dir', tmp_path, '--cfg-options', *few)
-    assert done.returncode == 0, done.stderr
-    for flags, options in (([], []), (['--tta'], []), ([], ['model.test_cfg.mode=slide'])):
-        checkpoint = tmp_path / 'iter_2.pth'
-        done = run('test', config, checkpoint, '--work-dir', tmp_path, *flags, '--cfg-options', *few, *options)
-        assert done.returncode == 0, done.stderr
-        assert '| mIoU' in done.stdout
-    wrong = ('test_dataloader.dataset.metainfo.classes=[background,circle]',)
-    for flags in ([], ['--tta']):  # data are checked either way
-        done = run('test', config, checkpoint, '--work-dir', tmp_path, *flags, '--cfg-options', *wrong)
-        assert done.returncode == 2
-        assert 'num_classes=7, but test_dataloader.dataset has 2 classes' in done.stderr
-
-
-def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(
-    trained, shapes, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.syspath_prepend('tools')
+def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(trained, shapes, tmp_path, command):
     (work, stdout), file, found = trained, tmp_path / 'm.onnx', tmp_path / 'found'
-    for tool, *args in (
+    for args in (
         ('export', work, '--format', 'onnx', '--out', file),
         ('predict', CONFIG, file, shapes / 'images/test/0003.png', '--out-dir', found),
         ('predict', file, shapes / 'images/test/0003.png', '--out-dir', tmp_path / 'alone'),
     ):
-        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, args)])
-        runpy.run_path(f'tools/{tool}.py', run_name='__main__')
-    assert f'exported: {file}' in capsys.readouterr().out
+        done = command(*args)
+        assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in found.iterdir()) == [MARKER, '0003.png', 'results.json']
     assert (tmp_path / 'alone/results.json').read_bytes() == (found / 'results.json').read_bytes()
-    done = run('test', CONFIG, file, '--work-dir', tmp_path / 'work', '--cfg-options', *FEW)
+    done = command('test', CONFIG, file, '--work-dir', tmp_path / 'work', '--cfg-options', *FEW)
     assert done.returncode == 0, done.stderr
     tables = [[line for line in text.splitlines() if line.startswith('|')] for text in (stdout, done.stdout)]
     assert tables[0] == tables[1]
@@ -289,9 +174,10 @@ WRONG = [
     ('train', [CONFIG, '--data', 'docs', '--work-dir', '{work}'], 'docs'),
     ('train', [CONFIG, '--data', 'docs', '--epochs', '0'], '0: give a whole number, at least 1'),
     ('train', [CONFIG, '--data', 'docs', '--ignore-label', '256'], '256: give a label'),
-    ('train', [CONFIG, '--data', 'docs', '--size', '20'], '20: give two numbers of pixels, at least 32'),
-    ('train', ['configs/mask_rcn_fasternet_s.py'], 'did you mean configs/mask_rcnn_fasternet_s.py'),
-    ('train', ['configs/mask_rcnn_fasternet_s.py'], 'data/coco/train2017 does not exist'),
+    ('train', [CONFIG, '--data', 'docs', '--size', '20', '100'], '20: give height and width'),
+    ('train', ['configs/mask_rcn_fasternet_s.py'], "did you mean 'configs/mask_rcnn_fasternet_s.py'"),
+    ('train', ['mask_rcn_fasternet_s'], "did you mean 'mask_rcnn_fasternet_s'"),
+    ('train', ['mask_rcnn_fasternet_s'], 'data/coco/train2017 does not exist'),
     ('train', [CONFIG, '--cfg-options', 'model.backbone.arch=t9'], "'t9' is unknown: use one of t0, t1, t2, s, m, l"),
     ('train', [CONFIG, '--cfg-options', 'model.backbone.out_indices=(0,7)'], 'out_indices=(0, 7)'),
     ('train', [CONFIG, '--cfg-options', 'model.bakbone.arch=t0'], "did you mean 'backbone'"),
@@ -302,11 +188,11 @@ WRONG = [
     ('test', [CONFIG, '{file}', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
     ('test', [CONFIG, '{file}', '--tta', '--work-dir', '{work}'], 'has no tta_model and tta_pipeline'),
     ('test', [CONFIG, '{file}', '--report', '{file}/a.html', '--work-dir', '{work}'], 'is broken, or no checkpoint'),
-    ('evaluate', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
+    ('evaluate', ['{file}', 'nowhere.json'], 'nowhere.json is not a file'),
     ('evaluate', ['{file}', '{file}'], 'is not JSON'),
-    ('plot_log', ['{file}', '--out', '{work}/a.png'], 'has no whole line of scalars'),
-    ('plot_log', ['tests', '--out', '{work}/a.png'], 'tests has no scalars'),
-    ('plot_log', ['tests', '--out', '{work}/a.txt'], 'must end in .png, .svg, .pdf'),
+    ('plot-log', ['{file}', '--out', '{work}/a.png'], 'has no whole line of scalars'),
+    ('plot-log', ['tests', '--out', '{work}/a.png'], 'tests has no scalars'),
+    ('plot-log', ['tests', '--out', '{work}/a.txt'], 'must end in .png, .svg, .pdf'),
     ('report', ['{file}', 'nowhere.json'], 'nowhere.json does not exist'),
     ('report', ['{file}', 'tests'], 'do not belong together'),
     ('report', ['configs', 'tests'], 'configs has no label maps'),
@@ -314,7 +200,7 @@ WRONG = [
     ('test', [CONFIG], 'alone is not enough: add a checkpoint'),
     ('test', ['docs'], 'docs has no config'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
-    ('predict', [CONFIG, '{file}'], 'after a config come its checkpoint and then images'),
+    ('predict', [CONFIG, '{file}'], 'is a config: give its checkpoint and then images'),
     ('predict', ['nowhere', '{file}'], 'nowhere does not exist'),
     ('predict', ['{file}', 'tests/fixtures', '--out-dir', '{work}'], 'is broken, or no checkpoint'),
     ('predict', ['tests', 'tests/fixtures', '--out-dir', '{work}'], 'tests has no checkpoint'),
@@ -326,48 +212,45 @@ WRONG = [
     ('benchmark', ['layers', '--shapes', '40x7'], 'shape 40x7: give CHANNELSxSIDE as in 96x56'),
     ('benchmark', ['layers', '--out', '{file}/a.json'], 'cannot be written'),
     ('benchmark', ['training', '--plot', 'a.png'], '--plot is for networks and layers, not for training'),
-    ('benchmark', ['detectors', CONFIG, 'nowhere.pth', '--size', '64', '--quick'], 'nowhere.pth does not exist'),
-    ('benchmark', ['show', '{file}'], 'has no results of a benchmark'),
+    ('benchmark', ['detectors', CONFIG, 'nowhere.pth', '--size', '64', '64', '--quick'], 'nowhere.pth does not exist'),
+    ('benchmark', ['show', '{file}'], 'has no results of '),
     ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
     ('test', [CONFIG, '{file}', '--no-optimize', '--bf16'], 'not allowed with argument --no-optimize'),
     ('test', [CONFIG, 'nowhere.onnx', '--work-dir', '{work}'], 'nowhere.onnx does not exist'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', '{work}/m.onnx'], 'is broken, or no checkpoint'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', 'm.pt'], '--format onnx writes .onnx files'),
-    ('check_data', ['nowhere'], 'nowhere does not exist: name the folder'),
-    ('check_data', ['tests/fixtures'], 'but no COCO, VIA or LabelMe JSON, Pascal VOC XML'),
-    ('check_data', ['tests/fixtures', '--kind', 'label-maps'], 'but no PNG label maps in a folder'),
-    ('check_data', ['tests/fixtures', '--json', '{file}/a.json'], 'cannot be written'),
+    ('check-data', ['nowhere'], 'nowhere does not exist: name the folder'),
+    ('check-data', ['tests/fixtures'], 'but no COCO, VIA or LabelMe JSON, Pascal VOC XML'),
+    ('check-data', ['tests/fixtures', '--kind', 'label-maps'], 'but no PNG label maps in a folder'),
+    ('check-data', ['tests/fixtures', '--json', '{file}/a.json'], 'cannot be written'),
 ]
 
 
 @pytest.fixture
-def refuse(monkeypatch, capsys):
-    def refuse(tool, *args):
-        """The one line that a tool ends with."""
-        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *args])
-        monkeypatch.syspath_prepend('tools')
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(f'tools/{tool}.py', run_name='__main__')
-        assert end.value.code == 2
-        (error,) = capsys.readouterr().err.strip().splitlines()
-        assert error.startswith(f'{tool}.py: error: ')
+def refuse(command):
+    def refuse(name, *args):
+        """The one line that a command ends with."""
+        done = command(name, *args)
+        assert done.returncode == 2
+        (error,) = done.stderr.strip().splitlines()
+        assert error.startswith(f'fasternet-mm {name}')
         return error
 
     return refuse
 
 
-@pytest.mark.parametrize(('tool', 'args', 'message'), WRONG)
-def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(tool, args, message, tmp_path, refuse):
+@pytest.mark.parametrize(('name', 'args', 'message'), WRONG)
+def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(name, args, message, tmp_path, refuse):
     (tmp_path / 'file').write_text('something else')
     args = [arg.format(file=tmp_path / 'file', work=tmp_path / 'work') for arg in args]
-    assert message in refuse(tool, *args)
+    assert message in refuse(name, *args)
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
 @pytest.mark.parametrize(
     ('flags', 'added'), [([], [dict(bf16=False)]), (['--bf16'], [dict(bf16=True)]), (['--no-optimize'], [])]
 )
-def test_evaluation_is_of_an_optimized_model_unless_told_otherwise(flags, added, monkeypatch):
+def test_evaluation_is_of_an_optimized_model_unless_told_otherwise(flags, added, monkeypatch, command):
     class Built(Exception):
         pass
 
@@ -375,10 +258,8 @@ def test_evaluation_is_of_an_optimized_model_unless_told_otherwise(flags, added,
         raise Built(cfg)
 
     monkeypatch.setattr('fasternet_mm.engine.runner.build_runner', build_runner)
-    monkeypatch.setattr(sys, 'argv', ['test.py', '--debug', CONFIG, 'net.pth', *flags])
-    monkeypatch.syspath_prepend('tools')
     with pytest.raises(Built) as built:
-        runpy.run_path('tools/test.py', run_name='__main__')
+        command('test', CONFIG, 'net.pth', *flags)
     hooks = built.value.args[0].get('custom_hooks', [])
     assert hooks == [dict(type='fasternet_mm.OptimizeHook', **options) for options in added]
 
@@ -400,22 +281,4 @@ def test_tensorboard_that_is_not_installed_is_asked_for(tmp_path, refuse, monkey
 def test_curves_that_cannot_be_written_are_said(tmp_path, refuse):
     scalars = tmp_path / 'scalars.json'
     scalars.write_text('{"lr": 1, "loss": 2, "step": 1}')
-    assert 'cannot be written (' in refuse('plot_log', str(scalars), '--out', str(scalars / 'curves.svg'))
-
-
-@pytest.mark.parametrize('job', ['bbox', 'segm', 'masks'])
-def test_the_benchmark_of_evaluation_gives_both_ways_the_same_data(job, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend('tools')
-    import benchmark_evaluation as benchmark
-
-    (tmp_path / 'annotations.json').write_text(json.dumps(benchmark.annotate(3)))
-    ours, theirs = (benchmark.measure(job, way, str(tmp_path / 'annotations.json'), 3, 20) for way in ('ours', 'mmdet'))
-    assert ours[2] == theirs[2]
-    assert job == 'masks' or 0.1 < ours[2][f'{job}_mAP'] < 0.9
-    assert min(ours[0], theirs[0]) > 0
-
-
-def test_debug_shows_the_traceback():
-    done = run('train', CONFIG, '--debug', '--cfg-options', 'model.backbone.arch=t9')
-    assert done.returncode != 0
-    assert 'Traceback' in done.stderr
+    assert 'cannot be written (' in refuse('plot-log', str(scalars), '--out', str(scalars / 'curves.svg'))

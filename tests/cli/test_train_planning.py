@@ -1,9 +1,8 @@
-"""tools/train.py up to where training would start, as a person runs it."""
+"""fasternet-mm train up to where training would start, as a person runs it."""
 
 import errno
 import json
 import os
-import runpy
 import socket
 import subprocess
 import sys
@@ -16,25 +15,17 @@ from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.files import MARKER
 
-MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
+MASK_RCNN = 'shapes/mask_rcnn_fasternet_t0_shapes'
 
 
 @pytest.fixture
-def train(root, tmp_path_factory, monkeypatch, capsys):
+def train(command, tmp_path_factory, monkeypatch):
     def train(*args):
         """The status, what was printed, and the error."""
-        monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, args)])
-        try:
-            runpy.run_path('tools/train.py', run_name='__main__')
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
+        done = command('train', *args)
+        return done.returncode, done.stdout, done.stderr
 
-    monkeypatch.chdir(root)
-    monkeypatch.syspath_prepend(str(root / 'tools'))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-    monkeypatch.setenv('LOCAL_RANK', '0')  # the tool sets it, and it must not outlive the test
     return train
 
 
@@ -82,7 +73,7 @@ def test_a_dry_run_shows_all_and_changes_nothing_where_a_training_is(checkpoint,
     (work / checkpoint).touch()
     (work / 'config.py').write_text('# of the training')
     before = snapshot(work)
-    status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', data, '--dry-run', '--size', '90x60')
+    status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', data, '--dry-run', '--size', 60, 90)
     assert status == 0, error
     assert 'image size:    60x90 (H x W)' in printed
     assert f'{work} holds {checkpoint}: nothing was written; train with --resume' in printed
@@ -94,7 +85,7 @@ def run(train, data, tmp_path):
     """A work directory as a training with ``--size 90x60 --seed 5`` leaves it, but with random weights."""
     work = tmp_path / 'work'
     options = ('--data', data, '--work-dir', work)
-    assert train(MASK_RCNN, *options, '--dry-run', '--size', '90x60', '--seed', 5)[0] == 0
+    assert train(MASK_RCNN, *options, '--dry-run', '--size', 60, 90, '--seed', 5)[0] == 0
     cfg = load_config(str(work / 'config.py'))
     meta = dict(epoch=1, iter=1, dataset_meta=dict(classes=cfg.train_dataloader.dataset.metainfo.classes))
     state = dict(optimizer=dict(state={}, param_groups=[]), param_schedulers=[], message_hub={})
@@ -116,7 +107,7 @@ def test_a_dry_run_with_resume_changes_nothing_either_and_keeps_split_and_size(r
 def test_what_fails_before_a_resumed_training_starts_changes_nothing(run, train, data):
     (run / 'epoch_1.pth').write_bytes(b'broken')
     before = snapshot(run)
-    status, _, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--resume', '--size', '120x80')
+    status, _, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--resume', '--size', 80, 120)
     assert status == 2
     assert 'epoch_1.pth is broken' in error
     assert snapshot(run) == before
@@ -177,8 +168,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(train, tmp_path, monkeyp
 
 
 SCRIPT = """
-import os, runpy, sys
-sys.path.insert(0, 'tools')
+import os, sys
+from fasternet_mm.cli import main
 from fasternet_mm.engine import runner
 
 def stop(cfg, splits):
@@ -186,12 +177,11 @@ def stop(cfg, splits):
     sys.exit()
 
 runner.build_runner = stop
-sys.argv = ['train.py', *sys.argv[1:]]
-runpy.run_path('tools/train.py', run_name='__main__')
+main(['train', *sys.argv[1:]])
 """
 
 
-def test_two_processes_take_the_first_ones_plan(root, tmp_path):
+def test_two_processes_take_the_first_ones_plan(tmp_path):
     """Each sees other data under the same path, as on two machines."""
     with socket.socket() as free:
         free.bind(('localhost', 0))
@@ -200,8 +190,6 @@ def test_two_processes_take_the_first_ones_plan(root, tmp_path):
     for rank in range(2):
         home = tmp_path / str(rank)
         write_coco(home / 'data', made(train=20 + rank, val=0))
-        for folder in ('tools', 'configs', 'fasternet_mm'):
-            (home / folder).symlink_to(root / folder)
         environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='localhost', MASTER_PORT=port)
         environment |= dict(CONFIG=tmp_path / f'{rank}.py', XDG_CACHE_HOME=home / 'cache', CUDA_VISIBLE_DEVICES='')
         environment = {**os.environ, **{key: str(value) for key, value in environment.items()}}

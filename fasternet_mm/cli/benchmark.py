@@ -1,0 +1,316 @@
+"""Speed and memory, side by side in one run."""
+
+import argparse
+from pathlib import Path
+
+from .parsing import add_config, add_size, command_parser, existing_file, positive
+
+EPILOG = """examples:
+  fasternet-mm benchmark networks --quick                   a minute, to see what it is like
+  fasternet-mm benchmark networks --out networks.json --plot networks.png
+  fasternet-mm benchmark networks --networks fasternet_s --form backbone --size 640 640 --size 800 1280 --batches 1 2
+  fasternet-mm benchmark detectors mask_rcnn_fasternet_s mask_rcnn_fasternet_s_coco --image street.jpg
+  fasternet-mm benchmark layers --plot layers.png           the paper's study of layers, on this machine
+  fasternet-mm benchmark training                           a backbone's training step and its memory
+  fasternet-mm benchmark evaluation --images 500            COCO's metric; a few minutes, without --images an hour
+  fasternet-mm benchmark loading                            weights from a file into a network
+  fasternet-mm benchmark show networks.json --plot networks.png
+
+Candidates take turns, round after round, so that whatever slows the machine down for a while slows down all of them.
+They are compared within each round. The table has the median of these ratios, and in brackets the range of their middle
+half. FLOP/s count two operations for each multiply-add; those of the machine's own matrix products (GEMM) are measured
+in the same rounds. Other networks and engines need an extra: pip install 'fasternet-mm[benchmark]'.
+
+The jobs "evaluation" and "loading" run on Linux alone. Each of their measurements has a process of its own.
+"""
+QUICK_NETWORKS = 'fasternet_t0', 'timm/fasternet_t0:slicing', 'torchvision/mobilenet_v3_large'
+QUICK_ENGINES = 'eager', 'optimized'
+
+
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    result = command_parser(
+        prog, 'Measure speed and memory of networks, detectors, layers and training, against others.', EPILOG
+    )
+    kinds = result.add_subparsers(dest='kind', required=True, metavar='JOB')
+    networks_arguments(kinds.add_parser('networks', help='networks × sizes × batches × engines'))
+    detectors_arguments(kinds.add_parser('detectors', help='Mask R-CNN, image to masks, against MMDetection with timm'))
+    layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
+    training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
+    evaluation_arguments(kinds.add_parser('evaluation', help="COCO's metric: time and memory, against MMDetection's"))
+    loading_arguments(kinds.add_parser('loading', help="FasterNet-L's weights: time and memory, against PyTorch"))
+    show = kinds.add_parser('show', help='the table and the plot of results')
+    show.add_argument('results', type=existing_file, help='what --out wrote')
+    show.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks and layers')
+    show.set_defaults(do=read)
+    return result
+
+
+def networks_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument(
+        '--networks',
+        nargs='+',
+        metavar='NAME',
+        help='fasternet_s, timm/NAME, timm/fasternet_s:slicing, torchvision/NAME; '
+        "default: all variants, timm's in both modes, and those that the paper compares with",
+    )
+    result.add_argument('--form', choices=['classifier', 'backbone'], default='classifier', help='default: classifier')
+    add_size(
+        result,
+        action='append',
+        help='height and width of the images; may be given several times; default: those of the published accuracies, '
+        '224 224, of MobileViT 256 256',
+    )
+    result.add_argument('--batches', nargs='+', type=positive, default=[1], metavar='N', help='default: 1')
+    result.add_argument(
+        '--baseline',
+        metavar='NAME',
+        help='network that all others are compared with, in eager mode; default: each FasterNet with that of timm, '
+        'each other network with itself',
+    )
+    add_engines(result)
+    add_common(result, networks, rounds=20, seconds=0.3)
+
+
+def detectors_arguments(result: argparse.ArgumentParser) -> None:
+    add_config(result)
+    result.add_argument(
+        'checkpoint',
+        metavar='CHECKPOINT',
+        nargs='?',
+        help='default: random weights, which find as many objects as the config allows',
+    )
+    add_size(result, help="height and width of the image; default: 800 1216, a usual photo in COCO's recipe")
+    result.add_argument('--image', type=existing_file, metavar='FILE', help='an image file; default: noise')
+    result.add_argument(
+        '--any-size', action='store_true', help='export for images of any size instead of this size alone'
+    )
+    add_engines(result)
+    add_common(result, detectors, rounds=20, seconds=1)
+
+
+def layers_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument(
+        '--shapes',
+        nargs='+',
+        type=shape,
+        metavar='CxS',
+        help="channels and side of the maps; default: 96x56 192x28 384x14 768x7, a network's four stages",
+    )
+    result.add_argument('--batch', type=positive, default=1, help='default: 1')
+    result.add_argument(
+        '--channels-last',
+        action='store_true',
+        help='memory layout of the maps; default: contiguous, as PyTorch makes tensors',
+    )
+    add_common(result, layers, rounds=20, seconds=0.1)
+
+
+def training_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument('--arch', choices=['t0', 't1', 't2', 's', 'm', 'l'], help='default: s')
+    add_size(result, help='height and width of the images; default: 512 512')
+    result.add_argument('--batch', type=positive, default=2, help='default: 2')
+    result.add_argument(
+        '--modes',
+        nargs='+',
+        choices=['plain', 'checkpointed', 'compiled'],
+        default=['plain', 'checkpointed'],
+        help='default: plain checkpointed; the second one recomputes maps instead of storing them (with_cp)',
+    )
+    add_common(result, training, rounds=5, seconds=0)
+
+
+def add_engines(result: argparse.ArgumentParser) -> None:
+    result.add_argument(
+        '--engines',
+        nargs='+',
+        metavar='NAME',
+        help='eager, optimized, compiled, each also with -bfloat16 or, on a GPU, -float16; onnxruntime, openvino, '
+        'openvino-bfloat16, openvino-int8; default: all that the device can run, except int8',
+    )
+    result.add_argument(
+        '--no-memory', action='store_true', help='do not measure peak memory, which takes a process for each candidate'
+    )
+
+
+def add_common(result: argparse.ArgumentParser, do, rounds: int, seconds: float) -> None:
+    result.add_argument('--rounds', type=positive, help=f'turns of each candidate; default: {rounds}')
+    result.add_argument(
+        '--seconds', type=float, help=f'length of a turn, which has at least two calls; default: {seconds}'
+    )
+    result.add_argument('--quick', action='store_true', help='measure little, in little time, to see what it is like')
+    result.add_argument('--threads', type=positive, help='on the CPU; default: one per core that this process may use')
+    result.add_argument('--device', choices=['cpu', 'cuda'], help='default: a GPU when there is one')
+    result.add_argument('--out', metavar='FILE', help='results as JSON, with every single time')
+    result.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks and layers')
+    result.set_defaults(do=do, usual=dict(rounds=rounds, seconds=seconds))
+
+
+def evaluation_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument('--images', type=positive, default=5000, help="default: 5000, as in COCO's val2017")
+    result.add_argument(
+        '--detections',
+        type=positive,
+        default=100,
+        help="per image; default: 100, which is all that COCO's metric counts",
+    )
+    result.add_argument('--repeats', type=positive, default=3, help='measurements of each; default: 3')
+    result.set_defaults(do=evaluation)
+
+
+def loading_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument('--repeats', type=positive, default=7, help='measurements of each; default: 7')
+    result.set_defaults(do=loading)
+
+
+def shape(text: str) -> tuple[int, int]:
+    channels, _, side = text.partition('x')
+    return positive(channels), positive(side)
+
+
+def main(args: argparse.Namespace) -> None:
+    import warnings
+
+    warnings.filterwarnings('ignore', module='mm(cv|det|engine|seg)')
+    results = args.do(args)
+    if results is None:
+        return
+    from ..benchmark.benchmark_plots import draw
+    from ..report.plots import write_figure
+
+    if args.plot:
+        write_figure(args.plot, draw(results['kind'], results['comparisons'][0]))
+    for content, path in (('results', getattr(args, 'out', None)), ('plot', args.plot)):
+        if path:
+            print(f'{content + ":":9}{path}')
+
+
+def networks(args: argparse.Namespace) -> dict:
+    from ..benchmark.network_candidates import network_candidates, pair
+    from ..benchmark.networks import check_networks, default_networks
+
+    results = start(args)
+    names = args.networks or (QUICK_NETWORKS if args.quick else default_networks(args.form))
+    pairs = pair(names, engines(args), args.baseline)
+    check_networks([name for name, _ in pairs], args.form)
+    for size in args.size or [None]:
+        for batch in args.batches:
+            measure(args, results, network_candidates(pairs, args.form, batch, size, args.device, args.baseline))
+    return results
+
+
+def detectors(args: argparse.Namespace) -> dict:
+    from ..benchmark.detectors import DetectorTask, detector_candidates
+
+    results = start(args)
+    task = DetectorTask(
+        args.config,
+        *(args.size or ((256, 320) if args.quick else (800, 1216))),
+        options=tuple(args.cfg_options),
+        checkpoint=args.checkpoint,
+        image=args.image,
+        any_size=args.any_size,
+        device=args.device,
+    )
+    measure(args, results, detector_candidates(task, engines(args)))
+    return results
+
+
+def layers(args: argparse.Namespace) -> dict:
+    from ..benchmark.layers import SHAPES, layer_candidates
+
+    results = start(args)
+    measure(args, results, layer_candidates(args.shapes or SHAPES, args.batch, args.channels_last, args.device))
+    return results
+
+
+def training(args: argparse.Namespace) -> dict:
+    from ..benchmark.training_steps import training_candidates
+
+    results = start(args)
+    arch = args.arch or ('t0' if args.quick else 's')
+    size = args.size or ((128, 128) if args.quick else (512, 512))
+    measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device))
+    return results
+
+
+def evaluation(args: argparse.Namespace) -> None:
+    from ..benchmark.metric_cost import compare_metrics
+
+    compare_metrics(args.images, args.detections, args.repeats)
+
+
+def loading(args: argparse.Namespace) -> None:
+    from ..benchmark.loading_cost import compare_loading
+
+    compare_loading(args.repeats)
+
+
+def read(args: argparse.Namespace) -> dict:
+    from ..benchmark.benchmark_plots import check_plot
+    from ..benchmark.results import read_results
+
+    results = read_results(args.results)
+    check_plot(args.plot, results['kind'])
+    for comparison in results['comparisons']:
+        show(results, comparison)
+    return results
+
+
+def start(args: argparse.Namespace) -> dict:
+    """Settings checked and filled in; results that are still empty."""
+    import torch
+    from mmengine.logging import MMLogger
+
+    from ..benchmark.benchmark_plots import check_plot
+    from ..benchmark.machine import describe_machine
+    from ..benchmark.results import new_results
+    from ..errors import UserError
+    from ..files import check_writable
+
+    MMLogger.get_current_instance().setLevel('WARNING')
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: PyTorch finds no GPU here, leave the option out')
+    usual = dict(rounds=3, seconds=args.usual['seconds'] / 3) if args.quick else args.usual
+    args.rounds = usual['rounds'] if args.rounds is None else args.rounds
+    args.seconds = usual['seconds'] if args.seconds is None else args.seconds
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    check_plot(args.plot, args.kind)
+    for file in filter(None, (args.out, args.plot)):
+        check_writable(str(Path(file).parent))
+    return new_results(args.kind, describe_machine(args.device), args.rounds, args.seconds)
+
+
+def engines(args: argparse.Namespace) -> list[str]:
+    from ..benchmark.network_engines import ENGINES, check_engines
+
+    # int8 changes what is computed, and needs an extra of its own: only where it is asked for.
+    usual = [name for name, engine in ENGINES.items() if engine.suits(args.device) and engine.precision != 'int8']
+    chosen = list(args.engines or (QUICK_ENGINES if args.quick else usual))
+    check_engines(chosen, args.device)
+    return chosen
+
+
+def measure(args: argparse.Namespace, results: dict, candidates: list) -> None:
+    """Compare, store and show."""
+    from ..benchmark.memory import add_memory
+    from ..benchmark.results import write_results
+    from ..benchmark.timing import compare
+
+    peaks = sorted({candidate.precision for candidate in candidates if candidate.macs} - {'int8'})
+    comparison = compare(candidates, args.rounds, args.seconds, peaks, args.device)
+    results['comparisons'].append(comparison)
+    if args.out:
+        write_results(args.out, results)
+    if not getattr(args, 'no_memory', True) and not args.quick:
+        add_memory(candidates, comparison['rows'], args.device)
+        if args.out:
+            write_results(args.out, results)
+    show(results, comparison)
+
+
+def show(results: dict, comparison: dict) -> None:
+    from ..benchmark.results import machine_line, peak_line, table
+
+    print('\n'.join(filter(None, (machine_line(results), peak_line(comparison), table(results['kind'], comparison)))))

@@ -1,0 +1,156 @@
+"""What the command lines share. Nothing heavy is imported, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from ..engine.packaged_configs import config_names, config_path
+from ..errors import UserError, nearest
+
+EXIT_USER_ERROR = 2
+"""Exit status after a mistake of the user's, as argparse has it."""
+
+SMALLEST_SIDE = 32
+"""Pixels of the shortest side of an image that FasterNet takes: its last map is at stride 32."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line; argparse's own would print the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+
+
+def command_parser(prog: str | None, description: str, epilog: str = '', usage: str | None = None) -> Parser:
+    """A parser with what every command takes: ``--debug``.
+
+    Args:
+        prog: the command as it was called, such as 'fasternet-mm train'.
+        description: what it does.
+        epilog: examples, and what must be known.
+        usage: instead of the one that argparse writes.
+    """
+    layout = argparse.RawDescriptionHelpFormatter
+    result = Parser(prog=prog, description=description, epilog=epilog, usage=usage, formatter_class=layout)
+    result.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return result
+
+
+def add_config(result: argparse.ArgumentParser) -> None:
+    """CONFIG and ``--cfg-options``."""
+    config = result.add_argument(
+        'config',
+        metavar='CONFIG',
+        type=config_file,
+        help='a config file, or the name of one that comes with the package, such as mask_rcnn_fasternet_s',
+    )
+    config.completer = configs_and_files
+    _add_cfg_options(result)
+
+
+def add_model(result: argparse.ArgumentParser) -> None:
+    """MODEL, which is a trained model, and how strictly it is loaded."""
+    model = result.add_argument(
+        'source',
+        metavar='MODEL',
+        type=existing_model,
+        help='work directory of a training, which needs nothing else; or a config (a file, or the name of one that '
+        'comes with the package), followed by its CHECKPOINT',
+    )
+    model.completer = configs_and_files
+    _add_cfg_options(result)
+    result.add_argument(
+        '--allow-mismatch',
+        action='store_true',
+        help='load what fits of a checkpoint, even where names of classes differ, and list the rest',
+    )
+
+
+def _add_cfg_options(result: argparse.ArgumentParser) -> None:
+    result.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='change settings of the config, as in train_dataloader.batch_size=4 model.backbone.with_cp=True; '
+        'lists as "[a,b]" in quotes',
+    )
+
+
+def configs_and_files(prefix: str, **_: object) -> list[str]:
+    """What the Tab key gives for a config or a model."""
+    from argcomplete.completers import FilesCompleter
+
+    return [*config_names(), *FilesCompleter()(prefix)]
+
+
+def add_checkpoint(result: argparse.ArgumentParser) -> None:
+    """CHECKPOINT after a config."""
+    result.add_argument(
+        'checkpoint',
+        metavar='CHECKPOINT',
+        nargs='?',
+        help='weights of exactly this model: a file, a URL, or a published name (fasternet-mm weights list); '
+        "default: the work directory's best, else its newest",
+    )
+
+
+def add_engine(result: argparse.ArgumentParser) -> None:
+    """How a trained model is run, or an exported file in the checkpoint's place."""
+    choice = result.add_mutually_exclusive_group()
+    choice.add_argument(
+        '--no-optimize',
+        action='store_true',
+        help='run the model as it was trained: slower, and the same but for rounding',
+    )
+    choice.add_argument(
+        '--bf16',
+        action='store_true',
+        help='compute in bfloat16 where the device can: faster, less exact; of exported files only with OpenVINO',
+    )
+    result.add_argument(
+        '--trust-program',
+        action='store_true',
+        help="run an exported file of PyTorch's (.pt2, .torchscript), which can do anything that a program can",
+    )
+
+
+def add_size(result: argparse.ArgumentParser, help: str, **options: object) -> None:
+    """``--size H W``, of images in pixels."""
+    result.add_argument('--size', nargs=2, type=side, metavar=('H', 'W'), help=help, **options)
+
+
+def side(text: str) -> int:
+    if not text.isdecimal() or int(text) < SMALLEST_SIDE:
+        raise argparse.ArgumentTypeError(
+            f'{text}: give height and width, whole numbers of pixels, each at least {SMALLEST_SIDE}, as in 800 1333'
+        )
+    return int(text)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text}: give a whole number, at least 1')
+    return int(text)
+
+
+def config_file(config: str) -> str:
+    try:
+        return config_path(config)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def existing_model(path: str) -> str:
+    """A folder or a file, or else the name of a packaged config."""
+    return path if Path(path).exists() else config_file(path)
+
+
+def existing_file(path: str) -> str:
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        names = [str(entry) for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+        raise argparse.ArgumentTypeError(f'{path} is not a file: {nearest(path, names, "give one that exists")}')
+    return path

@@ -1,0 +1,79 @@
+"""Find objects, or label pixels, in images and videos."""
+
+import argparse
+
+from .parsing import add_engine, add_model, command_parser, positive
+
+EPILOG = """examples:
+  fasternet-mm predict WORK_DIR street.jpg holiday/               a model that fasternet-mm train made
+  fasternet-mm predict CONFIG CHECKPOINT "holiday/**/*.jpg" --classes person dog --save-crops
+  fasternet-mm predict model.onnx https://example.org/street.jpg  a file that fasternet-mm export wrote
+  fasternet-mm predict WORK_DIR drive.mp4 --out-dir results       results/drive.mp4 is the video with drawings
+  fasternet-mm predict WORK_DIR camera                            until Ctrl-C; camera:1 is the second camera
+
+The folder of the results gets a drawing of each image and video. A detector adds results.json: all detections in COCO's
+results format, those too that are not drawn. A segmenter adds labels/*.png, whose pixels are the numbers of classes.
+"""
+
+
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    result = command_parser(
+        prog,
+        'Find objects, or label pixels, in images and videos with a trained model.',
+        EPILOG,
+        usage='%(prog)s [options] (WORK_DIR | CONFIG CHECKPOINT | EXPORTED_FILE) IMAGES [IMAGES ...]',
+    )
+    add_model(result)
+    result.add_argument(
+        'images',
+        metavar='IMAGES',
+        nargs='+',
+        help='image files, videos, folders of them, patterns in quotes, URLs of images, or camera',
+    )
+    add_engine(result)
+    result.add_argument(
+        '--out-dir', default='predictions', metavar='DIR', help='folder of the results; default: predictions'
+    )
+    result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
+    result.add_argument('--classes', nargs='+', default=[], metavar='NAME', help='only these classes; default: all')
+    result.add_argument(
+        '--save-crops', action='store_true', help='also write each object that is drawn to crops/CLASS/NAME-N.jpg'
+    )
+    result.add_argument(
+        '--json', metavar='FILE', help='file of the detections; default: results.json in the folder of the results'
+    )
+    result.add_argument(
+        '--batch-size',
+        type=positive,
+        default=1,
+        metavar='N',
+        help='images that go through the network together; default: 1, which needs least memory',
+    )
+    result.add_argument('--device', help='cuda, cuda:1 or cpu; default: a GPU where there is one')
+    return result
+
+
+def main(args: argparse.Namespace) -> None:
+    from ..errors import UserError
+    from ..inference.inputs import find_inputs
+    from ..inference.output_folder import predict_to_folder
+    from ..inference.predictor import Predictor
+
+    checkpoint, images = None, args.images
+    if args.source.endswith('.py'):
+        checkpoint, *images = args.images
+        if not images:
+            raise UserError(f'{args.source} is a config: give its checkpoint and then images, not {checkpoint} alone')
+    sources = find_inputs(images, args.out_dir)
+    predictor = Predictor(
+        args.source,
+        checkpoint,
+        args.device,
+        batch_size=args.batch_size,
+        allow_mismatch=args.allow_mismatch,
+        optimize=not args.no_optimize,
+        bf16=args.bf16,
+        trust_program=args.trust_program,
+        cfg_options=args.cfg_options,
+    )
+    predict_to_folder(predictor, sources, args.out_dir, args.score_thr, args.classes, args.save_crops, args.json)
