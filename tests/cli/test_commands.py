@@ -8,6 +8,7 @@ import sys
 import cv2
 import pytest
 import torch
+from printed import printed_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fasternet_mm.datasets.shapes import CLASSES, ensure_shapes
@@ -112,7 +113,7 @@ def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes
     assert done.returncode == 0, done.stderr
     assert '| segm' in done.stdout
     assert str(drawings) in done.stdout
-    assert isinstance(json.loads(out.read_text()), list)
+    assert {record['image_id'] for record in json.loads(out.read_text())} == {1, 2, 3, 4}
     assert '<svg' in page.read_text()
     assert 'Ground truth of 000' in page.read_text()
     done = command('evaluate', out, shapes / 'annotations/val.json', '--classwise', '--out', tmp_path / 'figures.json')
@@ -121,12 +122,10 @@ def test_evaluation_writes_results_drawings_a_sheet_and_a_report(trained, shapes
     assert [line.split('|')[1].strip() for line in table[3:5]] == ['bbox', 'segm']
     figures = json.loads((tmp_path / 'figures.json').read_text())
     assert set(figures['segm']['classes']) == set(CLASSES)
-    tested = {
-        line.split('|')[1].strip(): line.split('|')[2]
-        for line in done_test.stdout.splitlines()
-        if line.startswith('| ')
-    }
-    assert {task: f'{figures[task]["mAP"]:.3f}' for task in figures} == {task: tested[task].strip() for task in figures}
+    tested = printed_rows(done_test.stdout)
+    assert tested.keys() == figures.keys()
+    for task, row in tested.items():
+        assert row[0] == pytest.approx(figures[task]['mAP'], abs=0.0005)
     assert sorted(path.name for path in drawings.iterdir()) == [MARKER, *(f'000{i}.png' for i in range(4)), 'sheet.png']
     assert cv2.imread(str(drawings / '0000.png')).shape == (160, 320, 3)
 
@@ -157,11 +156,16 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(trained
         ('export', work, '--format', 'onnx', '--out', file),
         ('predict', CONFIG, file, shapes / 'images/test/0003.png', '--out-dir', found),
         ('predict', file, shapes / 'images/test/0003.png', '--out-dir', tmp_path / 'alone'),
+        ('predict', work, shapes / 'images/test/0003.png', '--out-dir', tmp_path / 'trained'),
     ):
         done = command(*args)
         assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in found.iterdir()) == [MARKER, '0003.png', 'results.json']
     assert (tmp_path / 'alone/results.json').read_bytes() == (found / 'results.json').read_bytes()
+    ours, exported = (json.loads((folder / 'results.json').read_text()) for folder in (tmp_path / 'trained', found))
+    assert len(ours) > 10
+    assert [record['score'] for record in exported] == pytest.approx([record['score'] for record in ours], abs=1e-4)
+    assert exported[0]['bbox'] == pytest.approx(ours[0]['bbox'], abs=0.01)
     done = command('test', CONFIG, file, '--work-dir', tmp_path / 'work', '--cfg-options', *FEW)
     assert done.returncode == 0, done.stderr
     tables = [[line for line in text.splitlines() if line.startswith('|')] for text in (stdout, done.stdout)]
@@ -170,8 +174,8 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(trained
 
 WRONG = [
     ('train', [CONFIG, '--dry-run'], '--ignore-label and --group are for --data DIR: name the folder'),
-    ('train', [CONFIG, '--data', 'nowhere', '--work-dir', '{work}'], 'nowhere'),
-    ('train', [CONFIG, '--data', 'docs', '--work-dir', '{work}'], 'docs'),
+    ('train', [CONFIG, '--data', 'nowhere', '--work-dir', '{work}'], 'nowhere does not exist: name the folder'),
+    ('train', [CONFIG, '--data', 'docs', '--work-dir', '{work}'], 'but no COCO, VIA or LabelMe JSON, Pascal VOC XML'),
     ('train', [CONFIG, '--data', 'docs', '--epochs', '0'], '0: give a whole number, at least 1'),
     ('train', [CONFIG, '--data', 'docs', '--ignore-label', '256'], '256: give a label'),
     ('train', [CONFIG, '--data', 'docs', '--size', '20', '100'], '20: give height and width'),
