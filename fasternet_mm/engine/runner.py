@@ -255,7 +255,7 @@ def build_model(cfg: Config) -> nn.Module:
     """The model of a config, with initial weights not yet set.
 
     Raises:
-        UserError: the config has no ``model``, or FasterNet does not take its arguments.
+        UserError: the config has no ``model``, or one that cannot be built.
     """
     if 'model' not in cfg:
         raise UserError('the config has no model: give one of configs/, or one that has them as its _base_')
@@ -265,6 +265,10 @@ def build_model(cfg: Config) -> nn.Module:
         return revert_sync_batchnorm(MODELS.build(cfg.model))
     except InvalidArgument as error:
         raise UserError(f"the config's model cannot be built: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        # What MMDetection's and MMSegmentation's constructors raise for a config that they do not accept.
+        reason = f'{type(error).__name__}: {error.args[0] if error.args else "no reason given"}'
+        raise UserError(f"the config's model cannot be built ({reason}); --debug shows where") from error
 
 
 def latest_checkpoint(work_dir: str) -> str | None:

@@ -374,7 +374,7 @@ def resolve_arch(arch: str | dict[str, Any]) -> dict[str, Any]:
 
 
 def build_norm(cfg: dict | None, channels: int) -> nn.Module:
-    """The norm layer that an MMEngine-style ``norm_cfg`` describes; ``requires_grad`` is honoured. Default: BN."""
+    """The norm layer that an MMEngine-style ``norm_cfg`` describes; ``requires_grad`` is honored. Default: BN."""
     cfg = dict(cfg or dict(type='BN'))
     requires_grad = cfg.pop('requires_grad', True)
     kind = cfg.pop('type')

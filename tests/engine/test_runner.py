@@ -11,7 +11,7 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from fasternet_mm import FasterNet
-from fasternet_mm.engine.runner import StrictRunner, check_compiler, check_writable, latest_checkpoint
+from fasternet_mm.engine.runner import StrictRunner, build_model, check_compiler, check_writable, latest_checkpoint
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import write_atomically
 
@@ -148,3 +148,16 @@ def test_a_checkpoint_is_read_on_the_cpu_whatever_device_mmengine_asks_for(tmp_p
     checkpoint = runner.load_checkpoint(str(tmp_path / 'net.pth'), map_location='meta')
     assert checkpoint['optimizer'].device.type == 'cpu'
     assert torch.equal(runner.model.patch_embed.proj.weight, saved.patch_embed.proj.weight)
+
+
+@pytest.mark.parametrize(
+    ('model', 'reason'),
+    [
+        (dict(type='mmdet.Masc'), 'KeyError: .*Masc is not in the'),
+        (dict(type='mmdet.FPN', in_channels=[16], out_channels=8, num_outs=1, depth=3), 'TypeError: .*depth'),
+        (dict(type='fasternet_mm.FasterNet', arch='x'), "arch='x' is unknown: use one of t0"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_told_in_a_sentence(model, reason):
+    with pytest.raises(UserError, match=f"the config's model cannot be built.*{reason}"):
+        build_model(Config(dict(model=model)))
