@@ -123,7 +123,7 @@ def read_label_maps(
     items = sorted(pairs)
     maps = {}
     contents = in_threads(lambda pair: read_content(folder, *pair), items, 'reading label maps')
-    for pair, content in zip(items, contents):
+    for content, pair in zip(contents, items):
         if isinstance(content, Problem):
             folder.problems.append(content)
         else:
@@ -184,7 +184,7 @@ def write_label_maps(data: SegmentationData, folder: str | Path) -> Segmentation
     splits = {}
     for split, pairs in data.splits.items():
         written = in_threads(write, [label for _, label in pairs], f'writing label maps of {split}')
-        splits[split] = [(image, label) for (image, _), label in zip(pairs, written)]
+        splits[split] = [(image, label) for label, (image, _) in zip(written, pairs)]
     write_atomically(key, description)
     labels = {label: label for label in data.labels.values()}
     return replace(data, layout='index PNGs', splits=splits, labels=labels, fits=True)

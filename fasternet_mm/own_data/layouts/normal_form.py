@@ -156,7 +156,7 @@ def _split_content(
     annotated = _once_each(folder, annotated)
     images, annotations, numbers = [], [], NumbersAsRead(relative=any(image.relative for image in annotated))
     sizes = in_threads(partial(_size, folder), annotated, "reading images' sizes")
-    for image, size in zip(annotated, sizes):
+    for size, image in zip(sizes, annotated):
         if isinstance(size, Problem):
             folder.problems.append(size)
             continue

@@ -66,7 +66,7 @@ def decode_images(root: Path, paths: Iterable[Path]) -> tuple[dict[Path, Decoded
     unknown = [path for path, key in keys.items() if key not in sound]
     problems = []
     try:
-        for path, result in zip(unknown, in_threads(_decode, unknown, 'decoding images')):
+        for result, path in zip(in_threads(_decode, unknown, 'decoding images'), unknown):
             if isinstance(result, Problem):
                 problems.append(result)
             else:
