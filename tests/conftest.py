@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
+from mmengine.visualization import Visualizer
 from small_models import SCALES, SMALL, spread_model
 
 import fasternet_mm  # noqa: F401  first of all, since it gives MMDetection its operators
@@ -72,6 +73,8 @@ def command(capsys, monkeypatch):
 
     def run(*args):
         monkeypatch.setenv('LOCAL_RANK', '0')  # training sets it, and it must not outlive the test
+        for visualizer in (Visualizer, *Visualizer.__subclasses__()):
+            visualizer._instance_dict.clear()  # all have one name in configs, and write where the first one did
         capsys.readouterr()
         try:
             main([str(arg) for arg in args])
