@@ -61,7 +61,9 @@ def preparation_settings(preprocessor: nn.Module) -> dict[str, Any]:
         bgr_to_rgb = preprocessor._channel_conversion
         padding = dict(pad_size_divisor=preprocessor.pad_size_divisor, pad_value=preprocessor.pad_value)
     elif type(preprocessor) is SegDataPreProcessor and not preprocessor.test_cfg:
-        bgr_to_rgb = preprocessor.channel_conversion
+        # MMSegmentation's name, and that of OneDL's fork of it.
+        own_name = 'channel_conversion' if hasattr(preprocessor, 'channel_conversion') else '_channel_conversion'
+        bgr_to_rgb = getattr(preprocessor, own_name)
         padding = dict(pad_size_divisor=1, pad_value=0)
     else:
         refuse('model.data_preprocessor', preprocessor, 'DetDataPreprocessor, or SegDataPreProcessor without test_cfg')

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from fasternet_mm import cli
+from fasternet_mm.cli.parsing import SMALLEST_SIDE
 from fasternet_mm.engine.packaged_configs import config_names
 from fasternet_mm.errors import UserError
-from fasternet_mm.models.backbone import InvalidArgument
+from fasternet_mm.models.backbone import MIN_INPUT_SIZE, InvalidArgument
 from fasternet_mm.version import __version__
 
 NAMES = [name for commands in cli.COMMANDS.values() for name in commands]
@@ -205,3 +206,7 @@ def test_the_tab_key_completes_commands_options_configs_and_folders(line, comple
 
 def test_shells_are_told_how_to_complete(command):
     assert 'fasternet-mm' in command('--print-completion', 'bash').stdout
+
+
+def test_the_least_size_is_the_networks():
+    assert SMALLEST_SIDE == MIN_INPUT_SIZE

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from mmseg.models import SegDataPreProcessor
 
 from fasternet_mm.deployment.formats import FORMATS, all_suffixes, format_of, formats_with
+from fasternet_mm.deployment.graphs import preparation_settings
 from fasternet_mm.deployment.runtimes import OPENERS
 from fasternet_mm.deployment.writers import WRITERS
 
@@ -60,3 +62,11 @@ import fasternet_mm.deployment.formats
 assert not {'torch', 'mmengine', 'onnx', 'openvino'} & set(sys.modules)
 """
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.parametrize('bgr_to_rgb', [True, False])
+def test_the_order_of_channels_is_read_under_the_names_of_mmsegmentation_and_of_onedl(bgr_to_rgb):
+    preprocessor = SegDataPreProcessor(mean=[1, 2, 3], std=[1, 1, 1], bgr_to_rgb=bgr_to_rgb)
+    vars(preprocessor).pop('channel_conversion', None)
+    preprocessor._channel_conversion = bgr_to_rgb
+    assert preparation_settings(preprocessor)['bgr_to_rgb'] is bgr_to_rgb
