@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..acceleration.precision import supported_dtypes
-from ..cpus import usable_cpus
+from ..cpus import processor_name, usable_cpus
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'nncf', 'mmdet', 'mmcv-lite', 'mmcv')
 """Distributions whose versions are part of the results."""
@@ -34,7 +33,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     """What a measurement depends on: processor, cores, threads, instructions, and versions of packages."""
     return dict(
         device=torch.cuda.get_device_name() if device == 'cuda' else 'CPU',
-        processor=_processor(),
+        processor=processor_name(),
         cores=usable_cpus(),
         threads=torch.get_num_threads(),
         instructions=torch.backends.cpu.get_cpu_capability(),
@@ -42,14 +41,6 @@ def describe_machine(device: str) -> dict[str, Any]:
         system=f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
         packages=_versions(),
     )
-
-
-def _processor() -> str:
-    file = Path('/proc/cpuinfo')
-    for line in file.read_text().splitlines() if file.exists() else []:
-        if line.startswith('model name'):
-            return line.split(':', 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:

@@ -100,8 +100,10 @@ def _annotate(count: int) -> dict:
         shapes, labels, areas, _ = _draw(number)
         for shape, label, area in zip(shapes, labels.tolist(), areas.tolist()):
             box = [*shape.min(0).tolist(), *(shape.max(0) - shape.min(0)).tolist()]
-            one = dict(id=len(content['annotations']) + 1, image_id=number, category_id=label + 1, bbox=box, area=area)
-            content['annotations'].append(one | dict(iscrowd=0, segmentation=[shape.ravel().tolist()]))
+            annotation = dict(
+                id=len(content['annotations']) + 1, image_id=number, category_id=label + 1, bbox=box, area=area
+            )
+            content['annotations'].append(annotation | dict(iscrowd=0, segmentation=[shape.ravel().tolist()]))
     return content
 
 
@@ -127,21 +129,21 @@ def _detect(number: int, detections: int, as_rle: bool, canvas: Any = None) -> d
     """
     shapes, labels, _, rng = _draw(number)
     which = rng.integers(len(shapes), size=detections)
-    found, centers = shapes[which], shapes[which].mean(axis=1, keepdims=True)
-    size = (found.max(axis=1) - found.min(axis=1))[:, None]
-    found = centers + (found - centers) * np.exp(rng.normal(0, 0.15, (detections, 1, 1)))
-    found = (found + size * rng.normal(0, 0.1, size.shape)).clip(0, (WIDTH, HEIGHT))
+    outlines, centers = shapes[which], shapes[which].mean(axis=1, keepdims=True)
+    size = (outlines.max(axis=1) - outlines.min(axis=1))[:, None]
+    outlines = centers + (outlines - centers) * np.exp(rng.normal(0, 0.15, (detections, 1, 1)))
+    outlines = (outlines + size * rng.normal(0, 0.1, size.shape)).clip(0, (WIDTH, HEIGHT))
     mistaken = rng.random(detections) < 0.3
     instances = dict(
-        bboxes=torch.from_numpy(np.concatenate((found.min(axis=1), found.max(axis=1)), axis=1)).float(),
+        bboxes=torch.from_numpy(np.concatenate((outlines.min(axis=1), outlines.max(axis=1)), axis=1)).float(),
         scores=torch.from_numpy(rng.random(detections)).float(),
         labels=torch.from_numpy(np.where(mistaken, rng.integers(CLASSES, size=detections), labels[which])),
     )
     if as_rle:
-        instances['masks'] = rle.frPyObjects([shape.ravel().tolist() for shape in found], HEIGHT, WIDTH)
+        instances['masks'] = rle.frPyObjects([shape.ravel().tolist() for shape in outlines], HEIGHT, WIDTH)
     if canvas is not None:
         canvas.fill(0)
-        for mask, shape in zip(canvas, found):
+        for mask, shape in zip(canvas, outlines):
             cv2.fillPoly(mask, [shape.round().astype(np.int32)], 1)
         instances['masks'] = torch.from_numpy(canvas.view(bool))
     return dict(img_id=number, ori_shape=(HEIGHT, WIDTH), pred_instances=instances)
