@@ -145,7 +145,13 @@ def config_file(config: str) -> str:
 
 def existing_model(path: str) -> str:
     """A folder or a file, or else the name of a packaged config."""
-    return path if Path(path).exists() else config_file(path)
+    if Path(path).exists():
+        return path
+    try:
+        return config_path(path)
+    except UserError:
+        hint = nearest(path, config_names(), 'give a work directory, a file, or the name of a packaged config')
+        raise argparse.ArgumentTypeError(f'{path} does not exist: {hint}') from None
 
 
 def existing_file(path: str) -> str:
