@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -30,6 +31,18 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 ARCH_DEFAULTS: dict[str, Any] = dict(mlp_ratio=2.0, n_div=4, act='ReLU')
 """The paper's hidden channels per channel, channels per convolved one, and activation of the larger variants."""
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    'ReLU': nn.ReLU,
+    'GELU': nn.GELU,
+    'SiLU': nn.SiLU,
+    'Hardswish': nn.Hardswish,
+}
+"""What ``act_cfg`` may name without MMEngine's registry; none of them is random."""
+
+RECOMPUTED_BYTES = 2**20
+"""Size of a block's hidden activations, in bytes, from which on they are recomputed for the backward pass instead of
+stored. Below, there is little memory to save, and launching two more operations takes longer than they do."""
 
 MIN_INPUT_SIZE = 32
 """Pixels in height and in width; below it the last stage, at stride 32, has no pixel left."""
@@ -107,7 +120,7 @@ class FasterNetBlock(nn.Module):
         norm_cfg: norm layer of the pointwise pair. Default: ``dict(type='BN')``.
         act_cfg: activation of the pointwise pair. Default: ``dict(type='ReLU')``.
         with_cp: recompute the whole branch in the backward pass instead of storing it; otherwise only its norm and
-            activation are recomputed. Default: False.
+            activation are recomputed, see `BranchFunction`. Default: False.
 
     Shape:
         ``(N, dim, H, W)`` to ``(N, dim, H, W)``.
@@ -138,26 +151,171 @@ class FasterNetBlock(nn.Module):
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._recomputed(self._residual, x) if self.with_cp else self._residual(x)
-
-    def _residual(self, x: Tensor) -> Tensor:
-        hidden = self.mlp[0](self.spatial_mixing(x))
-        # Norm and activation cost little to repeat, and what they return is as large as a block's maps get. A compiler
-        # chooses for itself what it repeats.
-        plain = self.with_cp or is_compiling()
-        branch = self.mlp[1:](hidden) if plain else self._recomputed(self.mlp[1:], hidden)
+        branch = self._trained_branch(x) if self.training and torch.is_grad_enabled() else self._branch(x)
         if self.layer_scale is not None:
             branch = branch * self.layer_scale[:, None, None]
         return x + self.drop_path(branch)
 
-    def _recomputed(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """``layers(x)``; in training only ``x`` is stored, and the backward pass repeats what it needs of them."""
-        if not (self.training and torch.is_grad_enabled()):
-            return layers(x)
-        if is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
-            return checkpoint(layers, x, use_reentrant=False)
-        contexts = nullcontext(), _FrozenRunningStats(self)
-        return checkpoint(layers, x, use_reentrant=False, context_fn=lambda: contexts)
+    def _branch(self, x: Tensor) -> Tensor:
+        return self.mlp(self.spatial_mixing(x))
+
+    def _trained_branch(self, x: Tensor) -> Tensor:
+        """The same, with less memory or in less time where that is possible."""
+        if self.with_cp:
+            # Activations from elsewhere may be random.
+            options = dict(use_reentrant=False, preserve_rng_state=type(self.mlp[2]) not in ACTIVATIONS.values())
+            if not is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
+                contexts = nullcontext(), _FrozenRunningStats(self)
+                options['context_fn'] = lambda: contexts
+            return checkpoint(self._branch, x, **options)
+        if is_compiling() or not _is_plain(self) or x.numel() == x.shape[1]:  # the norm refuses a single value
+            return self._branch(x)
+        expand, norm, activation, reduce = self.mlp
+        tensors = x, self.spatial_mixing.partial_conv3.weight, expand.weight, reduce.weight
+        dtype = _autocast_dtype(x)
+        if dtype is not None:
+            tensors = tuple(tensor.to(dtype) for tensor in tensors)
+        if norm.training:
+            norm.num_batches_tracked.add_(1)
+        statistics = norm.running_mean, norm.running_var, norm.training, norm.momentum, norm.eps
+        hidden_bytes = tensors[0].nbytes // x.shape[1] * expand.out_channels
+        branch = branch_arithmetic if hidden_bytes < RECOMPUTED_BYTES else RecomputingBranch.apply
+        return branch(*tensors, norm.weight, norm.bias, statistics, _DIFFERENTIABLE[type(activation)])[0]
+
+
+def _is_plain(block: FasterNetBlock) -> bool:
+    """Whether a block computes what `branch_arithmetic` does, and nobody watches its modules. Asked in every step."""
+    mixing, mlp = block.spatial_mixing, block.mlp
+    modules = mixing, mixing.partial_conv3, mlp, *mlp
+    for module in modules:
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            return False
+    if len(modules) != 7:
+        return False
+    _, partial, _, expand, norm, activation, reduce = modules
+    return (
+        type(mixing) is PartialConv
+        and type(partial) is type(expand) is type(reduce) is nn.Conv2d
+        and partial.bias is expand.bias is reduce.bias is None
+        and type(norm).forward is _BatchNorm.forward
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and type(activation) in _DIFFERENTIABLE
+        and getattr(activation, 'approximate', 'none') == 'none'
+    )
+
+
+class DifferentiableActivation(NamedTuple):
+    """An elementwise function that may overwrite its argument, and its derivative.
+
+    Attributes:
+        function: from a tensor to a tensor.
+        backward: from the result's gradient, and what ``function`` got and may have overwritten, to the gradient.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+_DIFFERENTIABLE = {
+    nn.ReLU: DifferentiableActivation(
+        torch.relu_, lambda gradient, x: torch.ops.aten.threshold_backward.default(gradient, x, 0)
+    ),
+    nn.GELU: DifferentiableActivation(nn.functional.gelu, torch.ops.aten.gelu_backward.default),
+}
+
+BatchNormArguments = tuple[Tensor | None, Tensor | None, bool, float, float]
+"""Of ``torch.native_batch_norm``: running mean and variance, whether the batch's own are used, momentum, eps."""
+
+
+def branch_arithmetic(
+    x: Tensor,
+    partial: Tensor,
+    expand: Tensor,
+    reduce: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    statistics: BatchNormArguments,
+    activation: DifferentiableActivation,
+) -> tuple[Tensor, ...]:
+    """What the modules of a `FasterNetBlock` compute, without them: their calls take longer than small maps do.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        partial, expand, reduce: weights of PConv and of the two PWConvs.
+        scale, shift: of the norm.
+        statistics: the norm's other arguments; its running statistics are updated.
+        activation: after the norm.
+
+    Returns:
+        The branch ``(N, C, H, W)``, and on the way to it: PConv's convolved channels, the hidden activations before the
+        norm, and their mean and inverse standard deviation.
+    """
+    channels = partial.shape[0]
+    convolved = torch.conv2d(x[:, :channels], partial, None, 1, 1)
+    hidden = torch.conv2d(torch.cat((convolved, x[:, channels:]), dim=1), expand)
+    normed, mean, inverse_std = torch.native_batch_norm(hidden, scale, shift, *statistics)
+    return torch.conv2d(activation.function(normed), reduce), convolved, hidden, mean, inverse_std
+
+
+class RecomputingBranch(torch.autograd.Function):
+    """`branch_arithmetic`, with a backward pass that repeats what is cheap instead of storing it.
+
+    Autograd stores a block's input, PConv's result, the hidden activations, and these after norm and activation: with
+    ReLU 1 + 1 + 2 + 2 times the size of a map, with GELU two more. Stored here are the input, the channels that PConv
+    convolved, and the hidden activations before the norm: 1 + 1/4 + 2.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *arguments: Any) -> tuple[Tensor]:
+        *tensors, statistics, activation = arguments
+        branch, *intermediate = branch_arithmetic(*arguments)
+        ctx.save_for_backward(*tensors, *intermediate)
+        # The backward pass takes the same statistics, and updates nothing.
+        ctx.statistics = (None, None, True, 0.0, statistics[4]) if statistics[2] else statistics
+        ctx.activation = activation
+        return (branch,)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, convolved, hidden, mean, inverse_std = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody differentiates the gradients as well
+            branch = branch_arithmetic(*tensors, ctx.statistics, ctx.activation)[0]
+            return *torch.autograd.grad(branch, tensors, gradient, create_graph=True), None, None
+        x, partial, expand, reduce, scale, shift = tensors
+        running_mean, running_var, of_batch, _, eps = ctx.statistics
+        normed = torch.native_batch_norm(hidden, scale, shift, *ctx.statistics)[0]
+        activated = ctx.activation.function(normed)
+        gradient, of_reduce = _conv_gradients(gradient, activated, reduce)
+        gradient = ctx.activation.backward(gradient, normed)
+        gradient, of_scale, of_shift = torch.ops.aten.native_batch_norm_backward.default(
+            gradient, hidden, scale, running_mean, running_var, mean, inverse_std, of_batch, eps, (True, True, True)
+        )
+        channels = partial.shape[0]
+        gradient, of_expand = _conv_gradients(gradient, torch.cat((convolved, x[:, channels:]), dim=1), expand)
+        gradient[:, :channels], of_partial = _conv_gradients(gradient[:, :channels], x[:, :channels], partial)
+        return gradient, of_partial, of_expand, of_reduce, of_scale, of_shift, None, None
+
+
+def _conv_gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the input and the weight of a convolution that keeps the size of its maps."""
+    padding = weight.shape[2] // 2, weight.shape[3] // 2
+    geometry = (1, 1), padding, (1, 1), False, (0, 0), 1
+    mask = True, True, False
+    return torch.ops.aten.convolution_backward.default(gradient, x, weight, None, *geometry, mask)[:2]
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast lets convolutions of ``x`` compute in; None where it leaves them alone."""
+    device = x.device.type
+    if device == 'meta' or x.dtype == torch.float64:
+        return None
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if device == 'cpu':  # PyTorch 2.1 to 2.3
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 class FasterNetStage(nn.Module):
@@ -312,9 +470,6 @@ class FasterNet(FasterNetModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         check_input_size(x)
-        if self.training and not is_compiling():
-            # Convolutions hand this layout on, to necks and heads too: faster steps (docs/benchmarks.md).
-            x = x.contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x)
         maps = []
         for position, stage in enumerate(self.stages):
@@ -389,10 +544,9 @@ def build_activation(cfg: dict | None) -> nn.Module:
     """The activation that an MMEngine-style ``act_cfg`` describes. Default: ReLU."""
     cfg = dict(cfg or dict(type='ReLU'))
     kind = cfg.pop('type')
-    activations = {'ReLU': nn.ReLU, 'GELU': nn.GELU, 'SiLU': nn.SiLU, 'Hardswish': nn.Hardswish}
     if kind == 'ReLU':
         cfg.setdefault('inplace', True)
-    return _layer_class(kind, activations)(**cfg)
+    return _layer_class(kind, ACTIVATIONS)(**cfg)
 
 
 def _layer_class(kind: str | type, known: dict[str, type]) -> type:

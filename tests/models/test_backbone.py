@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fasternet_mm.benchmark.training_steps import peak_bytes
-from fasternet_mm.models import FasterNet, FasterNetBlock, FasterNetStage, PartialConv
+from fasternet_mm.models import FasterNet, FasterNetBlock, FasterNetStage, PartialConv, backbone
 from fasternet_mm.models.backbone import ARCHITECTURES
 
 VARIANTS = list(ARCHITECTURES)
@@ -191,38 +191,139 @@ def test_checkpointing_stores_fewer_activations():
     assert stored(tiny(with_cp=True).train()) < 0.7 * stored(tiny().train())
 
 
-@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+@pytest.fixture(params=['recomputing', 'storing'])
+def without_modules(request, monkeypatch):
+    """Blocks that compute without calling their modules, whatever the size of their maps."""
+    monkeypatch.setattr(backbone, 'RECOMPUTED_BYTES', dict(recomputing=0, storing=2**40)[request.param])
+    return request.param
+
+
+def gradients_and_statistics(net, images, dtype=None):
+    net.zero_grad()
+    torch.manual_seed(1)
+    with torch.autocast('cpu', dtype, enabled=dtype is not None):
+        maps = net(images)
+    sum(x.to(torch.promote_types(x.dtype, torch.float32)).square().mean() for x in maps).backward()
+    return [value.clone() for value in (*[p.grad for p in net.parameters() if p.grad is not None], *net.buffers())]
+
+
+HALF = pytest.param(
+    torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='no float16 on the CPU before')
+)
+
+
+@pytest.mark.parametrize('dtype', [None, torch.float64, torch.bfloat16, HALF])
 @pytest.mark.parametrize('act', ['ReLU', 'GELU'])
-@pytest.mark.parametrize('norm', ['BN', 'GN', CountingNorm])
-def test_storing_less_for_the_backward_pass_changes_no_gradient_and_no_statistic(monkeypatch, dtype, act, norm):
-    norm_cfg = dict(type=norm, **(dict(num_groups=4) if norm == 'GN' else {}))
-    settings = dict(layer_scale_init_value=0.5, drop_path_rate=0.3, act_cfg=dict(type=act), norm_cfg=norm_cfg)
-    net = randomize_norms(tiny(**settings)).train()
+@pytest.mark.parametrize('settings', [{}, dict(norm_eval=True), dict(frozen_stages=1)], ids=str)
+def test_a_block_without_its_modules_has_their_gradients_and_statistics(
+    monkeypatch, without_modules, dtype, act, settings
+):
+    net = randomize_norms(tiny(layer_scale_init_value=0.5, drop_path_rate=0.3, act_cfg=dict(type=act), **settings))
     images = torch.randn(4, 3, 64, 64)
-    before = {name: kept.clone() for name, kept in net.state_dict().items()}
-
-    def step():
-        torch.manual_seed(1)
-        with torch.autocast('cpu', dtype, enabled=dtype is not None):
-            maps = net(images)
-        sum(x.float().square().mean() for x in maps).backward()
-
-    def result():
-        net.load_state_dict(before)
-        net.zero_grad()
-        step()
-        return [kept.clone() for kept in (*[parameter.grad for parameter in net.parameters()], *net.buffers())]
-
-    found, peak = result(), peak_bytes(step)
-    monkeypatch.setattr(FasterNetBlock, '_recomputed', lambda self, layers, x: layers(x))
-    for mine, expected in zip(found, result(), strict=True):
+    if dtype == torch.float64:
+        net, images, dtype = net.double(), images.double(), None
+    before = {name: value.clone() for name, value in net.train().state_dict().items()}
+    results = gradients_and_statistics(net, images, dtype)
+    net.load_state_dict(before)
+    monkeypatch.setattr(backbone, '_is_plain', lambda block: False)
+    for mine, expected in zip(results, gradients_and_statistics(net, images, dtype), strict=True):
         assert torch.equal(mine, expected)
-    assert peak < 0.95 * peak_bytes(step)
 
 
-def test_maps_are_channels_last_in_training():
-    for x in tiny().train()(torch.randn(2, 3, 64, 96)):
-        assert x.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize(('act', 'share'), [('ReLU', 0.9), ('GELU', 0.8)])
+def test_recomputing_takes_less_memory(monkeypatch, act, share):
+    net = tiny(act_cfg=dict(type=act)).train()
+    images = torch.randn(4, 3, 128, 128)
+
+    def peak():
+        return peak_bytes(lambda: gradients_and_statistics(net, images))
+
+    monkeypatch.setattr(backbone, 'RECOMPUTED_BYTES', 0)
+    recomputing = peak()
+    monkeypatch.setattr(backbone, '_is_plain', lambda block: False)
+    assert recomputing < share * peak()
+
+
+def test_gradients_of_gradients(without_modules):
+    block = FasterNetBlock(4, act_cfg=dict(type='GELU')).double().train()
+    assert gradgradcheck(block, torch.randn(2, 4, 3, 3, dtype=torch.double, requires_grad=True))
+
+
+def test_the_loss_may_be_a_sum_whose_gradient_has_no_memory_of_its_own(without_modules, monkeypatch):
+    block = FasterNetBlock(8).train()
+    x = torch.randn(2, 8, 4, 3, requires_grad=True)
+    (mine,) = torch.autograd.grad(block(x).sum(), x)
+    monkeypatch.setattr(backbone, '_is_plain', lambda block: False)
+    (expected,) = torch.autograd.grad(block(x).sum(), x)
+    torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.parametrize('name', ['spatial_mixing', 'spatial_mixing.partial_conv3', 'mlp', 'mlp.1', 'mlp.3'])
+@pytest.mark.parametrize('kind', ['forward', 'forward_pre', 'full_backward', 'full_backward_pre'])
+def test_whoever_watches_a_module_of_a_block_sees_it_run(without_modules, name, kind):
+    block = FasterNetBlock(8, act_cfg=dict(type='GELU')).train()
+    seen = []
+    getattr(block.get_submodule(name), f'register_{kind}_hook')(lambda module, *values: seen.append(module))
+    block(torch.randn(2, 8, 4, 3)).mean().backward()
+    assert seen == [block.get_submodule(name)]
+
+
+class Doubled(torch.nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ('place', 'module'),
+    [
+        (0, Doubled(8, 16, 1, bias=False)),
+        (0, torch.nn.Conv2d(8, 16, 1)),
+        (1, torch.nn.GroupNorm(4, 16)),
+        (1, torch.nn.BatchNorm2d(16, momentum=None)),
+        (1, torch.nn.BatchNorm2d(16, affine=False)),
+        (1, torch.nn.BatchNorm2d(16, track_running_stats=False)),
+        (2, torch.nn.GELU(approximate='tanh')),
+        (2, torch.nn.Softplus()),
+        (3, Doubled(16, 8, 1, bias=False)),
+    ],
+    ids=str,
+)
+def test_a_block_with_another_module_computes_what_that_module_does(without_modules, place, module):
+    block = FasterNetBlock(8).train()
+    block.mlp[place] = module
+    x = torch.randn(2, 8, 4, 3)
+    statistics = [value.clone() for value in block.buffers()]
+    mine = block(x)
+    for value, before in zip(block.buffers(), statistics, strict=True):
+        value.copy_(before)
+    torch.testing.assert_close(mine, x + block.mlp(block.spatial_mixing(x)))
+
+
+def test_a_block_may_have_more_modules(without_modules):
+    block = FasterNetBlock(8).train()
+    block.mlp.append(torch.nn.Sigmoid())
+    x = torch.randn(2, 8, 4, 3)
+    torch.testing.assert_close(block(x), x + block.mlp(block.spatial_mixing(x)))
+
+
+def test_a_single_value_per_channel_is_refused_in_training(without_modules):
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        FasterNetBlock(8).train()(torch.randn(1, 8, 1, 1))
+
+
+class Noise(torch.nn.Module):
+    def forward(self, x):
+        return x * torch.rand_like(x)
+
+
+def test_checkpointing_repeats_the_chance_in_an_activation():
+    block = FasterNetBlock(8, act_cfg=dict(type=Noise), with_cp=True).train()
+    x = torch.randn(2, 8, 4, 3)
+    gradients = []
+    for block.with_cp in (True, False):
+        torch.manual_seed(1)
+        gradients.append(torch.autograd.grad(block(x).square().mean(), block.mlp[0].weight)[0])
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize('training', [True, False])
