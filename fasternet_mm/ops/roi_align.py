@@ -28,28 +28,33 @@ class PyramidRoIAlign(Function):
     def forward(
         ctx: Any,
         rois: Tensor,
-        places: Sequence[Tensor],
+        order: Tensor,
+        counts: Sequence[int],
         spatial_scales: Sequence[float],
         size: tuple[int, int],
-        sampling_ratio: int,
-        aligned: bool,
+        options: tuple[int, bool],
         *maps: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(rois, *places)
+        count, rois = len(rois), rois[order]
+        ctx.save_for_backward(rois, order)
         ctx.shapes, ctx.dtype = [x.shape for x in maps], maps[0].dtype
-        ctx.spatial_scales, ctx.size, ctx.options = spatial_scales, size, (sampling_ratio, aligned)
-        pooled = maps[0].new_empty(len(rois), maps[0].shape[1], *size)
-        for x, place, scale in zip(maps, places, spatial_scales, strict=True):
-            pooled[place] = align_rois(x, rois[place], size, scale, sampling_ratio, aligned).to(pooled.dtype)
-        return pooled
+        ctx.counts, ctx.spatial_scales, ctx.size, ctx.options = counts, spatial_scales, size, options
+        pooled = torch.cat(
+            [
+                align_rois(x, own, size, scale, *options).to(x.dtype)
+                for x, own, scale in zip(maps, rois.split(counts), spatial_scales, strict=True)
+            ]
+        )
+        return pooled.new_zeros(count, *pooled.shape[1:]).index_copy_(0, order, pooled)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rois, *places = ctx.saved_tensors
+        rois, order = ctx.saved_tensors
+        levels = grad[order].split(ctx.counts), rois.split(ctx.counts), ctx.shapes, ctx.spatial_scales
         grads = [
-            _align_rois_backward(grad[place], rois[place], shape, ctx.size, scale, *ctx.options).to(ctx.dtype)
-            for place, shape, scale in zip(places, ctx.shapes, ctx.spatial_scales, strict=True)
+            _align_rois_backward(part, own, shape, ctx.size, scale, *ctx.options).to(ctx.dtype)
+            for part, own, shape, scale in zip(*levels, strict=True)
         ]
         return *[None] * 6, *grads
 
@@ -57,7 +62,8 @@ class PyramidRoIAlign(Function):
 def pyramid_roi_align(
     maps: Sequence[Tensor],
     rois: Tensor,
-    places: Sequence[Tensor],
+    order: Tensor,
+    counts: Sequence[int],
     spatial_scales: Sequence[float],
     size: tuple[int, int],
     sampling_ratio: int,
@@ -72,7 +78,8 @@ def pyramid_roi_align(
     Args:
         maps: ``(N, C, H, W)`` per level; all levels of one dtype.
         rois: ``(K, 5)``.
-        places: per level, which RoIs are pooled from it: long, each RoI in one level.
+        order: numbers of RoIs, long, level by level. The features of a RoI that is not among them are 0.
+        counts: how many RoIs belong to each level.
         spatial_scales: per level, from the image's pixels to the map's.
         size: (height, width) of the result.
         sampling_ratio: samples per bin and axis; 0: as many as its pixels, rounded up.
@@ -81,7 +88,7 @@ def pyramid_roi_align(
     Returns:
         ``(K, C, height, width)`` in the maps' dtype. A level without RoIs has a gradient of zeros.
     """
-    return PyramidRoIAlign.apply(rois, places, spatial_scales, size, sampling_ratio, aligned, *maps)
+    return PyramidRoIAlign.apply(rois, order, counts, spatial_scales, size, (sampling_ratio, aligned), *maps)
 
 
 def align_rois(

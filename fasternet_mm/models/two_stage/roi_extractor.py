@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmcv.ops import RoIAlign
 from mmdet.models import roi_heads
 from torch import Tensor
@@ -37,17 +38,18 @@ class SingleRoIExtractor(roi_heads.SingleRoIExtractor):
         layer = self.roi_layers[0]
         if type(layer) is not RoIAlign or layer.pool_mode != 'avg':
             return super().forward(feats, rois, roi_scale_factor)
-        places = self._places(rois, len(feats))
+        order, counts = self._by_level(rois, len(feats))
         if roi_scale_factor is not None and len(feats) > 1:  # as MMDetection's
             rois = self.roi_rescale(rois, roi_scale_factor)
         scales = [layer.spatial_scale for layer in self.roi_layers[: len(feats)]]
-        return pyramid_roi_align(feats, rois, places, scales, layer.output_size, layer.sampling_ratio, layer.aligned)
+        options = layer.output_size, layer.sampling_ratio, layer.aligned
+        return pyramid_roi_align(feats, rois, order, counts, scales, *options)
 
-    def _places(self, rois: Tensor, levels: int) -> Sequence[Tensor]:
-        """Per level, which RoIs belong to it."""
-        # The level of a RoI without numbers is none: it is pooled from the first, where it holds nothing.
-        level_of_roi = self.map_roi_levels(rois, levels).clamp(min=0)
-        order = level_of_roi.argsort(stable=True)
+    def _by_level(self, rois: Tensor, levels: int) -> tuple[Tensor, list[int]]:
+        """The numbers of the RoIs, level by level, and how many belong to each level."""
         if levels == 1:
-            return [order]
-        return order.split(level_of_roi.bincount(minlength=levels).tolist())
+            return torch.arange(len(rois), device=rois.device), [len(rois)]
+        # A RoI whose area is negative or no number has no level, and its features are 0, as in MMDetection.
+        level_of_roi = self.map_roi_levels(rois, levels).clamp(min=-1)
+        without_level, *counts = (level_of_roi + 1).bincount(minlength=levels + 1).tolist()
+        return level_of_roi.argsort(stable=True)[without_level:], counts
