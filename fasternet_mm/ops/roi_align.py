@@ -166,7 +166,9 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     size = aligned_height, aligned_width
-    grad_input.copy_(_align_rois_backward(grad_output, rois, grad_input.shape, size, spatial_scale, sampling_ratio, aligned))
+    grad_input.copy_(
+        _align_rois_backward(grad_output, rois, grad_input.shape, size, spatial_scale, sampling_ratio, aligned)
+    )
 
 
 def is_large_channels_last(x: Tensor) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmdet.structures.mask import BitmapMasks
+from mmdet.structures.mask import BitmapMasks, mask_target
+from mmdet.structures.mask.structures import BaseInstanceMasks
 from torch import Tensor
+from torch.nn.modules.utils import _pair
 
 from ...ops.roi_align import align_rois
 
@@ -17,34 +19,38 @@ LARGEST_GROUP = 2**26
 
 
 def mask_targets(
-    masks: Sequence[BitmapMasks],
+    masks: Sequence[BaseInstanceMasks],
     boxes: Tensor,
     images: np.ndarray,
     objects: np.ndarray,
-    size: tuple[int, int],
-    binarize: bool = True,
+    train_cfg: Mapping[str, Any],
 ) -> Tensor:
     """MMDetection's ``mask_target``, for the RoIs of all images together.
 
     Only masks that belong to a RoI go to the device, each once, however many RoIs share it.
 
     Args:
-        masks: of the objects, per image.
+        masks: of the objects, per image. `PolygonMasks` are cropped on the host, image by image, as in MMDetection.
         boxes: ``(K, 4)``, the RoIs, xyxy in pixels.
         images: ``(K,)``, the image of each RoI, ascending.
         objects: ``(K,)``, the number of each RoI's object in its image.
-        size: (height, width) of the targets.
-        binarize: a pixel is 1 if at least half of it is the object's, else 0. False: the object's part of it.
+        train_cfg: with ``mask_size``, (height, width) of the targets, or both in one number; and, not by default,
+            ``soft_mask_target=True``: a pixel is the object's part of it, instead of 1 from a half on, else 0.
 
     Returns:
         ``(K, height, width)``, in the boxes' dtype.
     """
+    size = _pair(train_cfg['mask_size'])
     if not len(boxes):
         return boxes.new_zeros(0, *size)
+    if not all(isinstance(of_image, BitmapMasks) for of_image in masks):
+        counts = np.bincount(images, minlength=len(masks)).tolist()
+        # MMDetection's function cuts the boxes that it is given at the image's edges.
+        return mask_target(boxes.clone().split(counts), torch.from_numpy(objects).split(counts), masks, train_cfg)
     groups = _groups([_assigned(masks[image].masks, objects[images == image]) for image in np.unique(images)])
     counts = [sum(len(part.numbers) for part in group) for group in groups]
     targets = torch.cat([_crop(group, own, size) for group, own in zip(groups, boxes.split(counts))])
-    return (targets >= 0.5).to(boxes.dtype) if binarize else targets
+    return targets if train_cfg.get('soft_mask_target', False) else (targets >= 0.5).to(boxes.dtype)
 
 
 class _Assigned(NamedTuple):

@@ -42,13 +42,10 @@ def random_batch(generator, images):
 def test_they_are_mmdetections(largest_group, settings, monkeypatch):
     monkeypatch.setattr(module, 'LARGEST_GROUP', largest_group)
     generator = np.random.default_rng(0)
-    size = np.broadcast_to(settings['mask_size'], 2).tolist()
     for _ in range(100):
         masks, boxes, objects = random_batch(generator, generator.integers(1, 5))
         images = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
-        targets = mask_targets(
-            masks, torch.cat(boxes), images, np.concatenate(objects), size, 'soft_mask_target' not in settings
-        )
+        targets = mask_targets(masks, torch.cat(boxes), images, np.concatenate(objects), settings)
         of_images = [torch.from_numpy(own) for own in objects]
         expected = mask_target([own.clone() for own in boxes], of_images, masks, ConfigDict(settings))
         assert torch.equal(targets, expected)
@@ -59,5 +56,5 @@ def test_each_mask_is_on_the_device_once_and_none_without_roi(monkeypatch):
     calls = []
     monkeypatch.setattr(module, 'align_rois', lambda x, *args: calls.append(len(x)) or x.new_zeros(8, 1, 2, 2))
     images, objects = np.array([0, 0, 0, 0, 0, 1, 1, 1]), np.array([4, 1, 4, 4, 1, 2, 2, 2])
-    mask_targets(masks, random_boxes(np.random.default_rng(1), 8, 40), images, objects, (2, 2))
+    mask_targets(masks, random_boxes(np.random.default_rng(1), 8, 40), images, objects, dict(mask_size=2))
     assert calls == [3]

@@ -60,7 +60,7 @@ def test_a_level_without_rois_has_a_gradient():
     """Without one, training in several processes would wait for it forever."""
     x = maps()
     small = torch.tensor([[0.0, 10, 10, 30, 40]])
-    features, gradients = features_and_gradients(extractors()[0], x, small)
+    _, gradients = features_and_gradients(extractors()[0], x, small)
     assert [bool(gradient.any()) for gradient in gradients] == [True, False, False, False]
 
 

@@ -1,0 +1,86 @@
+"""Which candidates of a detector are objects, background or neither, and which are learned from, for a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmdet.models.task_modules import MaxIoUAssigner, RandomSampler
+from mmdet.structures.bbox import bbox_overlaps
+from torch import Tensor
+
+from ..ignoring_assigner import IgnoringAssigner
+
+
+class PaddedBoxes(NamedTuple):
+    """Boxes of several images: ``boxes`` ``(B, N, 4)``, xyxy, and which are no padding: ``valid``, bool ``(B, N)``."""
+
+    boxes: Tensor
+    valid: Tensor
+
+
+def pad_boxes(boxes: Sequence[Tensor]) -> PaddedBoxes:
+    """Put boxes ``(n, 4)`` of each image into one tensor; N is at least 1."""
+    counts = np.array([len(of_image) for of_image in boxes])
+    column = np.arange(max(1, counts.max()))
+    valid = column < counts[:, None]
+    places = np.where(valid, (counts.cumsum() - counts)[:, None] + column, counts.sum())
+    device = boxes[0].device
+    places = torch.from_numpy(places).to(device, non_blocking=True)
+    padded = torch.cat([*boxes, boxes[0].new_zeros(1, 4)])[places]
+    return PaddedBoxes(padded, torch.from_numpy(valid).to(device, non_blocking=True))
+
+
+def assign(
+    assigner: MaxIoUAssigner, candidates: PaddedBoxes, objects: PaddedBoxes, regions: PaddedBoxes | None
+) -> Tensor:
+    """What `MaxIoUAssigner` and `IgnoringAssigner` assign, with ``gt_max_assign_all`` and no other settings but theirs.
+
+    Args:
+        assigner: one of the two classes itself.
+        candidates: ``(B, N, 4)``.
+        objects: ``(B, G, 4)``.
+        regions: ``(B, R, 4)``, ignored. None: there are none in the batch.
+
+    Returns:
+        long ``(B, N)``: the object's number from 1, 0 for background, -1 for neither and for padding.
+    """
+    overlaps = bbox_overlaps(objects.boxes, candidates.boxes).masked_fill(~objects.valid[..., None], -1)
+    ignored = None
+    if regions is not None and assigner.ignore_iof_thr > 0:
+        covered = bbox_overlaps(candidates.boxes, regions.boxes, mode='iof').masked_fill(~regions.valid[:, None], -1)
+        ignored = covered.amax(dim=2) > assigner.ignore_iof_thr
+        if type(assigner) is MaxIoUAssigner:
+            overlaps = overlaps.masked_fill(ignored[:, None], -1)
+    best, number = overlaps.max(dim=1)
+    low, high = assigner.neg_iou_thr if isinstance(assigner.neg_iou_thr, tuple) else (0, assigner.neg_iou_thr)
+    assigned = torch.full_like(number, -1).masked_fill((best >= low) & (best < high), 0)
+    assigned = torch.where(best >= assigner.pos_iou_thr, number + 1, assigned)
+    if assigner.match_low_quality:
+        best = overlaps.masked_fill(~candidates.valid[:, None], -1).amax(dim=2, keepdim=True)
+        nearest = (overlaps == best) & (best >= assigner.min_pos_iou) & objects.valid[..., None]
+        numbers = torch.arange(1, overlaps.shape[1] + 1, device=nearest.device)
+        nearest = (nearest * numbers[:, None]).amax(dim=1)  # of several objects the last one, as in MMDetection
+        assigned = torch.where(nearest > 0, nearest, assigned)
+    assigned = assigned.masked_fill(~objects.valid.any(dim=1, keepdim=True), 0)
+    if ignored is not None and type(assigner) is IgnoringAssigner:
+        assigned = assigned.masked_fill(ignored & (assigned == 0), -1)
+    return assigned.masked_fill(~candidates.valid, -1)
+
+
+def sample(sampler: RandomSampler, assigned: Tensor) -> tuple[Tensor, Tensor]:
+    """Which objects and which background `RandomSampler` draws of each image: two bool ``(B, N)``."""
+    positive = _draw(assigned > 0, int(sampler.num * sampler.pos_fraction))
+    count = positive.sum(dim=1, keepdim=True)
+    limit = sampler.num - count
+    if sampler.neg_pos_ub >= 0:
+        limit = torch.minimum(limit, (sampler.neg_pos_ub * count.clamp(min=1)).long())
+    return positive, _draw(assigned == 0, limit)
+
+
+def _draw(candidates: Tensor, limit: Tensor | int) -> Tensor:
+    keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, -1)
+    rank = keys.argsort(dim=1, descending=True).argsort(dim=1)
+    return candidates & (rank < limit)
