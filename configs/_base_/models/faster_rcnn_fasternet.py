@@ -3,6 +3,7 @@ _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='fasternet_mm.FasterNet'),
+    rpn_head=dict(type='fasternet_mm.RPNHead'),
     roi_head=dict(
         type='fasternet_mm.StandardRoIHead',
         bbox_roi_extractor=dict(type='fasternet_mm.SingleRoIExtractor'),
