@@ -71,16 +71,27 @@ def assign(
 
 
 def sample(sampler: RandomSampler, assigned: Tensor) -> tuple[Tensor, Tensor]:
-    """Which objects and which background `RandomSampler` draws of each image: two bool ``(B, N)``."""
-    positive = _draw(assigned > 0, int(sampler.num * sampler.pos_fraction))
+    """Which candidates `RandomSampler` draws of each image.
+
+    Args:
+        sampler: of the class itself.
+        assigned: long ``(B, N)``: the object's number from 1, 0 for background, -1 for what is not sampled.
+
+    Returns:
+        two bool ``(B, N)``: objects, and background.
+    """
+    most = int(sampler.num * sampler.pos_fraction)
+    positive = _draw(assigned > 0, most, most)
     count = positive.sum(dim=1, keepdim=True)
     limit = sampler.num - count
     if sampler.neg_pos_ub >= 0:
         limit = torch.minimum(limit, (sampler.neg_pos_ub * count.clamp(min=1)).long())
-    return positive, _draw(assigned == 0, limit)
+    return positive, _draw(assigned == 0, limit, sampler.num)
 
 
-def _draw(candidates: Tensor, limit: Tensor | int) -> Tensor:
+def _draw(candidates: Tensor, limit: Tensor | int, most: int) -> Tensor:
+    """Up to ``limit`` candidates of each image, all equally probable: the ones with the largest random numbers."""
     keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, -1)
-    rank = keys.argsort(dim=1, descending=True).argsort(dim=1)
-    return candidates & (rank < limit)
+    largest, places = keys.topk(min(most, keys.shape[1]), dim=1)
+    rank = torch.arange(largest.shape[1], device=keys.device)
+    return torch.zeros_like(candidates).scatter(1, places, (largest >= 0) & (rank < limit))
