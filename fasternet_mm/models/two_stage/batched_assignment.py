@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmdet.models.task_modules import MaxIoUAssigner, RandomSampler
+from mmdet.models.task_modules import BboxOverlaps2D, MaxIoUAssigner, RandomSampler
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
@@ -33,13 +33,25 @@ def pad_boxes(boxes: Sequence[Tensor]) -> PaddedBoxes:
     return PaddedBoxes(padded, torch.from_numpy(valid).to(device, non_blocking=True))
 
 
+def can_assign(assigner: Any) -> bool:
+    """Whether `assign` does what an assigner does."""
+    return (
+        type(assigner) in (MaxIoUAssigner, IgnoringAssigner)
+        and type(assigner.iou_calculator) is BboxOverlaps2D
+        and assigner.iou_calculator.dtype is None
+        and assigner.gt_max_assign_all
+        and assigner.ignore_wrt_candidates
+        and assigner.perm_repeat_gt_cfg is None
+    )
+
+
 def assign(
     assigner: MaxIoUAssigner, candidates: PaddedBoxes, objects: PaddedBoxes, regions: PaddedBoxes | None
 ) -> Tensor:
-    """What `MaxIoUAssigner` and `IgnoringAssigner` assign, with ``gt_max_assign_all`` and no other settings but theirs.
+    """What `MaxIoUAssigner` and `IgnoringAssigner` assign.
 
     Args:
-        assigner: one of the two classes itself.
+        assigner: one that `can_assign` accepts.
         candidates: ``(B, N, 4)``.
         objects: ``(B, G, 4)``.
         regions: ``(B, R, 4)``, ignored. None: there are none in the batch.
