@@ -17,9 +17,9 @@ from mmcv.ops import RoIAlign
 from mmdet.models import (
     ConvFCBBoxHead,
     FCNMaskHead,
-    RPNHead,
     Shared2FCBBoxHead,
     Shared4Conv1FCBBoxHead,
+    dense_heads,
     roi_heads,
 )
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
@@ -30,6 +30,7 @@ from ..errors import UserError
 from ..models.two_stage.box_coding import decode_boxes
 from ..models.two_stage.roi_extractor import SingleRoIExtractor
 from ..models.two_stage.roi_head import StandardRoIHead
+from ..models.two_stage.rpn_head import RPNHead
 from .graphs import Graph, Preparation, check_types
 
 
@@ -197,7 +198,7 @@ class ClassMasks(nn.Module):
 def check_detector(detector: nn.Module) -> None:
     """Raise `UserError` unless every part is of a kind whose arithmetic is written here."""
     rpn, roi = detector.rpn_head, detector.roi_head
-    check_types('model.rpn_head', rpn, RPNHead)
+    check_types('model.rpn_head', rpn, RPNHead, dense_heads.RPNHead)
     check_types('model.rpn_head.anchor_generator', rpn.prior_generator, AnchorGenerator)
     check_types('model.rpn_head.bbox_coder', rpn.bbox_coder, DeltaXYWHBBoxCoder)
     check_types('model.roi_head', roi, StandardRoIHead, roi_heads.StandardRoIHead)

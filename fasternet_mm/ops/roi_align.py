@@ -39,13 +39,11 @@ class PyramidRoIAlign(Function):
         ctx.save_for_backward(rois, order)
         ctx.shapes, ctx.dtype = [x.shape for x in maps], maps[0].dtype
         ctx.counts, ctx.spatial_scales, ctx.size, ctx.options = counts, spatial_scales, size, options
-        pooled = torch.cat(
-            [
-                align_rois(x, own, size, scale, *options).to(x.dtype)
-                for x, own, scale in zip(maps, rois.split(counts), spatial_scales, strict=True)
-            ]
-        )
-        return pooled.new_zeros(count, *pooled.shape[1:]).index_copy_(0, order, pooled)
+        pooled = maps[0].new_zeros(count, maps[0].shape[1], *size)
+        levels = maps, rois.split(counts), order.split(counts), spatial_scales
+        for x, own, places, scale in zip(*levels, strict=True):
+            pooled.index_copy_(0, places, align_rois(x, own, size, scale, *options).to(x.dtype))
+        return pooled
 
     @staticmethod
     @once_differentiable

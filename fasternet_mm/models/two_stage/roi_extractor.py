@@ -51,5 +51,6 @@ class SingleRoIExtractor(roi_heads.SingleRoIExtractor):
             return torch.arange(len(rois), device=rois.device), [len(rois)]
         # A RoI whose area is negative or no number has no level, and its features are 0, as in MMDetection.
         level_of_roi = self.map_roi_levels(rois, levels).clamp(min=-1)
-        without_level, *counts = (level_of_roi + 1).bincount(minlength=levels + 1).tolist()
+        each = torch.arange(-1, levels, device=rois.device)
+        without_level, *counts = (level_of_roi == each[:, None]).sum(dim=1).tolist()
         return level_of_roi.argsort(stable=True)[without_level:], counts

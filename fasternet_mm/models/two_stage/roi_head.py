@@ -21,7 +21,7 @@ from mmdet.models import (
     roi_heads,
 )
 from mmdet.models.losses import accuracy
-from mmdet.models.task_modules import DeltaXYWHBBoxCoder, MaxIoUAssigner, RandomSampler
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder, RandomSampler
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
@@ -30,8 +30,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...registry import MODELS
-from ..ignoring_assigner import IgnoringAssigner
-from .batched_assignment import assign, pad_boxes, sample
+from .batched_assignment import assign, can_assign, pad_boxes, sample
 from .box_coding import decode_boxes, encode_boxes
 from .mask_targets import mask_targets
 
@@ -111,7 +110,7 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
     ) -> RoISamples:
         truth, ignored, _ = unpack_gt_instances(batch_data_samples)
         objects = pad_boxes([get_box_tensor(of_image.bboxes) for of_image in truth])
-        proposals = pad_boxes([of_image.bboxes for of_image in rpn_results_list])
+        proposals = pad_boxes([get_box_tensor(of_image.bboxes) for of_image in rpn_results_list])
         regions = None
         if any(of_image is not None for of_image in ignored):
             none = objects.boxes.new_zeros(0, 4)
@@ -182,27 +181,34 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
         counts = [len(of_image) for of_image in rpn_results_list]
         if not self.is_batched or rcnn_test_cfg is None or not any(counts):
             return super().predict_bbox(x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale)
-        rois = _rois([of_image.bboxes for of_image in rpn_results_list])
+        rois = _rois([get_box_tensor(of_image.bboxes) for of_image in rpn_results_list])
         outputs = self._bbox_forward(x, rois)
         scores = outputs['cls_score'].softmax(-1)[:, :-1]
         row, labels = (scores > rcnn_test_cfg['score_thr']).nonzero().unbind(1)
-        scores, rois = scores[row, labels], rois[row]
-        images = rois[:, 0].long()
         of_class = torch.zeros_like(labels) if self.bbox_head.reg_class_agnostic else labels
         offsets = outputs['bbox_pred'].unflatten(1, (-1, 4))[row, of_class]
-        boxes = decode_boxes(rois[:, 1:], offsets, self.offset_means, self.offset_stds)
-        if self.bbox_head.bbox_coder.clip_border:
-            limits = [(width, height) * 2 for height, width in (meta['img_shape'][:2] for meta in batch_img_metas)]
-            limits = torch.tensor(limits, dtype=boxes.dtype).to(boxes.device, non_blocking=True)
-            boxes = torch.minimum(boxes.clamp(min=0), limits[images])
-        if rescale:
-            scales = [[1 / scale for scale in meta['scale_factor']] * 2 for meta in batch_img_metas]
-            boxes = boxes * torch.tensor(scales, dtype=boxes.dtype).to(boxes.device, non_blocking=True)[images]
-        counts = images.bincount(minlength=len(counts)).tolist()
+        scores, rois = scores[row, labels], rois[row]
+        boxes = self._decode(rois, offsets, batch_img_metas, rescale)
+        images = torch.arange(len(counts), device=rois.device)
+        counts = (rois[:, 0] == images[:, None]).sum(dim=1).tolist()
         return [
             _detections(*of_image, rcnn_test_cfg)
             for of_image in zip(boxes.split(counts), scores.split(counts), labels.split(counts))
         ]
+
+    def _decode(
+        self, rois: Tensor, offsets: Tensor, batch_img_metas: Sequence[Mapping[str, Any]], rescale: bool
+    ) -> Tensor:
+        """The boxes ``(K, 4)`` at offsets ``(K, 4)`` from RoIs, cut at their image's edges."""
+        boxes = decode_boxes(rois[:, 1:], offsets, self.offset_means, self.offset_stds)
+        image = rois[:, 0].long()
+        if self.bbox_head.bbox_coder.clip_border:
+            sizes = [(width, height) * 2 for height, width in (meta['img_shape'][:2] for meta in batch_img_metas)]
+            boxes = torch.minimum(boxes.clamp(min=0), _to_device(sizes, boxes)[image])
+        if rescale:
+            scales = [[1 / scale for scale in meta['scale_factor']] * 2 for meta in batch_img_metas]
+            boxes = boxes * _to_device(scales, boxes)[image]
+        return boxes
 
 
 def _is_batched(head: roi_heads.StandardRoIHead) -> bool:
@@ -219,7 +225,6 @@ def _is_batched(head: roi_heads.StandardRoIHead) -> bool:
     if head.with_mask:
         kinds[head.mask_head] = (FCNMaskHead,)
     if head.train_cfg:
-        kinds[head.bbox_assigner] = (MaxIoUAssigner, IgnoringAssigner)
         kinds[head.bbox_sampler] = (RandomSampler,)
     return (
         all(type(part) in accepted for part, accepted in kinds.items())
@@ -228,6 +233,7 @@ def _is_batched(head: roi_heads.StandardRoIHead) -> bool:
         and not box_head.reg_decoded_bbox
         and not box_head.bbox_coder.add_ctr_clamp
         and not box_head.bbox_coder.use_box_type
+        and (not head.train_cfg or can_assign(head.bbox_assigner))
     )
 
 
@@ -263,6 +269,10 @@ def _rois(boxes: Sequence[Tensor]) -> Tensor:
     images = np.repeat(np.arange(len(boxes), dtype=np.float32), [len(of_image) for of_image in boxes])
     boxes = torch.cat(tuple(boxes))
     return torch.cat((torch.from_numpy(images)[:, None].to(boxes, non_blocking=True), boxes), dim=1)
+
+
+def _to_device(values: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def _detections(boxes: Tensor, scores: Tensor, labels: Tensor, test_cfg: Mapping[str, Any]) -> InstanceData:

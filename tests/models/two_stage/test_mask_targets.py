@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from mmdet.structures.mask import BitmapMasks, mask_target
+from mmdet.structures.mask import BitmapMasks, PolygonMasks, mask_target
 from mmengine.config import ConfigDict
 
 from fasternet_mm.models.two_stage import mask_targets as module
@@ -58,3 +58,16 @@ def test_each_mask_is_on_the_device_once_and_none_without_roi(monkeypatch):
     images, objects = np.array([0, 0, 0, 0, 0, 1, 1, 1]), np.array([4, 1, 4, 4, 1, 2, 2, 2])
     mask_targets(masks, random_boxes(np.random.default_rng(1), 8, 40), images, objects, dict(mask_size=2))
     assert calls == [3]
+
+
+def test_polygons_are_cropped_as_in_mmdetection():
+    generator = np.random.default_rng(0)
+    boxes = [random_boxes(generator, 6, 40), random_boxes(generator, 3, 40)]
+    masks = [PolygonMasks([[generator.uniform(0, 40, 8)] for _ in range(4)], 40, 40) for _ in boxes]
+    objects = np.array([0, 3, 2, 2, 1, 0, 1, 1, 3])
+    cfg = ConfigDict(mask_size=14)
+    targets = mask_targets(masks, torch.cat(boxes), np.array([0] * 6 + [1] * 3), objects, cfg)
+    of_images = torch.from_numpy(objects).split([6, 3])
+    expected = mask_target([own.clone() for own in boxes], of_images, masks, cfg)
+    assert targets.any()
+    assert torch.equal(targets, expected)

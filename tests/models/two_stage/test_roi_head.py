@@ -7,10 +7,12 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CHANNELS, CLASSES, STRIDES = 8, 3, (4, 8, 16, 32)
 
@@ -248,3 +250,110 @@ def test_predictions_are_mmdetections(changes, rescale):
 def test_an_image_without_detections_has_empty_ones():
     ours, mmdets = heads(**{'test_cfg.score_thr': 0.99})
     assert assert_equal_predictions(ours, mmdets, random_batch(np.random.default_rng(4)), True) == 0
+
+
+OTHER_PARTS = {
+    'sampler': {'train_cfg.sampler': dict(_delete_=True, type='OHEMSampler', num=40, pos_fraction=0.5)},
+    'coder': {'bbox_head.bbox_coder': dict(type='LegacyDeltaXYWHBBoxCoder')},
+    'decoded boxes': {'bbox_head.reg_decoded_bbox': True, 'bbox_head.loss_bbox': dict(_delete_=True, type='GIoULoss')},
+    'loss of classes': {
+        'bbox_head.loss_cls': dict(type='SeesawLoss', num_classes=CLASSES),
+        'bbox_head.cls_predictor_cfg': dict(type='NormedLinear'),
+    },
+    'box head': {
+        'bbox_head': dict(
+            _delete_=True, type='BBoxHead', with_avg_pool=True, in_channels=CHANNELS, roi_feat_size=4, num_classes=3
+        )
+    },
+    'assigner': {'train_cfg.assigner.gt_max_assign_all': False},
+}
+
+
+@pytest.mark.parametrize('changes', OTHER_PARTS.values(), ids=OTHER_PARTS)
+def test_with_other_parts_it_is_mmdetections(changes):
+    ours, mmdets = heads(**changes)
+    assert not ours.is_batched
+    x, proposals, samples = random_batch(np.random.default_rng(5), images=2)
+    losses = []
+    for head in (ours, mmdets):
+        torch.manual_seed(0)
+        losses.append(head.loss(x, copy.deepcopy(proposals), samples))
+    torch.testing.assert_close(*losses)
+    assert_equal_predictions(ours, mmdets, (x, proposals, samples), True)
+
+
+def test_parameters_have_mmdetections_names_and_nothing_else_is_saved():
+    ours, mmdets = heads()
+    assert list(ours.state_dict()) == list(mmdets.state_dict())
+
+
+def test_a_head_for_predictions_alone_needs_no_training_settings():
+    ours, mmdets = heads(train_cfg=None)
+    assert ours.is_batched
+    assert_equal_predictions(ours, mmdets, random_batch(np.random.default_rng(6)), True)
+
+
+def test_without_test_settings_all_scores_and_boxes_are_given_as_in_mmdetection():
+    ours, mmdets = heads()
+    x, proposals, samples = random_batch(np.random.default_rng(7), images=2)
+    metas = [sample.metainfo for sample in samples]
+    with torch.no_grad():
+        results = [head.eval().predict_bbox(x, metas, proposals, None) for head in (ours, mmdets)]
+    for result, expected in zip(*results):
+        assert result.scores.shape == (len(result.bboxes), CLASSES + 1)
+        assert torch.equal(result.scores, expected.scores)
+        assert torch.equal(result.bboxes, expected.bboxes)
+
+
+def test_boxes_may_be_of_mmdetections_class_of_boxes():
+    ours, _ = heads()
+    x, proposals, samples = random_batch(np.random.default_rng(0), images=3)
+    expected = ours.loss(x, proposals, samples)
+    for instances in [*proposals, *(sample.gt_instances for sample in samples)]:
+        instances.bboxes = HorizontalBoxes(instances.bboxes)
+    torch.testing.assert_close(ours.loss(x, proposals, samples), expected)
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float16, 0.1), (torch.bfloat16, 0.3)])
+def test_mixed_precision_is_near_full_precision(dtype, tolerance):
+    ours, _ = heads()
+    generator = np.random.default_rng(8)
+    for _ in range(3):
+        batch = random_batch(generator, images=2)
+        expected, expected_gradients, _ = losses_and_gradients(ours, *batch)
+        with torch.autocast('cpu', dtype):
+            losses, gradients, _ = losses_and_gradients(ours, *[tuple(x.to(dtype) for x in batch[0]), *batch[1:]])
+        for name in ('loss_cls', 'loss_bbox', 'loss_mask'):
+            torch.testing.assert_close(losses[name].float().sum(), expected[name].sum(), rtol=0.02, atol=0.02)
+        for gradient, expected_gradient in zip(gradients, expected_gradients):
+            assert (gradient.float() - expected_gradient).norm() <= tolerance * expected_gradient.norm()
+
+
+def test_predictions_in_mixed_precision_have_boxes_in_float32():
+    ours, _ = heads(**{'mask_head': None})
+    x, proposals, samples = random_batch(np.random.default_rng(9), images=2)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        results = ours.eval().predict(tuple(feature.bfloat16() for feature in x), proposals, samples)
+    boxes = torch.cat([result.bboxes for result in results])
+    assert boxes.dtype == torch.float32
+    assert not torch.equal(boxes, boxes.bfloat16().float())
+
+
+class OperatorCount(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **kwargs or {})
+
+
+def test_a_further_image_costs_no_further_operator_in_training():
+    ours, _ = heads()
+    x, proposals, samples = random_batch(np.random.default_rng(0), images=1)
+    counts = []
+    for images in (2, 5):
+        maps = [feature.expand(images, -1, -1, -1) for feature in x]
+        with OperatorCount() as operators:
+            ours.loss(maps, proposals * images, samples * images)
+        counts.append(operators.count)
+    assert counts[0] == counts[1] < 320
