@@ -37,6 +37,9 @@ MODELS = LazyRegistry(
     mmengine.MODELS,
     FasterNet='models',
     FasterNetClassifier='models',
+    RPNHead='models.two_stage.rpn_head',
+    SingleRoIExtractor='models.two_stage.roi_extractor',
+    StandardRoIHead='models.two_stage.roi_head',
     ExportedDetector='deployment.exported_models',
     ExportedSegmenter='deployment.exported_models',
 )

@@ -17,17 +17,20 @@ from mmcv.ops import RoIAlign
 from mmdet.models import (
     ConvFCBBoxHead,
     FCNMaskHead,
-    RPNHead,
     Shared2FCBBoxHead,
     Shared4Conv1FCBBoxHead,
-    SingleRoIExtractor,
-    StandardRoIHead,
+    dense_heads,
+    roi_heads,
 )
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from ..errors import UserError
+from ..models.two_stage.box_coding import decode_boxes
+from ..models.two_stage.roi_extractor import SingleRoIExtractor
+from ..models.two_stage.roi_head import StandardRoIHead
+from ..models.two_stage.rpn_head import RPNHead
 from .graphs import Graph, Preparation, check_types
 
 
@@ -123,14 +126,10 @@ def _put_back(values: Tensor, places: Tensor, rois: Tensor) -> Tensor:
 
 
 def _decode(coder: Any, anchors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
-    """Boxes ``(..., 4)``, cut at the image's edges. `delta2bbox`, whose in-place clamp exporters cannot follow."""
+    """Boxes ``(..., 4)``, cut at the image's edges, out of place: exporters cannot follow `delta2bbox`."""
     height, width = size
-    deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
-    largest = abs(np.log(16 / 1000))
-    extent = anchors[..., 2:] - anchors[..., :2]
-    center = (anchors[..., :2] + anchors[..., 2:]) * 0.5 + extent * deltas[..., :2]
-    half = extent * deltas[..., 2:].clamp(-largest, largest).exp() * 0.5
-    (x1, y1), (x2, y2) = (center - half).unbind(-1), (center + half).unbind(-1)
+    means, stds = deltas.new_tensor(coder.means), deltas.new_tensor(coder.stds)
+    x1, y1, x2, y2 = decode_boxes(anchors, deltas, means, stds).unbind(-1)
     return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), -1)
 
 
@@ -199,10 +198,10 @@ class ClassMasks(nn.Module):
 def check_detector(detector: nn.Module) -> None:
     """Raise `UserError` unless every part is of a kind whose arithmetic is written here."""
     rpn, roi = detector.rpn_head, detector.roi_head
-    check_types('model.rpn_head', rpn, RPNHead)
+    check_types('model.rpn_head', rpn, RPNHead, dense_heads.RPNHead)
     check_types('model.rpn_head.anchor_generator', rpn.prior_generator, AnchorGenerator)
     check_types('model.rpn_head.bbox_coder', rpn.bbox_coder, DeltaXYWHBBoxCoder)
-    check_types('model.roi_head', roi, StandardRoIHead)
+    check_types('model.roi_head', roi, StandardRoIHead, roi_heads.StandardRoIHead)
     check_types('model.roi_head.bbox_head', roi.bbox_head, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
     check_types('model.roi_head.bbox_head.bbox_coder', roi.bbox_head.bbox_coder, DeltaXYWHBBoxCoder)
     extractors = dict(bbox_roi_extractor=roi.bbox_roi_extractor)
@@ -210,7 +209,7 @@ def check_detector(detector: nn.Module) -> None:
         check_types('model.roi_head.mask_head', roi.mask_head, FCNMaskHead)
         extractors['mask_roi_extractor'] = roi.mask_roi_extractor
     for name, extractor in extractors.items():
-        check_types(f'model.roi_head.{name}', extractor, SingleRoIExtractor)
+        check_types(f'model.roi_head.{name}', extractor, SingleRoIExtractor, roi_heads.SingleRoIExtractor)
         check_types(f'model.roi_head.{name}.roi_layer', extractor.roi_layers[0], RoIAlign)
     coders = rpn.bbox_coder, roi.bbox_head.bbox_coder
     tests = rpn.test_cfg, roi.test_cfg

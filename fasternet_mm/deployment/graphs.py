@@ -176,7 +176,7 @@ def check_segmenter(segmenter: nn.Module) -> None:
 def check_types(place: str, module: Any, *accepted: type) -> None:
     """Raise `UserError` unless the module at ``place`` of the config is of an accepted class itself."""
     if type(module) not in accepted:
-        refuse(place, module, ', '.join(kind.__name__ for kind in accepted))
+        refuse(place, module, ', '.join(dict.fromkeys(kind.__name__ for kind in accepted)))
 
 
 def refuse(place: str, module: Any, accepted: str) -> NoReturn:

@@ -6,15 +6,130 @@ RoIs are ``(K, 5)``: number of the image, then x1, y1, x2, y2. Large channels_la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from .kernels import full_precision, kernels, refuse
 
 LARGE_MAP = 2**19
 """Elements per image from which on `roi_align_channels_last` is faster: smaller maps stay in the cache anyway."""
+
+
+class PyramidRoIAlign(Function):
+    """RoIAlign of each RoI from one map of a pyramid: `pyramid_roi_align`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rois: Tensor,
+        order: Tensor,
+        counts: Sequence[int],
+        spatial_scales: Sequence[float],
+        size: tuple[int, int],
+        options: tuple[int, bool],
+        *maps: Tensor,
+    ) -> Tensor:
+        count, rois = len(rois), rois[order]
+        ctx.save_for_backward(rois, order)
+        ctx.shapes, ctx.dtype = [x.shape for x in maps], maps[0].dtype
+        ctx.counts, ctx.spatial_scales, ctx.size, ctx.options = counts, spatial_scales, size, options
+        pooled = maps[0].new_zeros(count, maps[0].shape[1], *size)
+        levels = maps, rois.split(counts), order.split(counts), spatial_scales
+        for x, own, places, scale in zip(*levels, strict=True):
+            pooled.index_copy_(0, places, align_rois(x, own, size, scale, *options).to(x.dtype))
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rois, order = ctx.saved_tensors
+        levels = grad[order].split(ctx.counts), rois.split(ctx.counts), ctx.shapes, ctx.spatial_scales
+        grads = [
+            _align_rois_backward(part, own, shape, ctx.size, scale, *ctx.options).to(ctx.dtype)
+            for part, own, shape, scale in zip(*levels, strict=True)
+        ]
+        return *[None] * 6, *grads
+
+
+def pyramid_roi_align(
+    maps: Sequence[Tensor],
+    rois: Tensor,
+    order: Tensor,
+    counts: Sequence[int],
+    spatial_scales: Sequence[float],
+    size: tuple[int, int],
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """RoIAlign of each RoI from one map of a pyramid, differentiable by the maps.
+
+    Coordinates keep their own precision whatever that of the maps is: in bfloat16 those of a large image would be off
+    by up to 4 pixels. Maps in reduced precision are computed in float32, and the result is rounded once: TorchVision's
+    kernel for float16 wants coordinates in float16, and for bfloat16 it has none.
+
+    Args:
+        maps: ``(N, C, H, W)`` per level; all levels of one dtype.
+        rois: ``(K, 5)``.
+        order: numbers of RoIs, long, level by level. The features of a RoI that is not among them are 0.
+        counts: how many RoIs belong to each level.
+        spatial_scales: per level, from the image's pixels to the map's.
+        size: (height, width) of the result.
+        sampling_ratio: samples per bin and axis; 0: as many as its pixels, rounded up.
+        aligned: pixels' centers are at half numbers.
+
+    Returns:
+        ``(K, C, height, width)`` in the maps' dtype. A level without RoIs has a gradient of zeros.
+    """
+    return PyramidRoIAlign.apply(rois, order, counts, spatial_scales, size, (sampling_ratio, aligned), *maps)
+
+
+def align_rois(
+    x: Tensor, rois: Tensor, size: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """RoIAlign of one map, not differentiable. Arguments as for `pyramid_roi_align`.
+
+    Returns:
+        ``(K, C, height, width)``, in float32 where ``x`` has less.
+    """
+    x = full_precision(x)
+    rois = rois.to(x.dtype)
+    if is_large_channels_last(x):
+        return roi_align_channels_last(x, rois, *size, spatial_scale, sampling_ratio, aligned)
+    return kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned)
+
+
+def _align_rois_backward(
+    grad: Tensor,
+    rois: Tensor,
+    shape: torch.Size,
+    size: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """The gradient of a map of ``shape``, in float32 where ``grad`` has less."""
+    grad = full_precision(grad)
+    rois = rois.to(grad.dtype)
+    batch, _, height, width = shape
+
+    def backward(part: Tensor) -> Tensor:
+        sizes = (*size, batch, part.shape[1], height, width)
+        return kernels._roi_align_backward(part, rois, spatial_scale, *sizes, sampling_ratio, aligned)
+
+    if grad.device.type != 'cpu' or not len(rois):
+        return backward(grad)
+    # On the CPU the kernel runs on one core; channels are independent of each other, so each core takes some.
+    parts = grad.chunk(torch.get_num_threads(), dim=1)
+    if len(parts) == 1:
+        return backward(grad)
+    with ThreadPoolExecutor(len(parts)) as threads:
+        return torch.cat(list(threads.map(backward, parts)), dim=1)
 
 
 def roi_align_forward(
@@ -32,13 +147,7 @@ def roi_align_forward(
 ) -> None:
     if pool_mode == 0:
         refuse('roi_align with pool_mode="max"')
-    x = full_precision(input)
-    rois = rois.to(x.dtype)
-    size = aligned_height, aligned_width
-    if is_large_channels_last(x):
-        output.copy_(roi_align_channels_last(x, rois, *size, spatial_scale, sampling_ratio, aligned))
-    else:
-        output.copy_(kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned))
+    output.copy_(align_rois(input, rois, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -54,21 +163,10 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    grad = full_precision(grad_output)
-    rois = rois.to(grad.dtype)
-    batch, _, height, width = grad_input.shape
-
-    def backward(part: Tensor) -> Tensor:
-        size = (aligned_height, aligned_width, batch, part.shape[1], height, width)
-        return kernels._roi_align_backward(part, rois, spatial_scale, *size, sampling_ratio, aligned)
-
-    if grad.is_cuda:
-        grad_input.copy_(backward(grad))
-        return
-    # On the CPU the kernel runs on one core; channels are independent of each other, so each core takes some.
-    parts = grad.chunk(torch.get_num_threads(), dim=1)
-    with ThreadPoolExecutor(len(parts)) as threads:
-        grad_input.copy_(torch.cat(list(threads.map(backward, parts)), dim=1))
+    size = aligned_height, aligned_width
+    grad_input.copy_(
+        _align_rois_backward(grad_output, rois, grad_input.shape, size, spatial_scale, sampling_ratio, aligned)
+    )
 
 
 def is_large_channels_last(x: Tensor) -> bool:

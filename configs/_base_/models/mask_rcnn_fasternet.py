@@ -1,4 +1,12 @@
 # Mask R-CNN with FPN as MMDetection configures it for ResNet-50, on FasterNet.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
-model = dict(backbone=dict(_delete_=True, type='fasternet_mm.FasterNet'))
+model = dict(
+    backbone=dict(_delete_=True, type='fasternet_mm.FasterNet'),
+    rpn_head=dict(type='fasternet_mm.RPNHead'),
+    roi_head=dict(
+        type='fasternet_mm.StandardRoIHead',
+        bbox_roi_extractor=dict(type='fasternet_mm.SingleRoIExtractor'),
+        mask_roi_extractor=dict(type='fasternet_mm.SingleRoIExtractor'),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Heads of two-stage detectors that work on a whole batch at once."""
