@@ -57,6 +57,9 @@ class StrictRunner(Runner):
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        if not checkpoint.get('optimizer', {}).get('loss_scaler', True):
+            # Of bfloat16, which scales no loss: a scaler, as float16 has it, begins anew.
+            del checkpoint['optimizer']['loss_scaler']
         fit = fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg))
         fit.load()
         if not fit.notes:  # which tell of heads for another number of classes
