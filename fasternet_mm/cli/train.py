@@ -174,7 +174,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         runner.train()
     except torch.cuda.OutOfMemoryError as error:
-        raise out_of_memory(cfg, images_at_once(runner)) from error
+        raise out_of_memory(cfg, images_at_once(cfg, runner)) from error
 
     if runner.rank == 0 and runner.iter == runner.resumed_at:  # figures in a checkpoint are of an epoch before it
         print(
@@ -191,10 +191,10 @@ def main(args: argparse.Namespace) -> None:
             print(f'try it:      fasternet-mm predict {shlex.quote(cfg.work_dir)} IMAGES')
 
 
-def images_at_once(runner) -> int:
+def images_at_once(cfg, runner) -> int:
     """Images that went through the model together in a step, of each process."""
-    loop = runner.train_loop
-    return loop.micro_batches.images_at_once if hasattr(loop, 'micro_batches') else loop.dataloader.batch_size
+    micro_batches = getattr(runner.train_loop, 'micro_batches', None)
+    return micro_batches.images_at_once if micro_batches else cfg.train_dataloader.batch_size
 
 
 def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card]):

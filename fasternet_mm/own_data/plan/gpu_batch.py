@@ -6,7 +6,7 @@ import copy
 import gc
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -26,14 +26,7 @@ ROOM = 0.9
 """The share of the free memory that a measured step may take: other images have more objects and other proposals."""
 
 
-def measure_images_at_once(
-    cfg: Config,
-    data: OwnData,
-    most: int,
-    least: int,
-    cards: Sequence[Card],
-    measure: Callable[[Config, OwnData, int], int] | None = None,
-) -> tuple[int, str]:
+def measure_images_at_once(cfg: Config, data: OwnData, most: int, least: int, cards: Sequence[Card]) -> tuple[int, str]:
     """The most images that fit into the fullest of the GPUs: ``most``, or a half, a quarter, … of it.
 
     Args:
@@ -42,7 +35,6 @@ def measure_images_at_once(
         most: images per process and step.
         least: the fewest that the model learns from.
         cards: of all processes.
-        measure: see `peak_memory`, the default.
 
     Returns:
         The number, and for people what was measured.
@@ -50,13 +42,12 @@ def measure_images_at_once(
     Raises:
         UserError: ``least`` images do not fit.
     """
-    measure = measure or peak_memory
     free = min(card.free for card in cards)
     refused = ''
     images = most
     while True:
         try:
-            peak = measure(cfg, data, images)
+            peak = peak_memory(cfg, data, images)
             needed = f'{peak / GIB:.1f} GiB'
         except torch.cuda.OutOfMemoryError:
             peak, needed = free, 'more than there is'
@@ -106,17 +97,22 @@ def largest_batch(cfg: Config, data: OwnData, images: int) -> dict[str, Any]:
             step.ratio_range = (max(step.ratio_range),) * 2
     with redirect_stdout(io.StringIO()):  # pycocotools tells of each step
         dataset = DATASETS.build(settings)
-    order = _most_memory_first(data)
+    order = _most_memory_first(cfg, data)
     return pseudo_collate([dataset[order[number % len(order)]] for number in range(images)])
 
 
-def _most_memory_first(data: OwnData) -> list[int]:
-    """Numbers of the training images: the widest and the highest, to whose sides all are padded, then by objects."""
+def _most_memory_first(cfg: Config, data: OwnData) -> list[int]:
+    """Numbers of training images: the widest and the highest, to whose sides all are padded, then by objects."""
     if not isinstance(data, DetectionData):  # crops are of one size
         return [*range(len(data.image_paths['train']))]
     content = data.splits['train']
-    objects = Counter(annotation['image_id'] for annotation in content['annotations'])
     images = content['images']
-    by_shape = sorted(range(len(images)), key=lambda number: images[number]['width'] / images[number]['height'])
-    by_objects = sorted(range(len(images)), key=lambda number: -objects[images[number]['id']])
+    numbers = [*range(len(images))]
+    if 'AspectRatioBatchSampler' in str(cfg.train_dataloader.get('batch_sampler')):  # upright ones are never among wide
+        wide = [number for number in numbers if images[number]['width'] >= images[number]['height']]
+        upright = [*{*numbers} - {*wide}]
+        numbers = max(wide, upright, key=len)
+    objects = Counter(annotation['image_id'] for annotation in content['annotations'])
+    by_shape = sorted(numbers, key=lambda number: images[number]['width'] / images[number]['height'])
+    by_objects = sorted(numbers, key=lambda number: -objects[images[number]['id']])
     return [*dict.fromkeys([by_shape[-1], by_shape[0], *by_objects])]
