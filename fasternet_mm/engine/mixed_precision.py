@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.config import Config
 
 MIXED = 'AmpOptimWrapper'
@@ -36,3 +38,10 @@ def compute_in_float32(cfg: Config) -> None:
         cfg.optim_wrapper.type = 'OptimWrapper'
         for setting in ('dtype', 'loss_scale', 'use_fsdp'):
             cfg.optim_wrapper.pop(setting, None)
+
+
+def forget_unused_scaler(checkpoint: dict[str, Any]) -> None:
+    """Take the empty state of bfloat16's loss scaler out of a checkpoint, which float16's would refuse."""
+    optimizer = checkpoint.get('optimizer')
+    if isinstance(optimizer, dict) and optimizer.get('loss_scaler') == {}:
+        del optimizer['loss_scaler']

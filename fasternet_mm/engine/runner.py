@@ -31,6 +31,7 @@ from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loa
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .initialization import initializers, leave_out_pretrained
+from .mixed_precision import forget_unused_scaler
 from .optimizer import in_few_operators, keep_implementation
 from .processes import from_rank_0, start_processes
 from .training_step import check_training_step
@@ -57,9 +58,7 @@ class StrictRunner(Runner):
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        if not checkpoint.get('optimizer', {}).get('loss_scaler', True):
-            # Of bfloat16, which scales no loss: a scaler, as float16 has it, begins anew.
-            del checkpoint['optimizer']['loss_scaler']
+        forget_unused_scaler(checkpoint)
         fit = fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg))
         fit.load()
         if not fit.notes:  # which tell of heads for another number of classes

@@ -4,7 +4,13 @@ from mmengine.config import Config
 
 from fasternet_mm.engine import device_memory
 from fasternet_mm.engine.device_memory import GIB, Card, card_at_hand, half_precision_of, out_of_memory
-from fasternet_mm.engine.mixed_precision import compute_in_float32, is_mixed, mix_precision, precision_of
+from fasternet_mm.engine.mixed_precision import (
+    compute_in_float32,
+    forget_unused_scaler,
+    is_mixed,
+    mix_precision,
+    precision_of,
+)
 
 
 def on_a_gpu(monkeypatch, is_bf16_supported):
@@ -59,3 +65,14 @@ def test_out_of_memory_says_what_was_tried_on_what_and_what_to_lower(monkeypatch
     )
     mix_precision(cfg, 'bfloat16')
     assert '1 image of 800x1333 (H x W) at once in bfloat16: give a smaller --batch or' in str(out_of_memory(cfg, 1))
+
+
+def test_a_run_in_bfloat16_goes_on_in_float16_whose_scaler_begins_anew():
+    unused = torch.amp.GradScaler('cpu', enabled=False) if hasattr(torch.amp, 'GradScaler') else None
+    state = unused.state_dict() if unused else {}
+    checkpoint = dict(optimizer=dict(state={}, loss_scaler=state))
+    forget_unused_scaler(checkpoint)
+    assert checkpoint == dict(optimizer=dict(state={}))
+    used = dict(optimizer=dict(loss_scaler=dict(scale=2.0)))
+    forget_unused_scaler(used)
+    assert used == dict(optimizer=dict(loss_scaler=dict(scale=2.0)))

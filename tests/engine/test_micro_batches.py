@@ -1,11 +1,12 @@
 """Steps in parts; a model that refuses too many images at once stands for a GPU."""
 
 import copy
+import multiprocessing
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import nn
 
@@ -104,3 +105,31 @@ def test_a_run_that_runs_out_of_memory_goes_on_with_the_same_steps(loop, tmp_pat
     runner.train()
     assert model.sizes == [4, *[2] * 8]
     assert runner.iter == runner.max_iters == 4
+
+
+def train_together(rank, folder, batch, at_once):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = MMDistributedDataParallel(Mean(), device_ids=None, broadcast_buffers=False)
+    wrapper = optimized(model)
+    images = batch['inputs'][:4] if rank == 0 else batch['inputs'][3:]
+    for _ in range(3):
+        MicroBatches(at_once).step(model, dict(inputs=images), wrapper)
+    torch.save(model.module.state_dict(), folder / f'{rank}.pth')
+
+
+def test_processes_share_the_gradients_of_all_parts(batch, tmp_path):
+    weights = []
+    for at_once in (4, 2):
+        folder = tmp_path / str(at_once)
+        folder.mkdir()
+        processes = multiprocessing.get_context('fork')
+        started = [processes.Process(target=train_together, args=(rank, folder, batch, at_once)) for rank in range(2)]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(60)
+        assert [process.exitcode for process in started] == [0, 0]
+        weights += [torch.load(folder / f'{rank}.pth', weights_only=True) for rank in range(2)]
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0])
