@@ -8,6 +8,9 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+THREAD_VARIABLES = {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'}
+"""Environment variables by which users say in how many threads PyTorch computes."""
+
 
 def usable_cpus(root: Path = Path('/')) -> int:
     """CPUs that this process may use: those it is bound to, within the time that a container or a service is granted.
@@ -45,8 +48,20 @@ def limit_threads() -> None:
 
     cpus = cpus_per_process()
     cv2.setNumThreads(min(cv2.getNumThreads(), cpus))
-    if not {'OMP_NUM_THREADS', 'MKL_NUM_THREADS'} & os.environ.keys():
+    if not THREAD_VARIABLES & os.environ.keys():
         torch.set_num_threads(min(torch.get_num_threads(), cpus))
+
+
+def leave_computing_to_gpu() -> None:
+    """Let PyTorch compute in one thread on the CPU, unless the user has said in how many or there is no GPU.
+
+    A training step on a GPU has many small computations on the CPU, for which threads only wait for each other:
+    measured, 227 ms a step in place of 281 with 16 threads.
+    """
+    import torch
+
+    if torch.cuda.is_available() and not THREAD_VARIABLES & os.environ.keys():
+        torch.set_num_threads(1)
 
 
 def _granted(root: Path) -> Iterator[float]:

@@ -59,6 +59,9 @@ HOOKS = LazyRegistry(
     WriteLabelMapsHook='inference.label_map_files',
     DrawPredictionsHook='visualization.sample_drawing',
 )
+LOOPS = LazyRegistry(
+    mmengine.LOOPS, MicroBatchEpochLoop='engine.micro_batches', MicroBatchIterLoop='engine.micro_batches'
+)
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, StageDecayConstructor='engine.optimizer')
 TASK_UTILS = LazyRegistry(mmengine.TASK_UTILS, IgnoringAssigner='models.ignoring_assigner')
 WEIGHT_INITIALIZERS = LazyRegistry(mmengine.WEIGHT_INITIALIZERS, Pretrained='weights.pretrained')

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from fasternet_mm.cpus import cpus_per_process, limit_threads, usable_cpus
+from fasternet_mm.cpus import cpus_per_process, leave_computing_to_gpu, limit_threads, usable_cpus
 
 HAS = 8
 
@@ -102,5 +102,21 @@ def test_pytorch_computes_in_no_more_threads_unless_told_to(monkeypatch, before,
         limit_threads()
         assert torch.get_num_threads() == after
         assert opencv == [min(before, 3)]
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(('gpu', 'said', 'after'), [(True, None, 1), (False, None, 2), (True, 'OMP_NUM_THREADS', 2)])
+def test_beside_a_gpu_one_thread_computes_unless_the_user_says_otherwise(gpu, said, after, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        monkeypatch.delenv(variable, raising=False)
+    if said:
+        monkeypatch.setenv(said, '2')
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        leave_computing_to_gpu()
+        assert torch.get_num_threads() == after
     finally:
         torch.set_num_threads(threads)

@@ -1,11 +1,18 @@
 """Train a detector or segmenter."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .parsing import add_config, add_size, command_parser, positive
+
+if TYPE_CHECKING:  # with PyTorch, which comes after the arguments
+    from ..engine.device_memory import Card
 
 EPILOG = """examples:
   fasternet-mm train shapes/mask_rcnn_fasternet_t0_shapes           five minutes on two cores, no data needed
@@ -33,7 +40,26 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         metavar='CHECKPOINT',
         help='go on from a checkpoint; default: the newest in the work directory, or the start where there is none',
     )
-    result.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    result.add_argument(
+        '--batch',
+        type=positive,
+        metavar='N',
+        help='images per step, of all processes together; without --data the learning rate is changed by '
+        "--auto-scale-lr alone; default: the config's per process; with --data on a GPU up to 16",
+    )
+    result.add_argument(
+        '--amp',
+        action=argparse.BooleanOptionalAction,
+        help='mixed precision, which needs a GPU: bfloat16 where the GPU has it, else float16; default: what the '
+        'config says; with --data on a GPU --amp',
+    )
+    result.add_argument(
+        '--workers',
+        type=count,
+        metavar='N',
+        help="processes that prepare images, for each process that trains; default: the config's; with --data on a "
+        'GPU by the number of CPUs',
+    )
     result.add_argument(
         '--compile',
         action='store_true',
@@ -113,6 +139,12 @@ def _add_start_weights(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--allow-mismatch', action='store_true', help='load the tensors that fit, and list the rest')
 
 
+def count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text}: give a whole number from 0')
+    return int(text)
+
+
 def label(text: str) -> int:
     if not (text.isdecimal() and int(text) < 256):
         raise argparse.ArgumentTypeError(f'{text}: give a label, a whole number from 0 to 255')
@@ -121,7 +153,11 @@ def label(text: str) -> int:
 
 def main(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    import torch
+
+    from ..cpus import leave_computing_to_gpu
     from ..engine.config import load_config
+    from ..engine.device_memory import cards_of_training, out_of_memory
     from ..engine.processes import from_rank_0, start_processes
     from ..engine.runner import build_runner
     from ..evaluation.table import metric_table
@@ -129,11 +165,16 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     start_processes(cfg)
-    cfg = from_rank_0(lambda: prepare(cfg, args))
+    leave_computing_to_gpu()
+    cards = cards_of_training()
+    cfg = from_rank_0(lambda: prepare(cfg, args, cards))
     if args.dry_run:
         return
     runner = build_runner(cfg, ('train', 'val'))
-    runner.train()
+    try:
+        runner.train()
+    except torch.cuda.OutOfMemoryError as error:
+        raise out_of_memory(cfg, images_at_once(cfg, runner)) from error
 
     if runner.rank == 0 and runner.iter == runner.resumed_at:  # figures in a checkpoint are of an epoch before it
         print(
@@ -150,7 +191,13 @@ def main(args: argparse.Namespace) -> None:
             print(f'try it:      fasternet-mm predict {shlex.quote(cfg.work_dir)} IMAGES')
 
 
-def prepare(cfg, args: argparse.Namespace):
+def images_at_once(cfg, runner) -> int:
+    """Images that went through the model together in a step, of each process."""
+    micro_batches = getattr(runner.train_loop, 'micro_batches', None)
+    return micro_batches.images_at_once if micro_batches else cfg.train_dataloader.batch_size
+
+
+def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card]):
     """The config with all that the command line says, and with a plan for the user's own data; files are in place."""
     from ..engine.config import default_work_dir
     from ..engine.work_dir import refuse_earlier_training
@@ -161,28 +208,25 @@ def prepare(cfg, args: argparse.Namespace):
     if args.data is None and (args.dry_run or any(option is not None for option in of_own_data)):
         raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
-    use_options(cfg, args)
+    use_options(cfg, args, cards)
     resume = args.resume or cfg.get('resume')
     resumed = checkpoint_to_resume(cfg, args) if resume else None
     if not (resumed or args.dry_run):
         refuse_earlier_training(cfg.work_dir)
     if args.data:
-        use_data(cfg, args, resumed, earlier_run(Path(cfg.work_dir), resumed) if resume else None)
+        use_data(cfg, args, cards, resumed, earlier_run(Path(cfg.work_dir), resumed) if resume else None)
     return cfg
 
 
-def use_options(cfg, args: argparse.Namespace) -> None:
+def use_options(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
     """Change the config as the options say that are not of the user's own data."""
-    import torch
-
     from ..errors import UserError
 
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
-    if args.amp:
-        if not torch.cuda.is_available():
-            raise UserError('--amp needs a GPU, and PyTorch sees none: train without --amp')
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    use_precision(cfg, args, cards)
+    if not args.data:
+        use_batch(cfg, args)
     if args.tensorboard:
         log_for_tensorboard(cfg)
     if args.compile:
@@ -200,6 +244,38 @@ def use_options(cfg, args: argparse.Namespace) -> None:
         )
 
 
+def use_precision(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
+    """Change the config as ``--amp`` says, or recommend it where a GPU would gain by it."""
+    from ..engine.device_memory import half_precision_of
+    from ..engine.mixed_precision import compute_in_float32, is_mixed, mix_precision
+    from ..errors import UserError
+
+    if args.amp is False:
+        compute_in_float32(cfg)
+    elif not cards and args.amp:
+        raise UserError('--amp needs a GPU, and PyTorch sees none: train without --amp')
+    elif not cards and is_mixed(cfg):
+        raise UserError('the config trains in mixed precision, which needs a GPU, and PyTorch sees none: add --no-amp')
+    elif args.amp:
+        mix_precision(cfg, half_precision_of(cards))
+    elif cards and not args.data and not is_mixed(cfg):
+        half = half_precision_of(cards)
+        print(f'Mixed precision ({half}) is faster on this GPU and takes about half the memory: add --amp.', flush=True)
+
+
+def use_batch(cfg, args: argparse.Namespace) -> None:
+    """Set a config's images per step and workers, where the options say them."""
+    from mmengine.dist import get_world_size
+
+    from ..engine.processes import share_of_batch
+    from ..own_data.plan.computing import use_workers
+
+    if args.batch:
+        cfg.train_dataloader.batch_size = share_of_batch(args.batch, get_world_size())
+    if args.workers is not None:
+        use_workers(cfg, args.workers)
+
+
 def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
     """The checkpoint that training goes on from, which the config then names; None where there is none yet."""
     from ..engine.runner import latest_checkpoint
@@ -211,7 +287,7 @@ def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
     return resumed
 
 
-def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path | None) -> None:
+def use_data(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str | None, earlier: Path | None) -> None:
     """Make the config one for the user's own data, show what was decided, and write it into the work directory.
 
     All is written into a draft first, on which all checks are made. A dry run leaves a work directory that holds a
@@ -220,6 +296,7 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
     Args:
         cfg: with all else that the command line says; it is changed.
         args: of the command line.
+        cards: the GPU of each process; none where they compute on CPUs.
         resumed: the checkpoint that training goes on from, if any.
         earlier: the work directory of that run, if it has the run's split.
     """
@@ -249,6 +326,10 @@ def use_data(cfg, args: argparse.Namespace, resumed: str | None, earlier: Path |
             processes=get_world_size(),
             pattern=args.group,
             earlier=earlier,
+            cards=cards,
+            batch=args.batch,
+            mixed=args.amp,
+            workers=args.workers,
         )
         merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
         cfg.work_dir = str(draft)  # which the options may have named otherwise, and the checkpoint

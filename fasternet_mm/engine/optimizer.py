@@ -1,13 +1,16 @@
-"""Optimizers whose learning rate and weight decay differ from layer to layer."""
+"""Optimizers that step in one operator, and learning rates and weight decays that differ from layer to layer."""
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
+import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
+from torch.optim import Optimizer
 
 from ..models.backbone import FasterNet, InvalidArgument
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -70,3 +73,67 @@ def _decays(model: nn.Module, stage_decay: float) -> dict[str, float]:
                     stage = -1 if layer[2] is None else (int(layer[2]) + 1) // 2
                     decays['.'.join(filter(None, (prefix, name)))] = stage_decay ** (stages - stage)
     return decays
+
+
+IMPLEMENTATIONS = 'fused', 'foreach'
+"""Options of PyTorch's optimizers that say how a step is computed, and not what."""
+
+
+def in_few_operators(settings: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """An ``optim_wrapper`` config whose step takes a few operators for all tensors, where PyTorch has them.
+
+    Tensor by tensor, AdamW calls about ten for each, and a GPU waits for Python. The results are the same.
+
+    Args:
+        settings: of the config, which is left as it is; what it says about ``fused`` or ``foreach`` holds.
+        model: where training computes.
+    """
+    settings = copy.deepcopy(dict(settings))
+    devices = {parameter.device for parameter in model.parameters()}
+    optimizer = settings.get('optimizer')
+    if len(devices) != 1 or not isinstance(optimizer, dict):
+        return settings
+    if not set(IMPLEMENTATIONS) & optimizer.keys() and can_be_fused(optimizer, *devices):
+        settings['optimizer'] = {**optimizer, 'fused': True}
+    if settings.get('clip_grad'):
+        settings['clip_grad'] = {'foreach': True, **settings['clip_grad']}
+    return settings
+
+
+def can_be_fused(optimizer: dict[str, Any], device: torch.device) -> bool:
+    """Whether PyTorch has a fused step of this optimizer on this device, found by one step of one number.
+
+    Args:
+        optimizer: its config: ``type`` and arguments.
+        device: of the parameters.
+    """
+    parameter = nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.ones_like(parameter)
+    try:
+        OPTIMIZERS.build({**optimizer, 'params': [parameter], 'fused': True}).step()
+    except Exception:  # each optimizer and each PyTorch says it in its own way; a real mistake shows without fused, too
+        return False
+    return True
+
+
+def keep_implementation(optimizer: Optimizer) -> None:
+    """Let an optimizer load checkpoints that were written on another device, in another memory layout, or not fused.
+
+    PyTorch would take from the checkpoint how to compute a step as well; and fused steps on the CPU go through
+    weights and moments in the order of memory, so that moments in another layout would be other weights' moments.
+    """
+    optimizer.register_load_state_dict_pre_hook(_with_own_implementation)
+    optimizer.register_load_state_dict_post_hook(_lay_out_as_parameters)
+
+
+def _with_own_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    own = {name: optimizer.defaults[name] for name in IMPLEMENTATIONS if name in optimizer.defaults}
+    return {**state, 'param_groups': [{**group, **own} for group in state['param_groups']]}
+
+
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            moment = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+            if moment and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -63,3 +63,17 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
     if status:
         raise SystemExit(status)
     return result
+
+
+def share_of_batch(batch: int, processes: int) -> int:
+    """Images per step of each process.
+
+    Raises:
+        UserError: they cannot be shared equally.
+    """
+    if batch % processes:
+        raise UserError(
+            f'--batch {batch} is for all {processes} processes together, which share it equally: give a multiple of '
+            f'{processes}'
+        )
+    return batch // processes

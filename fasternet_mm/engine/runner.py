@@ -14,6 +14,7 @@ from mmengine.dist import broadcast, get_rank, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.model.weight_init import PretrainedInit
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -30,6 +31,8 @@ from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loa
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
 from .initialization import initializers, leave_out_pretrained
+from .mixed_precision import forget_unused_scaler
+from .optimizer import in_few_operators, keep_implementation
 from .processes import from_rank_0, start_processes
 from .training_step import check_training_step
 
@@ -55,6 +58,7 @@ class StrictRunner(Runner):
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        forget_unused_scaler(checkpoint)
         fit = fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg))
         fit.load()
         if not fit.notes:  # which tell of heads for another number of classes
@@ -99,6 +103,14 @@ class StrictRunner(Runner):
         if not any(True for _ in model.parameters()):  # an exported file: nothing that processes would have to share
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        if isinstance(optim_wrapper, dict):
+            optim_wrapper = in_few_operators(optim_wrapper, self.model)
+        built = super().build_optim_wrapper(optim_wrapper)
+        for wrapper in built.values() if isinstance(built, OptimWrapperDict) else [built]:
+            keep_implementation(wrapper.optimizer)
+        return built
 
     def _maybe_compile(self, target: str) -> None:
         # MMEngine would compile the whole training step; in a detector's, targets are assigned and boxes sampled one

@@ -11,10 +11,12 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from mmdet.models.detectors.two_stage import TwoStageDetector
 from own_layouts import CLASSES, made, write_coco, write_yolo
 from printed import printed_rows
 
 from fasternet_mm.datasets.shapes import ensure_shapes
+from fasternet_mm.engine.device_memory import GIB, Card
 from fasternet_mm.files import MARKER
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
@@ -68,6 +70,42 @@ def test_boxes_train_in_two_processes(tmp_path):
     assert 'segm' not in done.stdout.split('| bbox |')[1]
     content = json.loads((tmp_path / 'out/data/train.json').read_text())
     assert [category['name'] for category in content['categories']] == CLASSES
+
+
+@pytest.fixture
+def crowded_gpu(monkeypatch):
+    """A GPU for the plan, with memory for two images at once when training comes; all is computed on the CPU."""
+
+    def loss(self, batch_inputs, batch_data_samples):
+        if len(batch_inputs) > 2:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return whole(self, batch_inputs, batch_data_samples)
+
+    whole = TwoStageDetector.loss
+    monkeypatch.setattr(TwoStageDetector, 'loss', loss)
+    monkeypatch.setattr(
+        'fasternet_mm.engine.device_memory.card_at_hand', lambda: Card('A card', 7 * GIB, 8 * GIB, True)
+    )
+    monkeypatch.setattr('fasternet_mm.own_data.plan.gpu_batch.peak_memory', lambda *_: GIB)
+
+
+@pytest.mark.usefixtures('crowded_gpu')
+def test_a_training_that_runs_out_of_memory_goes_on_with_half_the_images_at_once(tmp_path, run):
+    write_coco(tmp_path / 'data', made(train=8, val=2))
+    options = ('--work-dir', tmp_path / 'out', *SHORT, '--batch', 4, '--no-amp', '--workers', 0)
+    said = run('train', MASK_RCNN, '--data', tmp_path / 'data', *options)
+    assert '2 steps of 4 images (as you say)' in said
+    assert "The GPU's memory did not hold 4 images at once. From now on it gets 2 at a time" in said
+    assert torch.load(tmp_path / 'out/epoch_1.pth', weights_only=True)['meta']['iter'] == 2
+
+
+@pytest.mark.usefixtures('crowded_gpu')
+def test_without_own_data_a_training_that_runs_out_of_memory_ends_with_a_sentence(tmp_path, command, root):
+    ensure_shapes(root / 'data/shapes')
+    options = ('--no-amp', '--batch', 4, '--cfg-options', 'train_dataloader.dataset.indices=8')
+    done = command('train', MASK_RCNN, '--work-dir', tmp_path / 'out', *options)
+    assert done.returncode == 2
+    assert 'does not hold a training step with 4 images at once in float32: add --amp, give a smaller' in done.stderr
 
 
 def test_label_maps_train_a_segmenter(root, tmp_path, run):

@@ -12,7 +12,10 @@ import torch
 from own_layouts import made, write_coco
 
 from fasternet_mm.engine.config import load_config
+from fasternet_mm.engine.device_memory import GIB, Card
+from fasternet_mm.engine.processes import share_of_batch
 from fasternet_mm.engine.runner import build_model
+from fasternet_mm.errors import UserError
 from fasternet_mm.files import MARKER
 
 MASK_RCNN = 'shapes/mask_rcnn_fasternet_t0_shapes'
@@ -165,6 +168,140 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(train, tmp_path, monkeyp
     assert status == 2
     assert 'cannot be written (No space left on device): make room' in error
     assert not (tmp_path / 'work').exists()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with a GPU as far as planning goes: 8 GiB, of which a training step takes half a one per image."""
+
+    def peak(cfg, data, images):
+        if images > 14:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return images * GIB // 2
+
+    threads = torch.get_num_threads()
+    for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(
+        'fasternet_mm.engine.device_memory.card_at_hand', lambda: Card('A card', 7 * GIB, 8 * GIB, True)
+    )
+    monkeypatch.setattr('fasternet_mm.own_data.plan.gpu_batch.peak_memory', peak)
+    monkeypatch.setattr('fasternet_mm.own_data.plan.computing.cpus_per_process', lambda: 4)
+    yield monkeypatch
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def many(tmp_path):
+    write_coco(tmp_path / 'many', made(train=160, val=2))
+    return tmp_path / 'many'
+
+
+@pytest.mark.usefixtures('gpu')
+def test_on_a_gpu_the_plan_says_batch_precision_and_workers_with_their_reasons(train, many, tmp_path):
+    work = tmp_path / 'work'
+    status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', many, '--dry-run', '--size', 60, 90)
+    assert status == 0, error
+    assert '120 epochs, 1,200 steps of 16 images (as the published recipes have), evaluated' in printed
+    assert 'device:        A card, 7.0 of 8.0 GiB free\n' in printed
+    assert 'precision:     bfloat16 mixed with float32, which this GPU computes in by itself: faster' in printed
+    assert 'memory:        8 images at once, and the gradients of the 16 are added up: 16 would take more' in printed
+    assert 'a step with 8 at once takes 4.0 GiB of 7.0 GiB that are free' in printed
+    assert 'workers:       3 processes prepare images, of 4 CPUs per process; one thread computes beside' in printed
+    assert torch.get_num_threads() == 1
+    cfg = load_config(str(work / 'config.py'))
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AmpOptimWrapper', 'bfloat16')
+    loop = dict(type='fasternet_mm.MicroBatchEpochLoop', images_at_once=8, least_images=1)
+    assert cfg.train_cfg == dict(loop, max_epochs=120, val_interval=12)
+    loader = cfg.train_dataloader
+    assert (loader.batch_size, loader.num_workers, loader.persistent_workers, loader.pin_memory) == (16, 3, True, True)
+
+
+@pytest.mark.usefixtures('gpu')
+def test_what_the_user_says_counts_more_than_the_gpu(train, many, tmp_path):
+    options = ('--batch', 4, '--no-amp', '--workers', 0, '--size', 60, 90)
+    work = tmp_path / 'work'
+    status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', many, '--dry-run', *options)
+    assert status == 0, error
+    assert 'steps of 4 images (as you say)' in printed
+    assert 'precision:     float32, as you say' in printed
+    assert 'memory:        a step with 4 at once takes 2.0 GiB' in printed
+    assert 'workers:       0 processes prepare images, as you say' in printed
+    cfg = load_config(str(work / 'config.py'))
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    loader = cfg.train_dataloader
+    assert (loader.batch_size, loader.num_workers, loader.persistent_workers) == (4, 0, False)
+
+
+def test_a_resumed_run_keeps_its_images_per_step(run, gpu, train, data):
+    """The run began on a CPU with four; on a GPU a new one would have two."""
+    status, printed, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--dry-run', '--resume')
+    assert status == 0, error
+    assert 'steps of 4 images (as the run has it)' in printed
+
+
+def test_on_a_cpu_the_plan_is_the_configs(train, data, tmp_path):
+    status, printed, error = train(MASK_RCNN, '--work-dir', tmp_path / 'work', '--data', data, '--dry-run')
+    assert status == 0, error
+    assert 'steps of 4 images, evaluated' in printed
+    assert not {'device:', 'precision:', 'memory:', 'workers:'} & {line.split(' ')[0] for line in printed.splitlines()}
+    cfg = load_config(str(tmp_path / 'work/config.py'))
+    assert (cfg.optim_wrapper.type, cfg.train_cfg.type) == ('OptimWrapper', 'EpochBasedTrainLoop')
+
+
+@pytest.mark.parametrize(
+    ('options', 'reason'),
+    [
+        (('--batch', 0), 'argument --batch: 0'),
+        (('--batch', 'many'), 'argument --batch: many'),
+        (('--workers', -1), 'argument --workers: -1: give a whole number from 0'),
+        (('--workers', 'all'), 'argument --workers: all: give a whole number from 0'),
+        (('--amp',), '--amp needs a GPU, and PyTorch sees none: train without --amp'),
+        (('--cfg-options', 'optim_wrapper.type=AmpOptimWrapper'), 'the config trains in mixed precision, which needs'),
+    ],
+)
+def test_wrong_options_are_one_sentence(options, reason, train, tmp_path):
+    status, _, error = train(MASK_RCNN, '--work-dir', tmp_path / 'work', *options)
+    assert status == 2
+    assert reason in error
+    assert error.count('\n') == 1
+
+
+@pytest.fixture
+def built(gpu):
+    """Configs that training would start with."""
+    configs = []
+
+    def stop(cfg, splits):
+        configs.append(cfg)
+        sys.exit(0)
+
+    gpu.setattr('fasternet_mm.engine.runner.build_runner', stop)
+    return configs
+
+
+def test_on_a_gpu_mixed_precision_is_recommended_until_it_is_chosen(built, train, tmp_path):
+    advice = 'Mixed precision (bfloat16) is faster on this GPU and takes about half the memory: add --amp.\n'
+    assert train(MASK_RCNN, '--work-dir', tmp_path / 'work')[1] == advice
+    for choice in ('--amp', '--no-amp'):
+        assert train(MASK_RCNN, '--work-dir', tmp_path / 'work', choice) == (0, '', '')
+    assert [cfg.optim_wrapper.get('dtype') for cfg in built] == [None, 'bfloat16', None]
+
+
+def test_batch_and_workers_are_for_every_config(built, train, tmp_path):
+    assert train(MASK_RCNN, '--work-dir', tmp_path / 'work', '--no-amp', '--batch', 6, '--workers', 2)[0] == 0
+    loader = built[0].train_dataloader
+    assert (loader.batch_size, loader.num_workers, loader.persistent_workers) == (6, 2, True)
+    built.clear()
+    assert train(MASK_RCNN, '--work-dir', tmp_path / 'work', '--no-amp')[0] == 0
+    assert built[0].train_dataloader.batch_size == 4
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    assert share_of_batch(6, 3) == 2
+    with pytest.raises(UserError, match=r'--batch 8 is for all 3 processes together.*give a multiple of 3'):
+        share_of_batch(8, 3)
 
 
 SCRIPT = """

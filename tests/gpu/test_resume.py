@@ -81,7 +81,7 @@ def test_resuming_brings_back_step_rate_and_momentum_onto_the_gpu(trained, tmp_p
 
 def skipped_steps(saved):
     """Steps that mixed precision left out: each halves the scale of the loss, which begins at 2**16."""
-    return 16 - round(math.log2(saved['optimizer'].get('loss_scaler', dict(scale=2**16))['scale']))
+    return 16 - round(math.log2((saved['optimizer'].get('loss_scaler') or dict(scale=2**16))['scale']))
 
 
 def test_training_resumes_where_it_stopped(trained, root):

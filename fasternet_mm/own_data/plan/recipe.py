@@ -15,6 +15,16 @@ EPOCHS = dict(detection=12, segmentation=40)
 MIN_STEPS = 400
 """Steps of the shortest training: in fewer, nothing is learned."""
 
+IMAGES_PER_STEP = 16
+"""Images per step of all GPUs together, at most: those of the published recipes, whose learning rates are for them."""
+
+STEPS_PER_EPOCH = 10
+"""On GPUs a step has a tenth of the training images at most: in one of more, the weights would change too seldom."""
+
+MIN_STEPS_ON_GPUS = 1200
+"""Steps of the shortest training on GPUs. Their batches are larger, so that as many epochs are fewer steps, and new
+heads need a number of steps whatever the batch. With 200 images they are about 100 epochs, Ultralytics' default."""
+
 MAX_WARMUP = 500
 """Steps of the longest warm-up, as in MMDetection's schedules; it is a tenth of the training where that is less."""
 
@@ -80,6 +90,7 @@ def choose_recipe(
     size: tuple[int, int],
     size_reason: str,
     epochs: int | None = None,
+    least_steps: int = MIN_STEPS,
 ) -> Recipe:
     """The recipe for a data set.
 
@@ -93,13 +104,14 @@ def choose_recipe(
         size: height and width that images are resized to fit into; the smaller one becomes the height.
         size_reason: why, for people.
         epochs: how often each image is seen. Default: `EPOCHS`, and more where there are few images.
+        least_steps: of a training whose epochs are not given. Default: `MIN_STEPS`.
     """
     batch = min(batch, max(LEAST_BATCH[task], count // processes))
     together = batch * processes
     steps_per_epoch = math.ceil(count / together)
     if epochs is None:
         usual = EPOCHS[task] * max(1.0, math.sqrt(ENOUGH_IMAGES / count))
-        epochs = math.ceil(max(usual, MIN_STEPS / steps_per_epoch))
+        epochs = math.ceil(max(usual, least_steps / steps_per_epoch))
     # Detectors are trained by the epoch, whose last step may have fewer images; segmenters by the step.
     steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * count / together)
     height, width = sorted(size)
@@ -116,6 +128,21 @@ def choose_recipe(
         lr=lr * math.sqrt(together / base_batch),
         interval=max(1, (epochs if task == 'detection' else steps) // 10),
     )
+
+
+def choose_gpu_batch(task: str, count: int, processes: int) -> tuple[int, str]:
+    """Images per process and step on GPUs, a power of two, and the reason.
+
+    Args:
+        task: 'detection' or 'segmentation'.
+        count: the number of images to train on.
+        processes: that train together, each on a GPU of its own.
+    """
+    together, reason = IMAGES_PER_STEP, 'as the published recipes have'
+    while together > 2 and together * STEPS_PER_EPOCH > count:
+        together //= 2
+        reason = 'a tenth of the training images at most'
+    return max(LEAST_BATCH[task], together // processes), reason
 
 
 def choose_size(

@@ -14,15 +14,18 @@ from typing import Any
 from mmengine.config import Config
 
 from ...engine.config import CONFIG, load_config, write_config
+from ...engine.device_memory import Card
+from ...engine.processes import share_of_batch
 from ...errors import UserError, few
 from ...files import check_writable, is_output, mark_output, write_atomically
 from ..layouts.annotated_data import DetectionData, OwnData, SegmentationData
 from ..layouts.label_maps import TABLE, write_label_maps
 from ..layouts.problems import Fault, Problem
 from ..layouts.recognition import read_own_data
+from .computing import Computing, use_gpus, use_workers
 from .config_writing import use_data, use_schedule
 from .data_checks import check_own_data
-from .recipe import Recipe, choose_recipe
+from .recipe import MIN_STEPS, MIN_STEPS_ON_GPUS, Recipe, choose_gpu_batch, choose_recipe
 from .start_weights import choose_start
 from .summary import problem_list, summary_table
 from .validation_split import ensure_validation, read_earlier_split
@@ -47,6 +50,8 @@ class Plan:
         split: how the validation split came about, for people.
         recipe: sizes and schedule.
         start: the weights that training starts from, for people.
+        batch_reason: why a step has so many images; empty where the config says it.
+        computing: what was decided for GPUs; None on CPUs.
     """
 
     data: OwnData
@@ -54,6 +59,8 @@ class Plan:
     split: str
     recipe: Recipe
     start: str
+    batch_reason: str = ''
+    computing: Computing | None = None
 
 
 def use_own_data(
@@ -66,6 +73,10 @@ def use_own_data(
     processes: int = 1,
     pattern: str | None = None,
     earlier: Path | None = None,
+    cards: Sequence[Card] = (),
+    batch: int | None = None,
+    mixed: bool | None = None,
+    workers: int | None = None,
 ) -> Plan:
     """Read a folder of data, and set a config to train on it; annotations are written into its ``work_dir``.
 
@@ -79,6 +90,12 @@ def use_own_data(
         processes: the number of processes that train together.
         pattern: a regular expression of what images have in common that are never split; see `ensure_validation`.
         earlier: the work directory of the run that is resumed; its split and its size are kept. Default: a new run.
+        cards: the GPU of each process. Default: training computes on CPUs.
+        batch: images per step, of all processes together. Default: the earlier run's; else on GPUs chosen, on CPUs the
+            config's.
+        mixed: whether GPUs compute in mixed precision. Default: yes.
+        workers: processes that prepare images, for each process that trains. Default: on GPUs by the CPUs, on CPUs the
+            config's.
 
     Raises:
         UserError: the data is not recognized, has mistakes, or is not what the config's model learns from.
@@ -98,20 +115,41 @@ def use_own_data(
         data = write_label_maps(data, written)
     before = read_earlier_split(earlier / DATA, data.root) if earlier else None
     split = ensure_validation(data, checked.images, seed, pattern, before)
+    per_process, batch_reason = _batch(cfg, data, processes, batch, earlier, bool(cards))
     recipe = choose_recipe(
         data.task,
         len(data.image_paths['train']),
-        cfg.train_dataloader.batch_size,
+        per_process,
         processes,
         cfg.optim_wrapper.optimizer.lr,
         cfg.get('auto_scale_lr', {}).get('base_batch_size', cfg.train_dataloader.batch_size),
         checked.size,
         checked.size_reason,
         epochs,
+        MIN_STEPS_ON_GPUS if cards else MIN_STEPS,
     )
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe)
-    return Plan(data, checked.problems, split, recipe, choose_start(cfg))
+    computing = None
+    if cards:
+        computing = use_gpus(cfg, data, recipe, cards, mixed, workers)
+    elif workers is not None:
+        use_workers(cfg, workers)
+    return Plan(data, checked.problems, split, recipe, choose_start(cfg), batch_reason, computing)
+
+
+def _batch(
+    cfg: Config, data: OwnData, processes: int, batch: int | None, earlier: Path | None, on_gpus: bool
+) -> tuple[int, str]:
+    """Images per process and step, and the reason where it is not the config."""
+    if batch is not None:
+        return share_of_batch(batch, processes), 'as you say'
+    before = _batch_of(earlier) if earlier else None
+    if before:
+        return max(1, before // processes), 'as the run has it'
+    if on_gpus:
+        return choose_gpu_batch(data.task, len(data.image_paths['train']), processes)
+    return cfg.train_dataloader.batch_size, ''
 
 
 def earlier_run(work_dir: Path, resumed: str | None) -> Path | None:
@@ -197,6 +235,13 @@ def _size_of(work_dir: Path) -> tuple[int, int] | None:
     return None
 
 
+def _batch_of(work_dir: Path) -> int | None:
+    """Images per step, of all processes, that an earlier run has; None where it has no config that says it."""
+    if not Path(work_dir, CONFIG).is_file():
+        return None
+    return load_config(str(Path(work_dir, CONFIG))).get('auto_scale_lr', {}).get('base_batch_size')
+
+
 def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
     severe = [problem for problem in problems if problem.severe]
     if severe:
@@ -230,7 +275,9 @@ def plan_text(plan: Plan) -> str:
     """The data and what was decided for it, for the terminal."""
     recipe, data = plan.recipe, plan.data
     size = '{}x{} (H x W): {}'.format(*recipe.size, recipe.size_reason)
-    length = f'{recipe.epochs} epochs, {recipe.steps:,} steps'
+    length = f'{recipe.epochs} epochs, {recipe.steps:,} steps of {recipe.images_per_step} images'
+    if plan.batch_reason:
+        length += f' ({plan.batch_reason})'
     if recipe.task == 'segmentation':
         size += f'; trained on crops of {recipe.crop}x{recipe.crop}'
     lines = {
@@ -238,9 +285,11 @@ def plan_text(plan: Plan) -> str:
         'split': plan.split,
         'image size': size,
         'start': plan.start,
-        'schedule': f'{length} of {recipe.images_per_step} images, evaluated every {recipe.interval_text}',
+        'schedule': f'{length}, evaluated every {recipe.interval_text}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
     }
+    if plan.computing:
+        lines |= vars(plan.computing)
     warnings = [problem_list(plan.problems, NAMED_PROBLEMS)] if plan.problems else []
     rows = [f'{title + ":":15}{value}'.replace('\n', '\n' + ' ' * 15) for title, value in lines.items()]
     return '\n'.join([summary_table(data), *warnings, *rows])

@@ -1,6 +1,6 @@
 import pytest
 
-from fasternet_mm.own_data.plan.recipe import choose_recipe, choose_size
+from fasternet_mm.own_data.plan.recipe import MIN_STEPS_ON_GPUS, choose_gpu_batch, choose_recipe, choose_size
 
 
 def recipe(count, task='detection', **changes):
@@ -78,3 +78,22 @@ def test_segmenters_are_trained_on_crops_that_fit_into_the_images():
     assert recipe(9, 'segmentation', size=(360, 480)).crop == 384
     assert recipe(9, 'segmentation', size=(480, 640)).crop == 480
     assert recipe(9, 'segmentation', size=(1024, 2048)).crop == 512
+
+
+@pytest.mark.parametrize(
+    ('count', 'processes', 'batch'),
+    [(8, 1, 2), (20, 1, 2), (50, 1, 4), (100, 1, 8), (205, 1, 16), (100_000, 1, 16), (100_000, 8, 2), (100_000, 64, 1)],
+)
+def test_on_gpus_a_step_has_up_to_16_images_and_a_tenth_of_the_data_at_most(count, processes, batch):
+    assert choose_gpu_batch('detection', count, processes)[0] == batch
+
+
+def test_segmenters_have_two_images_in_each_process_on_gpus_too():
+    assert choose_gpu_batch('segmentation', 100_000, 64)[0] == 2
+
+
+def test_larger_batches_on_gpus_leave_enough_steps_to_learn():
+    blood_cells = recipe(205, batch=16, least_steps=MIN_STEPS_ON_GPUS)
+    assert (blood_cells.epochs, blood_cells.steps) == (93, 93 * 13)
+    assert blood_cells.lr == pytest.approx(2e-4)
+    assert recipe(20_000, batch=16, least_steps=MIN_STEPS_ON_GPUS).epochs == 12
