@@ -12,6 +12,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from mmengine.utils import digit_version
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CHANNELS, CLASSES, STRIDES = 8, 3, (4, 8, 16, 32)
@@ -316,6 +317,8 @@ def test_boxes_may_be_of_mmdetections_class_of_boxes():
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float16, 0.1), (torch.bfloat16, 0.3)])
 def test_mixed_precision_is_near_full_precision(dtype, tolerance):
+    if dtype == torch.float16 and digit_version(torch.__version__) < digit_version('2.4'):
+        pytest.skip('this PyTorch has no float16 autocast on the CPU')
     ours, _ = heads()
     generator = np.random.default_rng(8)
     for _ in range(3):
@@ -356,4 +359,4 @@ def test_a_further_image_costs_no_further_operator_in_training():
         with OperatorCount() as operators:
             ours.loss(maps, proposals * images, samples * images)
         counts.append(operators.count)
-    assert counts[0] == counts[1] < 320
+    assert counts[0] == counts[1] < 400
