@@ -55,6 +55,7 @@ HOOKS = LazyRegistry(
     CheckpointHook='engine.checkpoint_hook',
     PlainCheckpointHook='weights.training_state',
     BrokenLogitsHook='engine.logits_hook',
+    MemoryLayoutHook='engine.memory_layout',
     OptimizeHook='acceleration.optimization',
     WriteLabelMapsHook='inference.label_map_files',
     DrawPredictionsHook='visualization.sample_drawing',

@@ -161,8 +161,11 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     mmengines = 'CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook
     if checkpoint_hook and checkpoint_hook.type in mmengines:
         checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
+    hooks = cfg.get('custom_hooks', [])
+    if not any('MemoryLayoutHook' in str(hook['type']) for hook in hooks):
+        hooks = [*hooks, dict(type='fasternet_mm.MemoryLayoutHook')]
     cfg.custom_hooks = [
-        *cfg.get('custom_hooks', []),
+        *hooks,
         dict(type='fasternet_mm.PlainCheckpointHook'),
         dict(type='fasternet_mm.BrokenLogitsHook'),
     ]
