@@ -46,6 +46,8 @@ def can_assign(assigner: Any) -> bool:
         and assigner.gt_max_assign_all
         and assigner.ignore_wrt_candidates
         and assigner.perm_repeat_gt_cfg is None
+        and assigner.gpu_assign_thr < 0
+        and isinstance(assigner.neg_iou_thr, (float, tuple))
     )
 
 

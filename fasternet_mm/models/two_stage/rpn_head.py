@@ -223,11 +223,12 @@ class RPNHead(dense_heads.RPNHead):
 
     def _suppresses(self, cfg: Mapping[str, Any], maps: Sequence[Tensor]) -> bool:
         """Whether NMS is the one that is written here."""
-        limit, settings = cfg.get('nms_pre', -1), cfg['nms']
+        limit, settings = cfg.get('nms_pre', -1), cfg.get('nms')
         counts = [x.shape[1:].numel() for x in maps]
         candidates = sum(min(limit, count) for count in counts)
         return (
             limit > 0
+            and settings is not None
             and settings.keys() <= {'type', 'iou_threshold', 'split_thr'}
             and settings.get('type', 'nms') == 'nms'
             and candidates < settings.get('split_thr', MMCVS_SPLIT)

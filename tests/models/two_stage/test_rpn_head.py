@@ -251,6 +251,8 @@ def test_no_anchor_inside_an_image_is_an_error():
     'changes',
     [
         {'train_cfg.assigner.gt_max_assign_all': False},
+        {'train_cfg.assigner.gpu_assign_thr': 10},
+        {'train_cfg.assigner.neg_iou_thr': [0.1, 0.3]},
         {'train_cfg.assigner.ignore_wrt_candidates': False, 'train_cfg.assigner.ignore_iof_thr': 0.5},
         {'bbox_coder.clip_border': False},
         {'loss_cls.use_sigmoid': False},
