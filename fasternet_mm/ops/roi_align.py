@@ -1,13 +1,16 @@
 """RoIAlign (He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870, section 3).
 
-RoIs are ``(K, 5)``: number of the image, then x1, y1, x2, y2. Large channels_last maps on the CPU go to
-`roi_align_channels_last`, all others to TorchVision's kernel.
+RoIs are ``(K, 5)``: number of the image, then x1, y1, x2, y2. On GPUs TorchVision's kernels compute it.
+
+On the CPU matrix products do. A bin's value is the mean of samples on a grid, interpolated bilinearly: a sum over rows
+of a sum over columns. So each RoI is a product of the map with a matrix for the rows and another with one for the
+columns, all channels at a time, and the gradient the product with their transposes. TorchVision's kernels take every
+sample of every channel by itself, and the gradient's runs on one core.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,7 +21,13 @@ from torch.autograd.function import once_differentiable
 from .kernels import full_precision, kernels, refuse
 
 LARGE_MAP = 2**19
-"""Elements per image from which on `roi_align_channels_last` is faster: smaller maps stay in the cache anyway."""
+"""Elements per image from which on a channels_last map is read RoI by RoI: smaller ones stay in the cache anyway."""
+
+SMALL_MAP = 2**11
+"""Pixels up to which products take whole maps, a few for all RoIs: fewer calls outweigh the pixels outside of RoIs."""
+
+LARGEST_PRODUCT = 2**25
+"""Elements of the rows of whole maps in bins, 128 MB; beyond it RoIs are taken one by one."""
 
 
 class PyramidRoIAlign(Function):
@@ -42,7 +51,8 @@ class PyramidRoIAlign(Function):
         pooled = maps[0].new_zeros(count, maps[0].shape[1], *size)
         levels = maps, rois.split(counts), order.split(counts), spatial_scales
         for x, own, places, scale in zip(*levels, strict=True):
-            pooled.index_copy_(0, places, align_rois(x, own, size, scale, *options).to(x.dtype))
+            if len(own):
+                pooled.index_copy_(0, places, align_rois(x, own, size, scale, *options).to(x.dtype))
         return pooled
 
     @staticmethod
@@ -99,9 +109,13 @@ def align_rois(
     """
     x = full_precision(x)
     rois = rois.to(x.dtype)
-    if is_large_channels_last(x):
-        return roi_align_channels_last(x, rois, *size, spatial_scale, sampling_ratio, aligned)
-    return kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned)
+    settings = *size, spatial_scale, sampling_ratio, aligned
+    with torch.autocast(x.device.type, enabled=False):
+        if x.is_cpu and _is_small(x.shape, len(rois) * size[0]):
+            return roi_align_small(x, rois, *settings)
+        if is_large_channels_last(x):
+            return roi_align_channels_last(x, rois, *settings)
+        return kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned)
 
 
 def _align_rois_backward(
@@ -115,21 +129,20 @@ def _align_rois_backward(
 ) -> Tensor:
     """The gradient of a map of ``shape``, in float32 where ``grad`` has less."""
     grad = full_precision(grad)
+    if not len(rois):
+        return grad.new_zeros(shape)
     rois = rois.to(grad.dtype)
     batch, _, height, width = shape
 
-    def backward(part: Tensor) -> Tensor:
-        sizes = (*size, batch, part.shape[1], height, width)
-        return kernels._roi_align_backward(part, rois, spatial_scale, *sizes, sampling_ratio, aligned)
-
-    if grad.device.type != 'cpu' or not len(rois):
-        return backward(grad)
-    # On the CPU the kernel runs on one core; channels are independent of each other, so each core takes some.
-    parts = grad.chunk(torch.get_num_threads(), dim=1)
-    if len(parts) == 1:
-        return backward(grad)
-    with ThreadPoolExecutor(len(parts)) as threads:
-        return torch.cat(list(threads.map(backward, parts)), dim=1)
+    settings = shape, spatial_scale, sampling_ratio, aligned
+    with torch.autocast(grad.device.type, enabled=False):
+        if grad.is_cpu and _is_small(shape, len(rois) * size[0]):
+            return roi_align_backward_small(grad, rois, *settings)
+        if grad.is_cpu:
+            return roi_align_backward_channels_last(grad, rois, *settings)
+        batch, channels, height, width = shape
+        sizes = *size, batch, channels, height, width
+        return kernels._roi_align_backward(grad, rois, spatial_scale, *sizes, sampling_ratio, aligned)
 
 
 def roi_align_forward(
@@ -171,21 +184,19 @@ def roi_align_backward(
 
 def is_large_channels_last(x: Tensor) -> bool:
     """Whether `roi_align_channels_last` takes the maps ``(N, C, H, W)``, and is worth while."""
-    return (
-        x.device.type == 'cpu'
-        and x.shape[1:].numel() >= LARGE_MAP
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
+    return x.is_cpu and x.shape[1:].numel() >= LARGE_MAP and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _is_small(shape: torch.Size, rows: int) -> bool:
+    """Whether whole maps are taken for so many rows of bins."""
+    _, channels, height, width = shape
+    return height * width <= SMALL_MAP and rows * width * channels <= LARGEST_PRODUCT
 
 
 def roi_align_channels_last(
     x: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
 ) -> Tensor:
-    """TorchVision's ``roi_align``, for maps whose channels are neighbors in memory.
-
-    A bin's value is the mean of samples on a grid, interpolated bilinearly: a sum over rows of a sum over columns. So
-    each RoI is a product of its part of the map with a matrix for the rows and another with one for the columns, all
-    channels at a time, where TorchVision's kernel takes every sample of every channel, from a copy of the map in NCHW.
+    """TorchVision's ``roi_align`` on the CPU, RoI by RoI, for maps whose channels are neighbors in memory.
 
     Args:
         x: ``(N, C, H, W)``, channels_last, float32 or float64.
@@ -199,19 +210,91 @@ def roi_align_channels_last(
         ``(K, C, height, width)``, channels_last.
     """
     pooled = x.new_empty(len(rois), height, width, x.shape[1])
+    pixels = x.permute(0, 2, 3, 1)
+    parts = _parts(rois, (height, width), x.shape, spatial_scale, sampling_ratio, aligned)
+    for (image, top, bottom, left, right), rows, columns, bins in zip(*parts, pooled):
+        part = pixels[image, top:bottom, left:right]
+        in_rows = torch.mm(rows[:, top:bottom], part.flatten(1)).view(height, right - left, -1)
+        torch.bmm(columns[:, left:right].expand(height, -1, -1), in_rows, out=bins)
+    return pooled.permute(0, 3, 1, 2)
+
+
+def roi_align_backward_channels_last(
+    grad: Tensor, rois: Tensor, shape: torch.Size, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """The gradient of the maps of TorchVision's ``roi_align`` on the CPU, RoI by RoI.
+
+    Args:
+        grad: of the result, ``(K, C, height, width)``, float32 or float64.
+        rois: ``(K, 5)``, in the gradient's dtype.
+        shape: of the maps.
+        spatial_scale, sampling_ratio, aligned: as for `roi_align_channels_last`.
+
+    Returns:
+        ``(N, C, H, W)``, channels_last.
+    """
+    images, channels, map_height, map_width = shape
+    pixels = grad.new_zeros(images, map_height, map_width, channels)
+    height, width = grad.shape[2:]
+    parts = _parts(rois, (height, width), shape, spatial_scale, sampling_ratio, aligned)
+    of_bins = grad.permute(0, 2, 3, 1).contiguous()
+    for (image, top, bottom, left, right), rows, columns, bins in zip(*parts, of_bins):
+        in_rows = torch.bmm(columns[:, left:right].t().expand(height, -1, -1), bins)
+        pixels[image, top:bottom, left:right].flatten(1).addmm_(rows[:, top:bottom].t(), in_rows.flatten(1))
+    return pixels.permute(0, 3, 1, 2)
+
+
+def roi_align_small(
+    x: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """`roi_align_channels_last`, by products of whole maps in any layout."""
+    order, counts = _by_image(rois, len(x))
+    _, rows, columns = _parts(rois[order], (height, width), x.shape, spatial_scale, sampling_ratio, aligned)
+    maps = x.permute(0, 2, 3, 1).flatten(2).unbind()
+    rows = rows.flatten(0, 1).split([count * height for count in counts])
+    in_rows = torch.cat([torch.mm(of_image, pixels) for of_image, pixels in zip(rows, maps)])
+    pooled = torch.matmul(columns[:, None], in_rows.view(len(rois), height, x.shape[3], x.shape[1]))
+    return torch.empty_like(pooled).index_copy_(0, order, pooled).permute(0, 3, 1, 2)
+
+
+def roi_align_backward_small(
+    grad: Tensor, rois: Tensor, shape: torch.Size, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """`roi_align_backward_channels_last`, by products of whole maps."""
+    images, channels, map_height, map_width = shape
+    order, counts = _by_image(rois, images)
+    height, width = grad.shape[2:]
+    _, rows, columns = _parts(rois[order], (height, width), shape, spatial_scale, sampling_ratio, aligned)
+    in_rows = torch.matmul(columns.transpose(1, 2)[:, None], grad.permute(0, 2, 3, 1)[order])
+    counts = [count * height for count in counts]
+    parts = zip(rows.flatten(0, 1).split(counts), in_rows.flatten(0, 1).flatten(1).split(counts))
+    pixels = torch.stack([torch.mm(rows_of_image.t(), of_image) for rows_of_image, of_image in parts])
+    return pixels.view(images, map_height, map_width, channels).permute(0, 3, 1, 2)
+
+
+def _by_image(rois: Tensor, images: int) -> tuple[Tensor, list[int]]:
+    """The numbers of the RoIs, image by image, and how many each image has."""
+    numbers = rois[:, 0].long()
+    return numbers.argsort(stable=True), numbers.bincount(minlength=images).tolist()
+
+
+def _parts(
+    rois: Tensor, size: tuple[int, int], shape: torch.Size, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> tuple[list[list[int]], Tensor, Tensor]:
+    """Where RoIs are, and how much pixels count in their bins.
+
+    Returns:
+        Of each RoI the number of its image, the first row of pixels and the end of the rows, and these of its columns;
+        ``(K, height, H)``, weights of rows; ``(K, width, W)``, weights of columns.
+    """
     if not len(rois):
-        return pooled.permute(0, 3, 1, 2)
+        return [], rois.new_zeros(0, size[0], shape[2]), rois.new_zeros(0, size[1], shape[3])
     left, top, right, bottom = (rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)).nan_to_num(0.0).unbind(1)
     smallest = -torch.inf if aligned else 1.0
-    rows, *ends_of_rows = _bins(top, (bottom - top).clamp(min=smallest), height, x.shape[2], sampling_ratio)
-    columns, *ends_of_columns = _bins(left, (right - left).clamp(min=smallest), width, x.shape[3], sampling_ratio)
-    pixels = x.permute(0, 2, 3, 1)
-    places = torch.stack((rois[:, 0].long(), *ends_of_rows, *ends_of_columns), dim=1).tolist()
-    for k, (image, top, bottom, left, right) in enumerate(places):
-        part = pixels[image, top:bottom, left:right]
-        in_rows = torch.mm(rows[k, :, top:bottom], part.flatten(1)).view(height, right - left, -1)
-        torch.bmm(columns[k, :, left:right].expand(height, -1, -1), in_rows, out=pooled[k])
-    return pooled.permute(0, 3, 1, 2)
+    rows, *ends_of_rows = _bins(top, (bottom - top).clamp(min=smallest), size[0], shape[2], sampling_ratio)
+    columns, *ends_of_columns = _bins(left, (right - left).clamp(min=smallest), size[1], shape[3], sampling_ratio)
+    places = torch.stack((rois[:, 0].long(), *ends_of_rows, *ends_of_columns), dim=1)
+    return places.tolist(), rows, columns
 
 
 def _bins(start: Tensor, extent: Tensor, bins: int, length: int, sampling_ratio: int) -> tuple[Tensor, Tensor, Tensor]:

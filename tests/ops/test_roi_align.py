@@ -1,4 +1,4 @@
-"""RoIAlign of channels_last maps against TorchVision's kernel."""
+"""RoIAlign by matrix products against TorchVision's kernels."""
 
 import importlib
 
@@ -8,7 +8,6 @@ import torchvision
 from torch.autograd import gradcheck
 
 from fasternet_mm.ops import roi_align
-from fasternet_mm.ops.roi_align import roi_align_channels_last
 
 ROIS = torch.tensor(
     [
@@ -33,42 +32,60 @@ def maps(dtype=torch.float32):
 @pytest.mark.parametrize('sampling_ratio', [0, 1, 3])
 @pytest.mark.parametrize(('size', 'scale'), [((7, 7), 0.5), ((2, 5), 0.5), ((14, 14), 1.0), ((1, 1), 0.03)])
 def test_it_is_torchvisions(aligned, sampling_ratio, size, scale):
-    x = maps()
+    x = maps().requires_grad_()
     expected = torchvision.ops.roi_align(x, ROIS, size, scale, sampling_ratio, aligned)
-    found = roi_align_channels_last(x, ROIS, *size, scale, sampling_ratio, aligned)
+    gradient = torch.randn_like(expected)
+    (expected_gradient,) = torch.autograd.grad(expected, x, gradient)
+    x = x.detach()
     assert expected.abs().max() > 0
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    settings = scale, sampling_ratio, aligned
+    for forward, backward in (
+        (roi_align.roi_align_channels_last, roi_align.roi_align_backward_channels_last),
+        (roi_align.roi_align_small, roi_align.roi_align_backward_small),
+    ):
+        torch.testing.assert_close(forward(x, ROIS, *size, *settings), expected, rtol=0, atol=1e-5)
+        found = backward(gradient, ROIS, x.shape, *settings)
+        torch.testing.assert_close(found, expected_gradient, rtol=1e-5, atol=1e-5)
 
 
-def test_a_roi_that_is_no_number_holds_nothing_and_none_gives_none():
+@pytest.mark.parametrize('forward', [roi_align.roi_align_channels_last, roi_align.roi_align_small])
+def test_a_roi_that_is_no_number_holds_nothing_and_none_gives_none(forward):
     rois = torch.tensor([[0, torch.nan, 1, 5, 5], [0, 1, 1, 9, 9]])
-    found = roi_align_channels_last(maps(), rois, 2, 2, 0.5, 0, True)
+    found = forward(maps(), rois, 2, 2, 0.5, 0, True)
     assert found.isfinite().all()
     assert found[1].abs().max() > 0
-    assert roi_align_channels_last(maps(), ROIS[:0], 2, 3, 0.5, 0, True).shape == (0, 6, 2, 3)
+    assert forward(maps(), ROIS[:0], 2, 3, 0.5, 0, True).shape == (0, 6, 2, 3)
 
 
-def test_mmcvs_operator_takes_it_for_large_maps_alone(monkeypatch):
+def test_mmcvs_operator_chooses_by_the_size_of_the_map(monkeypatch):
     from mmcv.ops import roi_align as mmcv_roi_align
 
     operators = importlib.import_module('mmcv._ext')
     if not operators.__file__.endswith('mmcv_ext.py'):
         pytest.skip('this MMCV has compiled operators')
     calls = []
+    for name in ('roi_align_small', 'roi_align_channels_last'):
+        function = getattr(roi_align, name)
+        monkeypatch.setattr(
+            roi_align, name, lambda *args, name=name, function=function: calls.append(name) or function(*args)
+        )
 
-    def counting(*args):
-        calls.append(args)
-        return roi_align_channels_last(*args)
+    def pool(x):
+        return mmcv_roi_align(x, ROIS, (3, 2), 0.5, 0, 'avg', True)
 
-    monkeypatch.setattr(roi_align, 'roi_align_channels_last', counting)
     x = maps()
-    expected = mmcv_roi_align(x, ROIS, (3, 2), 0.5, 0, 'avg', True)
-    assert not calls
-    monkeypatch.setattr(roi_align, 'LARGE_MAP', 1)
-    torch.testing.assert_close(mmcv_roi_align(x, ROIS, (3, 2), 0.5, 0, 'avg', True), expected, rtol=0, atol=1e-5)
-    assert len(calls) == 1
-    mmcv_roi_align(x.contiguous(), ROIS, (3, 2), 0.5, 0, 'avg', True)
-    assert len(calls) == 1
+    expected = torchvision.ops.roi_align(x, ROIS, (3, 2), 0.5, 0, True)
+    for settings, used in (
+        ({}, ['roi_align_small']),
+        (dict(LARGEST_PRODUCT=1), []),
+        (dict(SMALL_MAP=1), []),
+        (dict(SMALL_MAP=1, LARGE_MAP=1), ['roi_align_channels_last']),
+    ):
+        with monkeypatch.context() as limits:
+            for name, value in settings.items():
+                limits.setattr(roi_align, name, value)
+            torch.testing.assert_close(pool(x), expected, rtol=0, atol=1e-5)
+        assert calls == used
+        calls.clear()
     x = maps(torch.double).requires_grad_()
     assert gradcheck(lambda x: mmcv_roi_align(x, ROIS[:2].double(), (2, 2), 0.5, 2, 'avg', True), x)
-    assert len(calls) > 1
