@@ -60,7 +60,9 @@ def leave_computing_to_gpu() -> None:
     """
     import torch
 
-    if torch.cuda.is_available() and not THREAD_VARIABLES & os.environ.keys():
+    from .devices import device_of_choice
+
+    if device_of_choice() == 'cuda' and not THREAD_VARIABLES & os.environ.keys():
         torch.set_num_threads(1)
 
 

@@ -27,7 +27,7 @@ MODULES = {
 """The package's modules by dotted name."""
 
 LAYERS = (
-    {'errors', 'files', 'cpus', 'parallel', 'download', 'extras', 'version'},
+    {'errors', 'files', 'cpus', 'devices', 'parallel', 'download', 'extras', 'version'},
     {'ops', 'registry'},
     {'models'},
     {'datasets'},

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 
+from ..devices import device_of_choice
 from ..models import FasterNet, FasterNetClassifier
 from ..registry import HOOKS
 from .folding import fold_batch_norms
@@ -127,7 +127,7 @@ class OptimizeHook(Hook):
 
     def __init__(self, bf16: bool = False) -> None:
         self.dtype = torch.bfloat16 if bf16 else None
-        check_dtype(self.dtype, get_device())
+        check_dtype(self.dtype, device_of_choice())
 
     def before_test_epoch(self, runner: Runner) -> None:
         # Wrapped for several processes or for test-time augmentation, the model itself is .module.

@@ -264,12 +264,13 @@ def start(args: argparse.Namespace) -> dict:
     from ..benchmark.benchmark_plots import check_plot
     from ..benchmark.machine import describe_machine
     from ..benchmark.results import new_results
+    from ..devices import device_of_choice
     from ..errors import UserError
     from ..files import check_writable
 
     MMLogger.get_current_instance().setLevel('WARNING')
-    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if args.device == 'cuda' and not torch.cuda.is_available():
+    args.device = args.device or device_of_choice()
+    if args.device == 'cuda' and device_of_choice() == 'cpu':
         raise UserError('--device cuda: PyTorch finds no GPU here, leave the option out')
     usual = dict(rounds=3, seconds=args.usual['seconds'] / 3) if args.quick else args.usual
     args.rounds = usual['rounds'] if args.rounds is None else args.rounds

@@ -98,17 +98,20 @@ def _threads() -> str:
 
 
 def _gpu() -> str:
+    from ..devices import device_of_choice, unused_gpu
+
     torch = importlib.import_module('torch')
-    if torch.cuda.is_available():
+    if device_of_choice() == 'cuda':
         return ', '.join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
     built_for = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPUs'
-    return f'none that PyTorch can use (it is built for {built_for})'
+    return unused_gpu() or f'none that PyTorch can use (it is built for {built_for})'
 
 
 def _precision() -> str:
     from ..acceleration.precision import supported_dtypes
+    from ..devices import device_of_choice
 
-    device = 'cuda' if importlib.import_module('torch').cuda.is_available() else 'cpu'
+    device = device_of_choice()
     return f'{device} computes in ' + ', '.join(str(dtype).removeprefix('torch.') for dtype in supported_dtypes(device))
 
 

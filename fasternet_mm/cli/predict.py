@@ -54,6 +54,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    from ..devices import tell_unused_gpu
     from ..errors import UserError
     from ..inference.inputs import find_inputs
     from ..inference.output_folder import predict_to_folder
@@ -65,6 +66,8 @@ def main(args: argparse.Namespace) -> None:
         if not images:
             raise UserError(f'{args.source} is a config: give its checkpoint and then images, not {checkpoint} alone')
     sources = find_inputs(images, args.out_dir)
+    if args.device is None:
+        tell_unused_gpu()
     predictor = Predictor(
         args.source,
         checkpoint,

@@ -58,6 +58,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     from ..deployment.formats import format_of
+    from ..devices import tell_unused_gpu
     from ..engine.config import default_work_dir, load_config
     from ..engine.runner import build_runner
     from ..engine.work_dir import config_and_checkpoint
@@ -84,6 +85,8 @@ def main(args: argparse.Namespace) -> None:
     predictions = write_predictions(cfg, args.out) if args.out or args.report else None
 
     runner = build_runner(cfg, ('test',), augmented=args.tta)
+    if runner.rank == 0:
+        tell_unused_gpu()
     if args.report:
         check_reportable(runner, args.report)
     metrics = runner.test()

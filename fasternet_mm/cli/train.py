@@ -199,6 +199,7 @@ def images_at_once(cfg, runner) -> int:
 
 def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card]):
     """The config with all that the command line says, and with a plan for the user's own data; files are in place."""
+    from ..devices import tell_unused_gpu
     from ..engine.config import default_work_dir
     from ..engine.work_dir import refuse_earlier_training
     from ..errors import UserError
@@ -208,6 +209,7 @@ def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card]):
     if args.data is None and (args.dry_run or any(option is not None for option in of_own_data)):
         raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
+    tell_unused_gpu()
     use_options(cfg, args, cards)
     resume = args.resume or cfg.get('resume')
     resumed = checkpoint_to_resume(cfg, args) if resume else None
@@ -253,9 +255,11 @@ def use_precision(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
     if args.amp is False:
         compute_in_float32(cfg)
     elif not cards and args.amp:
-        raise UserError('--amp needs a GPU, and PyTorch sees none: train without --amp')
+        raise UserError('--amp needs a GPU with CUDA, and PyTorch sees none: train without --amp')
     elif not cards and is_mixed(cfg):
-        raise UserError('the config trains in mixed precision, which needs a GPU, and PyTorch sees none: add --no-amp')
+        raise UserError(
+            'the config trains in mixed precision, which needs a GPU with CUDA, and PyTorch sees none: add --no-amp'
+        )
     elif args.amp:
         mix_precision(cfg, half_precision_of(cards))
     elif cards and not args.data and not is_mixed(cfg):

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
 
+from ..devices import device_of_choice
 from ..errors import UserError
 from .mixed_precision import precision_of
 
@@ -39,7 +40,7 @@ class Card:
 
 def card_at_hand() -> Card | None:
     """The GPU that this process computes on; None where it computes on the CPU."""
-    if not torch.cuda.is_available():
+    if device_of_choice() == 'cpu':
         return None
     free, total = torch.cuda.mem_get_info()
     return Card(torch.cuda.get_device_name(), free, total, _computes_bfloat16())

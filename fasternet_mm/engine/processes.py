@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size, init_dist
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ..devices import device_of_choice
 from ..errors import UserError
 
 Result = TypeVar('Result')
@@ -27,7 +28,7 @@ def start_processes(cfg: Config) -> None:
     launcher = cfg.get('launcher') or 'none'
     if launcher == 'none' or torch.distributed.is_initialized():
         return
-    if torch.cuda.is_available():
+    if device_of_choice() == 'cuda':
         environment = cfg.get('env_cfg', {})
         set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
         init_dist(launcher, **environment.get('dist_cfg', {}))

@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.dist import broadcast, get_rank, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.optim import OptimWrapperDict
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..cpus import cpus_per_process
 from ..datasets.checks import check_data, classes_of
+from ..devices import device_of_choice
 from ..errors import UserError
 from ..files import appearing, check_writable, mark_output
 from ..models.backbone import InvalidArgument
@@ -98,11 +98,16 @@ class StrictRunner(Runner):
         return Runner.build_dataloader(dataloader, *args, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if not torch.cuda.is_available():  # nor is SyncBN, not even between processes
-            model = revert_sync_batchnorm(model)
-        if not any(True for _ in model.parameters()):  # an exported file: nothing that processes would have to share
-            return model.to(get_device())
-        return super().wrap_model(model_wrapper_cfg, model)
+        device = device_of_choice()
+        shared = any(True for _ in model.parameters())  # an exported file has none that processes would have to share
+        if device == 'cuda' and shared:
+            return super().wrap_model(model_wrapper_cfg, model)
+        # MMEngine would take MPS where there is no CUDA, and SyncBN needs CUDA, even between processes.
+        model = revert_sync_batchnorm(model).to(device)
+        if not (self.distributed and shared):
+            return model
+        wrapper = model_wrapper_cfg or dict(broadcast_buffers=False)
+        return MODEL_WRAPPERS.build({'type': 'MMDistributedDataParallel', 'module': model, **wrapper})
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         if isinstance(optim_wrapper, dict):
@@ -169,10 +174,6 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         dict(type='fasternet_mm.PlainCheckpointHook'),
         dict(type='fasternet_mm.BrokenLogitsHook'),
     ]
-    if not torch.cuda.is_available():
-        # MMEngine would put DistributedDataParallel on CUDA devices.
-        wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-        cfg.setdefault('model_wrapper_cfg', wrapper)
     return (StrictRunner if 'train' in splits else EvaluationRunner).from_cfg(cfg)
 
 
@@ -242,7 +243,7 @@ def check_compiler(options: dict[str, Any]) -> None:
     """
     if not hasattr(nn.Module, 'compile'):
         raise UserError(f'--compile needs PyTorch 2.2 or newer, and this is {torch.__version__}: train without it')
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = device_of_choice()
     try:
         torch.compile(_line_of_code, **options)(torch.ones(8, device=device))
     except Exception as error:  # by the compiler, the linker, Triton, the operating system, …

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..devices import device_of_choice
 from ..errors import UserError
 from ..models.backbone import MIN_INPUT_SIZE, FasterNet
 
@@ -87,7 +88,7 @@ def _smallest_step(cfg: Config) -> tuple[int, str, str]:
         if count % batch:
             batch, which = count % batch, f'the last training step of an epoch ({count} images in steps of {batch})'
             remedy = 'set train_dataloader.drop_last=True'
-    if processes > 1 and torch.cuda.is_available() and 'SyncBN' in str(cfg.model):
+    if processes > 1 and device_of_choice() == 'cuda' and 'SyncBN' in str(cfg.model):
         batch *= processes
     return batch, which, remedy
 

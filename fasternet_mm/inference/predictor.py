@@ -22,6 +22,7 @@ from ..datasets.checks import meta_of_test_set
 from ..datasets.image_pipeline import ImagePipeline
 from ..datasets.image_reading import ImageSource, read_image
 from ..deployment.formats import format_of
+from ..devices import device_of_choice
 from ..engine.config import merge_options
 from ..engine.logits_hook import has_broken_logits
 from ..engine.runner import build_model
@@ -82,7 +83,7 @@ class Predictor:
             raise InvalidArgument(f'batch_size={batch_size}: use a whole number, at least 1')
         if channel_order not in ('bgr', 'rgb'):
             raise InvalidArgument(f"channel_order={channel_order!r}: use 'bgr' or 'rgb'")
-        self.device = _usable(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        self.device = _usable(device or device_of_choice())
         self.batch_size, self.channel_order = batch_size, channel_order
         self.cfg, weights = _find_model(source, checkpoint, cfg_options, bf16, trust_program)
         self.model = build_model(self.cfg)

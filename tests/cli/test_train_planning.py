@@ -257,7 +257,7 @@ def test_on_a_cpu_the_plan_is_the_configs(train, data, tmp_path):
         (('--batch', 'many'), 'argument --batch: many'),
         (('--workers', -1), 'argument --workers: -1: give a whole number from 0'),
         (('--workers', 'all'), 'argument --workers: all: give a whole number from 0'),
-        (('--amp',), '--amp needs a GPU, and PyTorch sees none: train without --amp'),
+        (('--amp',), '--amp needs a GPU with CUDA, and PyTorch sees none: train without --amp'),
         (('--cfg-options', 'optim_wrapper.type=AmpOptimWrapper'), 'the config trains in mixed precision, which needs'),
     ],
 )

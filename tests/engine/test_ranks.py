@@ -5,7 +5,6 @@ import os
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from torch import nn
@@ -36,14 +35,12 @@ def begin(rank, folder, init_cfg, load_from):
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
     torch.manual_seed(rank)
     model = Detector(init_cfg)
-    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     runner = StrictRunner(
         model,
         '.',
         load_from=load_from,
         custom_hooks=[dict(type='EMAHook')],
         launcher='pytorch',
-        cfg=Config(dict(model_wrapper_cfg=wrapper)),
     )
     (averaging,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
     averaging.before_run(runner)

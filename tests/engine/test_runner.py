@@ -67,6 +67,12 @@ def test_after_a_training_all_that_belongs_to_the_whole_process_is_as_before(tra
     assert {'epoch_1.pth', 'last_checkpoint'} <= {path.name for path in (tmp_path / 'work_dir').iterdir()}
 
 
+def test_training_computes_on_the_cpu_where_mmengine_would_take_a_macs_gpu(training, monkeypatch):
+    monkeypatch.setattr('mmengine.runner.runner.get_device', lambda: 'mps')
+    model = training.wrap_model(None, Mean())
+    assert {parameter.device.type for parameter in model.parameters()} == {'cpu'}
+
+
 def test_an_interrupted_checkpoint_leaves_the_old_one_and_nothing_else(training, tmp_path, monkeypatch):
     training.train()
     (tmp_path / 'work_dir/epoch_1.pth').write_bytes(b'old')
