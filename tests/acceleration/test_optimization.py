@@ -140,6 +140,43 @@ def test_blocks_in_strips_are_whole_blocks(batch, monkeypatch):
     assert max(size[3] for size in sizes if size[2] == 1) <= 10_000 // 4 // 32
 
 
+@pytest.mark.parametrize('act', ['ReLU', 'GELU', 'SiLU'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize('fused', [True, False])
+def test_what_blocks_compute_on_a_gpu_is_the_same(act, dtype, fused, monkeypatch):
+    monkeypatch.setattr(packing, 'fused_product_works', lambda device: fused)
+    net = tiny(act_cfg=dict(type=act), layer_scale_init_value=0.3)
+    blocks = [block for stage in optimize(net).stages[::2] for block in stage.blocks]
+    plain = [block for stage in net.stages[::2] for block in stage.blocks]
+    if act == 'SiLU':  # which is not fused
+        assert not any(isinstance(block, PackedBlock) for block in blocks)
+        return
+    for block, expected in zip(blocks, plain, strict=True):
+        x = torch.randn(2, expected.spatial_mixing.partial_conv3.in_channels * 4, 6, 5)
+        x = x.to(dtype, memory_format=torch.channels_last)
+        before = x.clone()
+        with torch.no_grad():
+            y = block.to(dtype)._on_gpu(x)
+            correct = expected.double()(before.double())
+        assert y.data_ptr() == x.data_ptr()
+        torch.testing.assert_close(
+            y.double(),
+            correct,
+            **(dict(rtol=0.05, atol=0.05) if dtype == torch.bfloat16 else dict(rtol=1e-5, atol=1e-5)),
+        )
+
+
+def test_the_fused_product_of_matrices_is_tried_and_its_lack_is_said(logged_warnings, monkeypatch):
+    packing.fused_product_works.cache_clear()
+    assert packing.fused_product_works('cpu')
+    packing.fused_product_works.cache_clear()
+    monkeypatch.setattr(torch, '_addmm_activation', lambda bias, a, b: a @ b + bias)
+    assert not packing.fused_product_works('cpu')
+    packing.fused_product_works.cache_clear()
+    (warning,) = logged_warnings()
+    assert 'the fused product of matrices' in warning
+
+
 def test_input_and_first_answer_stay_as_they_are_in_later_calls():
     optimized = optimize(tiny())
     image = torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
