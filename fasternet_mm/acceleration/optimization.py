@@ -17,7 +17,7 @@ from ..registry import HOOKS
 from .cuda_graphs import CudaGraphs, Part
 from .folding import fold_batch_norms
 from .packing import pack
-from .precision import check_dtype
+from .precision import check_dtype, short_dtype
 
 HEADS = {'AnchorHead', 'BBoxHead', 'FCNMaskHead', 'BaseDecodeHead'}
 """Classes of heads that are convolutions, by name: importing MMDetection takes seconds, and a segmenter needs none."""
@@ -32,11 +32,14 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
     Batch norms are folded into convolutions, maps are channels_last, FasterNet's blocks work in the memory of their
     input, and on the CPU convolutions and fully connected layers run on oneDNN's fused kernels, which keep the weights
     once more in an order of their own: see `fold_batch_norms` and `pack`. Where this release of PyTorch lacks one of
-    these kernels, its public ones take over, with a warning: see `kernels_work`.
+    these kernels, its public ones take over, with a warning: see `kernels_work`. On CUDA each part's launches are
+    recorded at the second input of a size and repeated as one CUDA graph from then on: see `CudaGraphs`. Weights may
+    be replaced and moved later; settings of PyTorch's that choose kernels are those of the recording.
 
     Args:
         model: a backbone, classifier, detector or segmenter; FasterNet's own layers gain most.
-        dtype: of the backbone's, neck's and heads' arithmetic, as ``torch.bfloat16`` where the device has it.
+        dtype: of the backbone's, neck's and heads' arithmetic: ``torch.float16`` on CUDA, ``torch.bfloat16`` where the
+            device has it.
             Everything else, as boxes and their suppression, stays in float32. Default: None, the model's own.
         compile: let ``torch.compile`` make the kernels of these parts instead; needs a C++ compiler on the CPU, Triton
             on a GPU. Compiles at the first image, and again at the first of another size. Default: False.
@@ -145,16 +148,17 @@ class OptimizeHook(Hook):
     """Tests on an `optimize`-d copy of the runner's model.
 
     Args:
-        bf16: compute in bfloat16. Default: False.
+        dtype: 'float16' or 'bfloat16', see `optimize`. Default: None, in float32.
+        bf16: the same as ``dtype='bfloat16'``. Default: False.
 
     Raises:
-        InvalidArgument: the device does not compute in bfloat16.
+        InvalidArgument: the device does not compute in that.
     """
 
     priority = 'LOWEST'  # after those that change weights before a test, as the hook of averaged weights does
 
-    def __init__(self, bf16: bool = False) -> None:
-        self.dtype = torch.bfloat16 if bf16 else None
+    def __init__(self, bf16: bool = False, dtype: str | None = None) -> None:
+        self.dtype = short_dtype(dtype, bf16)
         check_dtype(self.dtype, get_device())
 
     def before_test_epoch(self, runner: Runner) -> None:

@@ -105,7 +105,7 @@ def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
 
 @cache
 def fused_product_works(device: str) -> bool:
-    """Whether PyTorch has its private product of matrices with bias and ReLU, and it is right; tried once, in float32."""
+    """Whether PyTorch's private product of matrices with bias and ReLU is there and right; tried once on a device."""
     try:
         with torch.no_grad(), torch.autocast(device, enabled=False):
             a, b = torch.arange(48.0, device=device).sub(20).div(8).view(2, 4, 6)
