@@ -10,8 +10,8 @@ SHORT_DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
 """Types in which a trained model can be run, by the names that MMEngine has for mixed precision."""
 
 TENSOR_CORES_WITH_BFLOAT16 = 8
-"""NVIDIA's generation (major compute capability, Ampere) from which on a GPU computes in bfloat16. Older ones convert to
-float32 for each operation, which is slower than float32, and PyTorch counts that as support."""
+"""NVIDIA's first generation, by its major compute capability, that computes in bfloat16 (Ampere). On older ones PyTorch
+converts each value to float32 and back, which is slower than float32, and counts that as support."""
 
 
 def supported_dtypes(device: str) -> list[torch.dtype]:
@@ -36,7 +36,9 @@ def check_dtype(dtype: torch.dtype | None, device: str) -> None:
     """Raise `InvalidArgument` unless the device computes in ``dtype``; None stands for whatever a model has."""
     supported = supported_dtypes(device)
     if dtype not in (None, *supported):
-        raise InvalidArgument(f'this {device} does not compute in {dtype}: use {", ".join(map(str, supported))}')
+        others = ''.join(f'{name}, or ' for name, short in SHORT_DTYPES.items() if short in supported)
+        name = str(dtype).removeprefix('torch.')
+        raise InvalidArgument(f'this {device} does not compute in {name}: use {others}float32, which is the default')
 
 
 def short_dtype(name: str | None, bf16: bool = False) -> torch.dtype | None:

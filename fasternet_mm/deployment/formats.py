@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from ..errors import UserError
+
 
 @dataclass(frozen=True)
 class ExportFormat:

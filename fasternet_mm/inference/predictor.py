@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement, InstanceData
 
 from ..acceleration import optimization
-from ..acceleration.precision import short_dtype
+from ..acceleration.precision import check_dtype, short_dtype
 from ..datasets.checks import meta_of_test_set
 from ..datasets.image_pipeline import ImagePipeline
 from ..datasets.image_reading import ImageSource, read_image
@@ -91,6 +91,10 @@ class Predictor:
         self.device = _usable(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.batch_size, self.channel_order = batch_size, channel_order
         self.cfg, weights = _find_model(source, checkpoint, cfg_options, precision, trust_program)
+        if weights is not None:
+            check_dtype(arithmetic, torch.device(self.device).type)
+            if arithmetic and not optimize:
+                raise InvalidArgument(f'optimize=False computes in float32: leave it or dtype={precision!r} out')
         self.model = build_model(self.cfg)
         meta = meta_of_test_set(self.cfg)
         self.classes, self.palette = tuple(meta['classes']), palette_of(meta)

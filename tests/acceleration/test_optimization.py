@@ -482,14 +482,32 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.int8, torch.float16])
 def test_a_type_that_the_device_does_not_compute_in_is_named(dtype):
-    with pytest.raises(InvalidArgument, match=rf'this cpu does not compute in {dtype}: use torch.float32'):
+    name = str(dtype).removeprefix('torch.')
+    with pytest.raises(InvalidArgument, match=rf'this cpu does not compute in {name}: use (bfloat16, or )?float32'):
         optimize(tiny(), dtype)
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
-    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in torch.bfloat16: use torch.float32$'):
+    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in bfloat16: use float32, which is'):
         OptimizeHook(bf16=True)
+
+
+@pytest.mark.parametrize(('generation', 'has_bfloat16'), [(7, False), (9, True)])
+def test_a_gpu_computes_in_float16_and_from_ampere_on_in_bfloat16(generation, has_bfloat16, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)  # PyTorch converts where the GPU cannot
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: (generation, 5))
+    assert supported_dtypes('cuda') == [torch.float32, torch.float16, *[torch.bfloat16] * has_bfloat16]
+
+
+def test_the_hook_takes_the_names_of_types():
+    assert OptimizeHook().dtype is None
+    with pytest.raises(InvalidArgument, match=r"dtype='half': use 'float16', 'bfloat16', or None"):
+        OptimizeHook(dtype='half')
+    with pytest.raises(InvalidArgument, match=r'contradict each other'):
+        OptimizeHook(bf16=True, dtype='float16')
+    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in float16'):
+        OptimizeHook(dtype='float16')
 
 
 class Operators:
