@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..models import FasterNet, FasterNetClassifier
 from ..registry import HOOKS
 from .cuda_graphs import CudaGraphs, Part
@@ -42,13 +43,16 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
             device has it.
             Everything else, as boxes and their suppression, stays in float32. Default: None, the model's own.
         compile: let ``torch.compile`` make the kernels of these parts instead; needs a C++ compiler on the CPU, Triton
-            on a GPU. Compiles at the first image, and again at the first of another size. Default: False.
+            on a GPU, where they go into CUDA graphs as the others do. Compiles at the first image, and again at the
+            first of another size. Default: False.
 
     Returns:
         The copy, in evaluation mode, on the model's device, its parameters frozen.
 
     Raises:
         InvalidArgument: the device does not compute in ``dtype``.
+        UserError: later, at an image, the parts cannot be compiled. Nothing else runs in their place, so that
+            measurements of compiled models are of such.
         RuntimeError: later, when gradients are asked for through the copy.
     """
     check_dtype(dtype, next(model.parameters()).device.type)
@@ -121,7 +125,14 @@ class _Inference:
             return self.run(self.part, *inputs, **options)
         # Compilation happens in a call; freezing takes the weights for constants, which it reorders once.
         with torch._inductor.config.patch(freezing=True):
-            return self.run(self.part, *inputs, **options)
+            try:
+                return self.run(self.part, *inputs, **options)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = str(error).strip().partition('\n')[0] or type(error).__name__
+                raise UserError(
+                    f'torch.compile failed for {type(self.part).__name__} ({reason}): it needs a C++ compiler, such as '
+                    f'g++, on a CPU and Triton on a GPU; install that, or optimize without compile'
+                ) from error
 
 
 def _is_floating(value: Any) -> bool:

@@ -27,6 +27,7 @@ from fasternet_mm.acceleration.optimization import OptimizeHook, optimize
 from fasternet_mm.acceleration.packing import PackedBlock, PackedConv2d, PackedLinear
 from fasternet_mm.acceleration.precision import supported_dtypes
 from fasternet_mm.engine.runner import build_model
+from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Predictor
 from fasternet_mm.models.backbone import ARCHITECTURES, InvalidArgument
 from fasternet_mm.ops import roi_align
@@ -439,6 +440,22 @@ def test_compiled_maps_are_the_same_for_several_sizes():
     for size in (64, 96):
         image = torch.randn(1, 3, size, 64)
         assert_same(answers(compiled, image), answers(net, image))
+
+
+def test_compilation_that_fails_is_told_in_a_sentence(monkeypatch):
+    def fail(graph, inputs):
+        raise FileNotFoundError('no compiler')
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda *args: compiler(*args, backend=fail))
+    with pytest.raises(UserError, match=r'^torch.compile failed for FasterNet \(.*no compiler.*\): it needs a C\+\+'):
+        optimize(tiny(), compile=True)(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.usefixtures('_captured_only')
+def test_a_compiled_model_can_be_copied():
+    compiled, image = optimize(tiny(), compile=True), torch.randn(1, 3, 32, 32)
+    assert_same(answers(copy.deepcopy(compiled), image), answers(compiled, image))
 
 
 def test_upernet_labels_the_same(root):
