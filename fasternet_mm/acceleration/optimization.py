@@ -128,10 +128,11 @@ class _Inference:
             try:
                 return self.run(self.part, *inputs, **options)
             except torch._dynamo.exc.TorchDynamoException as error:
-                reason = str(error).strip().partition('\n')[0] or type(error).__name__
+                cause = getattr(error, 'inner_exception', error)
+                reason = str(cause).strip().partition('\n')[0] or type(cause).__name__
                 raise UserError(
                     f'torch.compile failed for {type(self.part).__name__} ({reason}): it needs a C++ compiler, such as '
-                    f'g++, on a CPU and Triton on a GPU; install that, or optimize without compile'
+                    f'g++, on a CPU and Triton on a GPU; install what is missing, or optimize without compile'
                 ) from error
 
 
