@@ -88,8 +88,12 @@ class GraphMemory:
                     function()
             current.wait_stream(self.stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads, as those of a data loader, may allocate meanwhile.
-            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode='thread_local'):
+            # Other threads, as those of a data loader, may allocate meanwhile. PyTorch's context leaves its stream the
+            # current one where a capture fails, the outer context does not.
+            with (
+                torch.cuda.stream(current),
+                torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode='thread_local'),
+            ):
                 outputs = function()
         return graph.replay, outputs
 
@@ -126,9 +130,9 @@ class CudaGraphs:
     def replay(self, part: Part, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any] | None:
         """What a part gives, as a tuple of one; or None where it must be run as it is.
 
-        That is on a CPU, within autocast, a capture of the caller's, compilation or tracing, in training mode, with
-        hooks on a module of the part, until a size has come again, and from the first recording that failed, which is
-        logged once.
+        That is on a CPU, within autocast, a capture of the caller's, compilation or tracing, in training mode, until a
+        size has come again, and after the first recording that failed, as it does with hooks on a module of the part;
+        the log has one warning then.
         """
         tensors: list[Tensor] = []
         try:
