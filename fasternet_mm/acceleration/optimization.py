@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,14 +12,19 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from ..devices import device_of_choice
+from ..errors import UserError
 from ..models import FasterNet, FasterNetClassifier
 from ..registry import HOOKS
+from .cuda_graphs import CudaGraphs, Part
 from .folding import fold_batch_norms
 from .packing import pack
-from .precision import check_dtype
+from .precision import check_dtype, short_dtype
 
 HEADS = {'AnchorHead', 'BBoxHead', 'FCNMaskHead', 'BaseDecodeHead'}
 """Classes of heads that are convolutions, by name: importing MMDetection takes seconds, and a segmenter needs none."""
+
+ROI_HEADS = {'BBoxHead', 'FCNMaskHead'}
+"""Those of them whose inputs are RoIs, computed one by one."""
 
 
 def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
@@ -29,20 +33,26 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
     Batch norms are folded into convolutions, maps are channels_last, FasterNet's blocks work in the memory of their
     input, and on the CPU convolutions and fully connected layers run on oneDNN's fused kernels, which keep the weights
     once more in an order of their own: see `fold_batch_norms` and `pack`. Where this release of PyTorch lacks one of
-    these kernels, its public ones take over, with a warning: see `kernels_work`.
+    these kernels, its public ones take over, with a warning: see `kernels_work`. On CUDA each part's launches are
+    recorded at the second input of a size and repeated as one CUDA graph from then on: see `CudaGraphs`. Weights may
+    be replaced and moved later; settings of PyTorch's that choose kernels are those of the recording.
 
     Args:
         model: a backbone, classifier, detector or segmenter; FasterNet's own layers gain most.
-        dtype: of the backbone's, neck's and heads' arithmetic, as ``torch.bfloat16`` where the device has it.
+        dtype: of the backbone's, neck's and heads' arithmetic: ``torch.float16`` on CUDA, ``torch.bfloat16`` where the
+            device has it.
             Everything else, as boxes and their suppression, stays in float32. Default: None, the model's own.
         compile: let ``torch.compile`` make the kernels of these parts instead; needs a C++ compiler on the CPU, Triton
-            on a GPU. Compiles at the first image, and again at the first of another size. Default: False.
+            on a GPU, where they go into CUDA graphs as the others do. Compiles at the first image, and again at the
+            first of another size. Default: False.
 
     Returns:
         The copy, in evaluation mode, on the model's device, its parameters frozen.
 
     Raises:
         InvalidArgument: the device does not compute in ``dtype``.
+        UserError: later, at an image, the parts cannot be compiled. Nothing else runs in their place, so that
+            measurements of compiled models are of such.
         RuntimeError: later, when gradients are asked for through the copy.
     """
     check_dtype(dtype, next(model.parameters()).device.type)
@@ -51,8 +61,9 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
     optimized.requires_grad_(False).to(memory_format=torch.channels_last)
     if not compile:
         pack(optimized)
+    graphs = CudaGraphs()
     for part in _parts(optimized):
-        part.forward = _Inference(part, dtype, compile)
+        part.forward = _Inference(part if dtype is None else part.to(dtype), dtype, compile, graphs)
     return optimized
 
 
@@ -66,31 +77,63 @@ def _parts(model: nn.Module) -> list[nn.Module]:
 def _is_part(name: str, module: nn.Module) -> bool:
     if name in ('backbone', 'neck') or isinstance(module, (FasterNet, FasterNetClassifier)):
         return True
-    return not HEADS.isdisjoint(kind.__name__ for kind in type(module).__mro__)
+    return _is_any_of(module, HEADS)
+
+
+def _is_any_of(module: nn.Module, names: set[str]) -> bool:
+    return not names.isdisjoint(kind.__name__ for kind in type(module).__mro__)
 
 
 class _Inference:
-    """The forward pass of a part without gradients, in a precision of its own, compiled or not."""
+    """The forward pass of a part without gradients, in a precision of its own, compiled or not, on a GPU in graphs."""
 
-    def __init__(self, part: nn.Module, dtype: torch.dtype | None, compile: bool) -> None:
-        self.part = part if dtype is None else part.to(dtype)
-        self.dtype, self.compile = dtype, compile
+    def __init__(self, part: nn.Module, dtype: torch.dtype | None, compile: bool, graphs: CudaGraphs) -> None:
+        self.part, self.dtype, self.compile, self.graphs = part, dtype, compile, graphs
         self.run = torch.compile(type(part).forward) if compile else type(part).forward
+        self.recorded = Part(self._run, part, dtype, has_rows=_is_any_of(part, ROI_HEADS))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(part=self.part, dtype=self.dtype, compile=self.compile, graphs=self.graphs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # a compiled function can be neither copied nor pickled
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        # Compilation happens in a call; freezing takes the weights for constants, which it reorders once.
-        freezing = torch._inductor.config.patch(freezing=True) if self.compile else nullcontext()
-        with torch.no_grad(), freezing:
-            if self.dtype is None:
-                outputs = self.run(self.part, *inputs, **options)
-            else:
-                inputs = apply_to(inputs, _is_floating, lambda x: x.to(self.dtype))
-                # Coordinates are computed from the outputs, and MMDetection rounds RoIs to the type of their maps.
-                outputs = apply_to(self.run(self.part, *inputs, **options), torch.is_tensor, Tensor.float)
+        with torch.no_grad():
+            replayed = self.graphs.replay(self.recorded, inputs, options)
+            outputs = replayed[0] if replayed else self._at_once(inputs, options)
         if not torch.is_grad_enabled():
             return outputs
         anchor = torch.empty(0, requires_grad=True)
         return apply_to(outputs, torch.is_tensor, lambda x: _NoGradient.apply(anchor, x))
+
+    def _at_once(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Without a graph. Where memory does not suffice, that of the graphs is given up first."""
+        if self.dtype is not None:
+            inputs = apply_to(inputs, _is_floating, lambda x: x.to(self.dtype))
+        try:
+            outputs = self._run(*inputs, **options)
+        except torch.cuda.OutOfMemoryError:
+            if not self.graphs.clear():
+                raise
+            outputs = self._run(*inputs, **options)
+        # Coordinates are computed from the outputs, and MMDetection rounds RoIs to the type of their maps.
+        return outputs if self.dtype is None else apply_to(outputs, torch.is_tensor, Tensor.float)
+
+    def _run(self, *inputs: Any, **options: Any) -> Any:
+        if not self.compile:
+            return self.run(self.part, *inputs, **options)
+        # Compilation happens in a call; freezing takes the weights for constants, which it reorders once.
+        with torch._inductor.config.patch(freezing=True):
+            try:
+                return self.run(self.part, *inputs, **options)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                cause = getattr(error, 'inner_exception', error)
+                reason = str(cause).strip().partition('\n')[0] or type(cause).__name__
+                raise UserError(
+                    f'torch.compile failed for {type(self.part).__name__} ({reason}): it needs a C++ compiler, such as '
+                    f'g++, on a CPU and Triton on a GPU; install what is missing, or optimize without compile'
+                ) from error
 
 
 def _is_floating(value: Any) -> bool:
@@ -117,16 +160,17 @@ class OptimizeHook(Hook):
     """Tests on an `optimize`-d copy of the runner's model.
 
     Args:
-        bf16: compute in bfloat16. Default: False.
+        dtype: 'float16' or 'bfloat16', see `optimize`. Default: None, in float32.
+        bf16: the same as ``dtype='bfloat16'``. Default: False.
 
     Raises:
-        InvalidArgument: the device does not compute in bfloat16.
+        InvalidArgument: the device does not compute in that.
     """
 
     priority = 'LOWEST'  # after those that change weights before a test, as the hook of averaged weights does
 
-    def __init__(self, bf16: bool = False) -> None:
-        self.dtype = torch.bfloat16 if bf16 else None
+    def __init__(self, bf16: bool = False, dtype: str | None = None) -> None:
+        self.dtype = short_dtype(dtype, bf16)
         check_dtype(self.dtype, device_of_choice())
 
     def before_test_epoch(self, runner: Runner) -> None:

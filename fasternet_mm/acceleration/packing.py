@@ -103,6 +103,26 @@ def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
     return True
 
 
+@cache
+def fused_product_works(device: str) -> bool:
+    """Whether PyTorch's private product of matrices with bias and ReLU is there and right; tried once on a device."""
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            a, b = torch.arange(48.0, device=device).sub(20).div(8).view(2, 4, 6)
+            bias = torch.arange(4.0, device=device).sub(2)
+            torch.testing.assert_close(torch._addmm_activation(bias, a, b.t()), (a @ b.t() + bias).relu())
+    except Exception as error:  # a private operator that was changed may raise anything
+        reason = str(error).partition('\n')[0] or type(error).__name__
+        print_log(
+            f"FasterNet's blocks run on PyTorch's public operators, which are slower: the fused product of matrices of "
+            f'PyTorch {torch.__version__} is not as expected ({reason})',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return False
+    return True
+
+
 class PackedConv2d(PackedLayer, nn.Conv2d):
     """A convolution with the activation after it. Where oneDNN cannot, PyTorch's own kernels compute the same.
 
@@ -182,6 +202,8 @@ class PackedBlock(nn.Module):
 
     The shortcut is the input itself, to which the last convolution adds. Everything before that is made for a strip of
     pixels at a time and stays in the cache: PConv's result beside the untouched channels, and the hidden activations.
+
+    On a GPU it is a whole map at a time: see `_on_gpu`.
     """
 
     def __init__(self, block: FasterNetBlock) -> None:
@@ -191,6 +213,8 @@ class PackedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
+        if x.is_cuda:
+            return self._on_gpu(x)
         dim_conv = self.partial_conv3.in_channels
         convolved, untouched = _pixels(self.partial_conv3(x[:, :dim_conv])), _pixels(x)[:, dim_conv:]
         strips = 1
@@ -199,6 +223,34 @@ class PackedBlock(nn.Module):
         for total, *mixed in zip(*(rows.chunk(strips) for rows in (_pixels(x), convolved, untouched))):
             self.reduce.add_to(_map(total), self.expand(_map(torch.cat(mixed, dim=1))))
         return x
+
+    def _on_gpu(self, x: Tensor) -> Tensor:
+        """The same with few launches, and without those that are slow on a part of the channels.
+
+        PConv gets a copy of its channels, a quarter of the map: cuDNN has only slow kernels for a view of them. In
+        float16 and bfloat16 the pointwise convolutions are products of matrices, the pixels' and the weights'. These
+        take bias, ReLU and the shortcut along as they write their result, for which cuDNN's convolutions need passes of
+        their own over the map. In float32 they stay convolutions, which PyTorch lets compute in TensorFloat-32 by
+        default, and products of matrices not.
+        """
+        convolved, untouched = x.split([self.partial_conv3.in_channels, self._untouched_channels(x)], dim=1)
+        convolved = self.partial_conv3(convolved.contiguous(memory_format=torch.channels_last))
+        mixed = torch.cat((convolved, untouched), dim=1)
+        if x.dtype == torch.float32 or self.reduce.bias is not None:
+            return x.add_(self.reduce(self.expand(mixed)))
+        hidden = self._expanded(_pixels(mixed.contiguous(memory_format=torch.channels_last)))
+        _pixels(x).addmm_(hidden, self.reduce.weight.flatten(1).t())
+        return x
+
+    def _untouched_channels(self, x: Tensor) -> int:
+        return x.shape[1] - self.partial_conv3.in_channels
+
+    def _expanded(self, pixels: Tensor) -> Tensor:
+        weight, bias = self.expand.weight.flatten(1), self.expand.bias
+        if self.expand.activation is torch.relu_ and bias is not None and fused_product_works(pixels.device.type):
+            return torch._addmm_activation(bias, pixels, weight.t())
+        hidden = F.linear(pixels, weight, bias)
+        return self.expand.activation(hidden) if self.expand.activation else hidden
 
 
 def _pixels(x: Tensor) -> Tensor:

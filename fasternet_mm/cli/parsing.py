@@ -106,8 +106,17 @@ def add_engine(result: argparse.ArgumentParser) -> None:
         help='run the model as it was trained: slower, and the same but for rounding',
     )
     choice.add_argument(
+        '--fp16',
+        action='store_const',
+        const='float16',
+        dest='dtype',
+        help='compute in float16 on a GPU: faster, less exact; not for exported files',
+    )
+    choice.add_argument(
         '--bf16',
-        action='store_true',
+        action='store_const',
+        const='bfloat16',
+        dest='dtype',
         help='compute in bfloat16 where the device can: faster, less exact; of exported files only with OpenVINO',
     )
     result.add_argument(

@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         allow_mismatch=args.allow_mismatch,
         optimize=not args.no_optimize,
-        bf16=args.bf16,
+        dtype=args.dtype,
         trust_program=args.trust_program,
         cfg_options=args.cfg_options,
     )

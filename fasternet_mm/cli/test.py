@@ -57,7 +57,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from ..deployment.formats import format_of
+    from ..deployment.formats import format_of, runs_in_bfloat16
     from ..devices import tell_unused_gpu
     from ..engine.config import default_work_dir, load_config
     from ..engine.runner import build_runner
@@ -75,9 +75,10 @@ def main(args: argparse.Namespace) -> None:
     if format_of(checkpoint):
         from ..deployment.exported_models import use_exported
 
-        use_exported(cfg, checkpoint, bf16=args.bf16, trust_program=args.trust_program)
+        bf16 = runs_in_bfloat16(checkpoint, args.dtype)
+        use_exported(cfg, checkpoint, bf16=bf16, trust_program=args.trust_program)
     elif not args.no_optimize:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', bf16=args.bf16)]
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', dtype=args.dtype)]
     if args.show_dir:
         draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from ..errors import UserError
+
 
 @dataclass(frozen=True)
 class ExportFormat:
@@ -72,3 +74,14 @@ def formats_with(ability: str) -> str:
 def all_suffixes() -> str:
     """For help and messages: '.onnx, .xml, .pt2, .torchscript'."""
     return ', '.join(export_format.suffix for export_format in _ALL)
+
+
+def runs_in_bfloat16(path: str, dtype: str | None) -> bool:
+    """Whether an exported file is to compute in 'bfloat16', and not in float32, which None stands for.
+
+    Raises:
+        UserError: it is to compute in 'float16', which no runtime here does.
+    """
+    if dtype == 'float16':
+        raise UserError(f'{path} is an exported file, which computes in float32: leave float16 (--fp16) out')
+    return dtype == 'bfloat16'

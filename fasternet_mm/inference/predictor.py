@@ -18,10 +18,11 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement, InstanceData
 
 from ..acceleration import optimization
+from ..acceleration.precision import check_dtype, short_dtype
 from ..datasets.checks import meta_of_test_set
 from ..datasets.image_pipeline import ImagePipeline
 from ..datasets.image_reading import ImageSource, read_image
-from ..deployment.formats import format_of
+from ..deployment.formats import format_of, runs_in_bfloat16
 from ..devices import device_of_choice
 from ..engine.config import merge_options
 from ..engine.logits_hook import has_broken_logits
@@ -52,7 +53,9 @@ class Predictor:
         channel_order: of arrays: 'bgr', as OpenCV reads, or 'rgb', as Pillow does. Default: 'bgr'.
         allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
         optimize: run a model of PyTorch as `fasternet_mm.optimize` makes it. Default: True.
-        bf16: compute in bfloat16, which is faster and less exact. Default: False.
+        dtype: compute in 'float16', on CUDA, or 'bfloat16', where the device can; both are faster and less exact.
+            Default: None, in float32.
+        bf16: the same as ``dtype='bfloat16'``. Default: False.
         trust_program: run an exported file although it is a program: see `open_runtime`. Default: False.
         cfg_options: changes of the config: 'key=value', as with ``--cfg-options``.
 
@@ -76,6 +79,7 @@ class Predictor:
         allow_mismatch: bool = False,
         optimize: bool = True,
         bf16: bool = False,
+        dtype: str | None = None,
         trust_program: bool = False,
         cfg_options: Sequence[str] = (),
     ) -> None:
@@ -83,9 +87,15 @@ class Predictor:
             raise InvalidArgument(f'batch_size={batch_size}: use a whole number, at least 1')
         if channel_order not in ('bgr', 'rgb'):
             raise InvalidArgument(f"channel_order={channel_order!r}: use 'bgr' or 'rgb'")
+        arithmetic = short_dtype(dtype, bf16)
+        precision = 'bfloat16' if bf16 else dtype
         self.device = _usable(device or device_of_choice())
         self.batch_size, self.channel_order = batch_size, channel_order
-        self.cfg, weights = _find_model(source, checkpoint, cfg_options, bf16, trust_program)
+        self.cfg, weights = _find_model(source, checkpoint, cfg_options, precision, trust_program)
+        if weights is not None:
+            check_dtype(arithmetic, torch.device(self.device).type)
+            if arithmetic and not optimize:
+                raise InvalidArgument(f'optimize=False computes in float32: leave it or dtype={precision!r} out')
         self.model = build_model(self.cfg)
         meta = meta_of_test_set(self.cfg)
         self.classes, self.palette = tuple(meta['classes']), palette_of(meta)
@@ -93,7 +103,7 @@ class Predictor:
             load_trained(self.model, weights, self.classes, allow_mismatch)
         self.model.to(self.device).eval()
         if weights is not None and optimize:
-            self.model = optimization.optimize(self.model, torch.bfloat16 if bf16 else None)
+            self.model = optimization.optimize(self.model, arithmetic)
         # By name, since importing MMSegmentation's models takes seconds, and a detector does without.
         self.is_segmenter = any(kind.__name__ == 'BaseSegmentor' for kind in type(self.model).__mro__)
         self.pipeline = ImagePipeline(self.cfg)
@@ -242,14 +252,14 @@ def _find_model(
     source: str | PathLike | Config,
     checkpoint: str | PathLike | None,
     cfg_options: Sequence[str],
-    bf16: bool,
+    dtype: str | None,
     trust_program: bool,
 ) -> tuple[Config, str | None]:
     """The config that a user means, and the weights for its model, unless that is an exported file."""
     if checkpoint is None and not isinstance(source, Config) and format_of(source):
         from ..deployment.exported_models import exported_config  # takes seconds: it brings MMDetection's models
 
-        cfg = exported_config(str(source), bf16=bf16, trust_program=trust_program)
+        cfg = exported_config(str(source), bf16=runs_in_bfloat16(str(source), dtype), trust_program=trust_program)
         merge_options(cfg, cfg_options)
         return cfg, None
     cfg, weights = find_trained_model(source, checkpoint, cfg_options)
@@ -257,5 +267,5 @@ def _find_model(
         return cfg, weights
     from ..deployment.exported_models import use_exported
 
-    use_exported(cfg, weights, bf16=bf16, trust_program=trust_program)
+    use_exported(cfg, weights, bf16=runs_in_bfloat16(weights, dtype), trust_program=trust_program)
     return cfg, None

@@ -27,6 +27,7 @@ from fasternet_mm.acceleration.optimization import OptimizeHook, optimize
 from fasternet_mm.acceleration.packing import PackedBlock, PackedConv2d, PackedLinear
 from fasternet_mm.acceleration.precision import supported_dtypes
 from fasternet_mm.engine.runner import build_model
+from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Predictor
 from fasternet_mm.models.backbone import ARCHITECTURES, InvalidArgument
 from fasternet_mm.ops import roi_align
@@ -138,6 +139,43 @@ def test_blocks_in_strips_are_whole_blocks(batch, monkeypatch):
     monkeypatch.setattr(packing, 'STRIP_BYTES', 10_000)
     assert_same(answers(optimized, image), expected)
     assert max(size[3] for size in sizes if size[2] == 1) <= 10_000 // 4 // 32
+
+
+@pytest.mark.parametrize('act', ['ReLU', 'GELU', 'SiLU'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize('fused', [True, False])
+def test_what_blocks_compute_on_a_gpu_is_the_same(act, dtype, fused, monkeypatch):
+    monkeypatch.setattr(packing, 'fused_product_works', lambda device: fused)
+    net = tiny(act_cfg=dict(type=act), layer_scale_init_value=0.3)
+    blocks = [block for stage in optimize(net).stages[::2] for block in stage.blocks]
+    plain = [block for stage in net.stages[::2] for block in stage.blocks]
+    if act == 'SiLU':  # which is not fused
+        assert not any(isinstance(block, PackedBlock) for block in blocks)
+        return
+    for block, expected in zip(blocks, plain, strict=True):
+        x = torch.randn(2, expected.spatial_mixing.partial_conv3.in_channels * 4, 6, 5)
+        x = x.to(dtype, memory_format=torch.channels_last)
+        before = x.clone()
+        with torch.no_grad():
+            y = block.to(dtype)._on_gpu(x)
+            correct = expected.double()(before.double())
+        assert y.data_ptr() == x.data_ptr()
+        torch.testing.assert_close(
+            y.double(),
+            correct,
+            **(dict(rtol=0.05, atol=0.05) if dtype == torch.bfloat16 else dict(rtol=1e-5, atol=1e-5)),
+        )
+
+
+def test_the_fused_product_of_matrices_is_tried_and_its_lack_is_said(logged_warnings, monkeypatch):
+    packing.fused_product_works.cache_clear()
+    assert packing.fused_product_works('cpu')
+    packing.fused_product_works.cache_clear()
+    monkeypatch.setattr(torch, '_addmm_activation', lambda bias, a, b: a @ b + bias)
+    assert not packing.fused_product_works('cpu')
+    packing.fused_product_works.cache_clear()
+    (warning,) = logged_warnings()
+    assert 'the fused product of matrices' in warning
 
 
 def test_input_and_first_answer_stay_as_they_are_in_later_calls():
@@ -404,6 +442,22 @@ def test_compiled_maps_are_the_same_for_several_sizes():
         assert_same(answers(compiled, image), answers(net, image))
 
 
+def test_compilation_that_fails_is_told_in_a_sentence(monkeypatch):
+    def fail(graph, inputs):
+        raise FileNotFoundError('no compiler')
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda *args: compiler(*args, backend=fail))
+    with pytest.raises(UserError, match=r'^torch.compile failed for FasterNet \(.*no compiler.*\): it needs a C\+\+'):
+        optimize(tiny(), compile=True)(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.usefixtures('_captured_only')
+def test_a_compiled_model_can_be_copied():
+    compiled, image = optimize(tiny(), compile=True), torch.randn(1, 3, 32, 32)
+    assert_same(answers(copy.deepcopy(compiled), image), answers(compiled, image))
+
+
 def test_upernet_labels_the_same(root):
     torch.manual_seed(0)
     model = build_model(Config.fromfile(root / 'configs/shapes/upernet_fasternet_t0_shapes.py'))
@@ -445,14 +499,32 @@ def test_bfloat16_stays_inside_the_parts(detector, monkeypatch):
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.int8, torch.float16])
 def test_a_type_that_the_device_does_not_compute_in_is_named(dtype):
-    with pytest.raises(InvalidArgument, match=rf'this cpu does not compute in {dtype}: use torch.float32'):
+    name = str(dtype).removeprefix('torch.')
+    with pytest.raises(InvalidArgument, match=rf'this cpu does not compute in {name}: use (bfloat16, or )?float32'):
         optimize(tiny(), dtype)
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: False)
-    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in torch.bfloat16: use torch.float32$'):
+    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in bfloat16: use float32, which is'):
         OptimizeHook(bf16=True)
+
+
+@pytest.mark.parametrize(('generation', 'has_bfloat16'), [(7, False), (9, True)])
+def test_a_gpu_computes_in_float16_and_from_ampere_on_in_bfloat16(generation, has_bfloat16, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)  # PyTorch converts where the GPU cannot
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: (generation, 5))
+    assert supported_dtypes('cuda') == [torch.float32, torch.float16, *[torch.bfloat16] * has_bfloat16]
+
+
+def test_the_hook_takes_the_names_of_types():
+    assert OptimizeHook().dtype is None
+    with pytest.raises(InvalidArgument, match=r"dtype='half': use 'float16', 'bfloat16', or None"):
+        OptimizeHook(dtype='half')
+    with pytest.raises(InvalidArgument, match=r'contradict each other'):
+        OptimizeHook(bf16=True, dtype='float16')
+    with pytest.raises(InvalidArgument, match=r'this cpu does not compute in float16'):
+        OptimizeHook(dtype='float16')
 
 
 class Operators:

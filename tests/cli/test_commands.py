@@ -224,6 +224,7 @@ WRONG = [
     ('benchmark', ['show', '{file}'], 'has no results of '),
     ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
     ('test', [CONFIG, '{file}', '--no-optimize', '--bf16'], 'not allowed with argument --no-optimize'),
+    ('test', [CONFIG, '{file}', '--bf16', '--fp16'], 'not allowed with argument --bf16'),
     ('test', [CONFIG, 'nowhere.onnx', '--work-dir', '{work}'], 'nowhere.onnx does not exist'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', '{work}/m.onnx'], 'is broken, or no checkpoint'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', 'm.pt'], '--format onnx writes .onnx files'),
@@ -256,7 +257,13 @@ def test_a_mistake_gets_one_line_and_status_2_and_leaves_nothing(name, args, mes
 
 
 @pytest.mark.parametrize(
-    ('flags', 'added'), [([], [dict(bf16=False)]), (['--bf16'], [dict(bf16=True)]), (['--no-optimize'], [])]
+    ('flags', 'added'),
+    [
+        ([], [dict(dtype=None)]),
+        (['--bf16'], [dict(dtype='bfloat16')]),
+        (['--fp16'], [dict(dtype='float16')]),
+        (['--no-optimize'], []),
+    ],
 )
 def test_evaluation_is_of_an_optimized_model_unless_told_otherwise(flags, added, monkeypatch, command):
     class Built(Exception):
