@@ -27,7 +27,6 @@ from ..models import FasterNet
 from ..models.published import CLASSIFIERS
 from ..weights.checkpoint_layouts import recognize
 from ..weights.loading import load_weights
-from .machine import finished
 from .network_engines import ENGINES
 from .timing import Candidate
 
@@ -88,6 +87,8 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Cand
         UserError: the config, the checkpoint, the image or an engine cannot be used.
     """
     require('timm', 'comparing with timm')
+    if any(ENGINES[engine].runtime == 'graphed' for engine in engines):
+        raise UserError('engine graphed is for networks alone, use optimized: it has CUDA graphs of its own')
     task.pixels()
     _build(task)
     peer = f'{task.name}, timm'
@@ -116,23 +117,23 @@ def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
     cfg, detector = _build(task)
     pixels = task.pixels()
     if engine == 'timm':
-        return _detection(with_timm_backbone(detector).to(task.device), pixels, task.device)
+        return _detection(with_timm_backbone(detector).to(task.device), pixels)
     runtime, precision, dtype = ENGINES[engine].runtime, ENGINES[engine].precision, ENGINES[engine].dtype
     if ENGINES[engine].packages:
-        return _detection(_exported(cfg, detector, task, runtime, precision), pixels, 'cpu')
+        return _detection(_exported(cfg, detector, task, runtime, precision), pixels)
     detector = detector.to(task.device)
     if runtime == 'eager':
-        detect = _detection(detector, pixels, task.device)
+        detect = _detection(detector, pixels)
         return torch.autocast(task.device, dtype)(detect) if dtype else detect
     optimized = optimize(detector, dtype=dtype, compile=runtime == 'compiled')
-    return _detection(optimized, pixels, task.device)
+    return _detection(optimized, pixels)
 
 
-def _detection(detector: nn.Module, pixels: Tensor, device: str) -> Callable[[], Any]:
+def _detection(detector: nn.Module, pixels: Tensor) -> Callable[[], Any]:
     size = tuple(pixels.shape[1:])
     facts = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0)
-    return finished(
-        lambda: detector.test_step(dict(inputs=[pixels], data_samples=[DetDataSample(metainfo=facts)])), device
+    return torch.inference_mode()(
+        lambda: detector.test_step(dict(inputs=[pixels], data_samples=[DetDataSample(metainfo=facts)]))
     )
 
 
@@ -157,7 +158,7 @@ def _threshold(detector: nn.Module, pixels: Tensor) -> float:
     hook = detector.roi_head.bbox_head.register_forward_hook(
         lambda module, inputs, outputs: scores.append(outputs[0].softmax(-1)[:, :-1].flatten())
     )
-    _detection(detector, pixels, 'cpu')()
+    _detection(detector, pixels)()
     hook.remove()
     return scores[0].topk(min(CANDIDATE_BOXES, len(scores[0]))).values[-1].item()
 

@@ -21,11 +21,11 @@ COLUMNS = {
     'networks': ['network', 'engine', 'images', 'p50', 'p95', 'images/s', 'GFLOP/s', 'of peak', '× baseline', 'memory'],
     'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory'],
     'layers': ['operator', 'maps', 'p50', 'p95', 'GFLOP/s', 'of peak', '× baseline'],
-    'training': ['backbone', 'mode', 'p50', 'p95', '× baseline', 'activations'],
+    'training': ['backbone', 'mode', 'precision', 'p50', 'p95', '× baseline', 'activations', 'operators'],
 }
 """By kind of benchmark, the columns of its table. GFLOP/s is a rate: achieved, two operations for each multiply-add."""
 
-TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode'}
+TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode', 'precision'}
 """Those that are aligned at their left."""
 
 
@@ -106,6 +106,10 @@ def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
         cells['maps'] = f'{row["images"]} × {row["channels"]} × {row["side"]}²'
     if kind == 'detectors':
         cells['detections'] = str(row['detections'])
+    if kind == 'training':
+        cells['precision'] = row['precision']
+    if row.get('operators'):
+        cells['operators'] = f'{row["operators"]:,}'
     if row['flops_per_second']:
         cells['GFLOP/s'] = f'{row["flops_per_second"] / 1e9:.1f}'
     if row['share_of_peak']:

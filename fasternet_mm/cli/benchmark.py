@@ -116,6 +116,11 @@ def training_arguments(result: argparse.ArgumentParser) -> None:
         default=['plain', 'checkpointed'],
         help='default: plain checkpointed; the second one recomputes maps instead of storing them (with_cp)',
     )
+    result.add_argument(
+        '--amp',
+        choices=['bfloat16', 'float16'],
+        help='precision of autocast in the forward pass; default: none, float32',
+    )
     add_common(result, training, rounds=5, seconds=0)
 
 
@@ -124,8 +129,8 @@ def add_engines(result: argparse.ArgumentParser) -> None:
         '--engines',
         nargs='+',
         metavar='NAME',
-        help='eager, optimized, compiled, each also with -bfloat16 or, on a GPU, -float16; onnxruntime, openvino, '
-        'openvino-bfloat16, openvino-int8; default: all that the device can run, except int8',
+        help='eager, optimized, compiled, on a GPU graphed (networks of others in a CUDA graph), each also with '
+        '-bfloat16 or, on a GPU, -float16; onnxruntime, openvino, openvino-bfloat16, openvino-int8; default: all that the device can run, except int8',
     )
     result.add_argument(
         '--no-memory', action='store_true', help='do not measure peak memory, which takes a process for each candidate'
@@ -229,7 +234,7 @@ def training(args: argparse.Namespace) -> dict:
     results = start(args)
     arch = args.arch or ('t0' if args.quick else 's')
     size = args.size or ((128, 128) if args.quick else (512, 512))
-    measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device))
+    measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device, args.amp))
     return results
 
 
@@ -274,6 +279,8 @@ def start(args: argparse.Namespace) -> dict:
     usual = dict(rounds=3, seconds=args.usual['seconds'] / 3) if args.quick else args.usual
     args.rounds = usual['rounds'] if args.rounds is None else args.rounds
     args.seconds = usual['seconds'] if args.seconds is None else args.seconds
+    if args.device == 'cuda':
+        torch.backends.cudnn.benchmark = True  # each candidate gets the fastest kernels for its sizes
     if args.threads:
         torch.set_num_threads(args.threads)
     check_plot(args.plot, args.kind)
@@ -287,6 +294,8 @@ def engines(args: argparse.Namespace) -> list[str]:
 
     # int8 changes what is computed, and needs an extra of its own: only where it is asked for.
     usual = [name for name, engine in ENGINES.items() if engine.suits(args.device) and engine.precision != 'int8']
+    if args.kind == 'detectors':
+        usual = [name for name in usual if ENGINES[name].runtime != 'graphed']
     chosen = list(args.engines or (QUICK_ENGINES if args.quick else usual))
     check_engines(chosen, args.device)
     return chosen
