@@ -22,10 +22,11 @@ COLUMNS = {
     'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory'],
     'layers': ['operator', 'maps', 'p50', 'p95', 'GFLOP/s', 'of peak', '× baseline'],
     'training': ['backbone', 'mode', 'precision', 'p50', 'p95', '× baseline', 'activations', 'operators'],
+    'detector-training': ['detector', 'heads', 'precision', 'p50', 'p95', '× baseline', 'step', 'operators'],
 }
 """By kind of benchmark, the columns of its table. GFLOP/s is a rate: achieved, two operations for each multiply-add."""
 
-TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode', 'precision'}
+TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode', 'precision', 'heads'}
 """Those that are aligned at their left."""
 
 
@@ -106,7 +107,7 @@ def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
         cells['maps'] = f'{row["images"]} × {row["channels"]} × {row["side"]}²'
     if kind == 'detectors':
         cells['detections'] = str(row['detections'])
-    if kind == 'training':
+    if kind in ('training', 'detector-training'):
         cells['precision'] = row['precision']
     if row.get('operators'):
         cells['operators'] = f'{row["operators"]:,}'
@@ -116,7 +117,7 @@ def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
         cells['of peak'] = f'{row["share_of_peak"]:.2f}'
     if row['ratio']:
         cells['× baseline'] = '{median:.2f} ({low:.2f}–{high:.2f})'.format(**row['ratio'])
-    for column in ('memory', 'activations'):
+    for column in ('memory', 'activations', 'step'):
         if row.get(f'{column}_bytes'):
             cells[column] = f'{row[f"{column}_bytes"] / 1e6:.0f} MB'
     return cells

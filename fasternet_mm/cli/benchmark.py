@@ -12,6 +12,7 @@ EPILOG = """examples:
   fasternet-mm benchmark detectors mask_rcnn_fasternet_s mask_rcnn_fasternet_s_coco --image street.jpg
   fasternet-mm benchmark layers --plot layers.png           the paper's study of layers, on this machine
   fasternet-mm benchmark training                           a backbone's training step and its memory
+  fasternet-mm benchmark detector-training mask_rcnn_fasternet_s   a whole detector's step and its operators
   fasternet-mm benchmark evaluation --images 500            COCO's metric; a few minutes, without --images an hour
   fasternet-mm benchmark loading                            weights from a file into a network
   fasternet-mm benchmark show networks.json --plot networks.png
@@ -36,6 +37,9 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     detectors_arguments(kinds.add_parser('detectors', help='Mask R-CNN, image to masks, against MMDetection with timm'))
     layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
     training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
+    detector_training_arguments(
+        kinds.add_parser('detector-training', help="a detector's training step, against MMDetection's own heads")
+    )
     evaluation_arguments(kinds.add_parser('evaluation', help="COCO's metric: time and memory, against MMDetection's"))
     loading_arguments(kinds.add_parser('loading', help="FasterNet-L's weights: time and memory, against PyTorch"))
     show = kinds.add_parser('show', help='the table and the plot of results')
@@ -124,13 +128,24 @@ def training_arguments(result: argparse.ArgumentParser) -> None:
     add_common(result, training, rounds=5, seconds=0)
 
 
+def detector_training_arguments(result: argparse.ArgumentParser) -> None:
+    add_config(result)
+    add_size(result, help='height and width of the images; default: 480 640')
+    result.add_argument('--batch', type=positive, default=2, help='default: 2')
+    result.add_argument(
+        '--amp', choices=['bfloat16', 'float16'], help="mixed precision, on a GPU; default: the config's own"
+    )
+    add_common(result, detector_training, rounds=5, seconds=0)
+
+
 def add_engines(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--engines',
         nargs='+',
         metavar='NAME',
         help='eager, optimized, compiled, on a GPU graphed (networks of others in a CUDA graph), each also with '
-        '-bfloat16 or, on a GPU, -float16; onnxruntime, openvino, openvino-bfloat16, openvino-int8; default: all that the device can run, except int8',
+        '-bfloat16 or, on a GPU, -float16; onnxruntime, openvino, openvino-bfloat16, '
+        'openvino-int8; default: all that the device can run, except int8',
     )
     result.add_argument(
         '--no-memory', action='store_true', help='do not measure peak memory, which takes a process for each candidate'
@@ -235,6 +250,16 @@ def training(args: argparse.Namespace) -> dict:
     arch = args.arch or ('t0' if args.quick else 's')
     size = args.size or ((128, 128) if args.quick else (512, 512))
     measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device, args.amp))
+    return results
+
+
+def detector_training(args: argparse.Namespace) -> dict:
+    from ..benchmark.detector_training import DetectorStep, detector_training_candidates
+
+    results = start(args)
+    size = args.size or ((128, 160) if args.quick else (480, 640))
+    step = DetectorStep(args.config, args.batch, *size, tuple(args.cfg_options), args.device, args.amp)
+    measure(args, results, detector_training_candidates(step))
     return results
 
 
