@@ -69,8 +69,8 @@ def detector_training_candidates(step: DetectorStep) -> list[Candidate]:
     """A detector's training step with MMDetection's heads and with the config's own, on the same images and weights.
 
     Returns:
-        Candidates with the facts ``step_bytes``, what the allocator has given out at the peak of a step beyond weights and
-        the optimizer's state, and ``operators``: see `dispatched_operators`.
+        Candidates with the facts ``step_bytes``, what the allocator has given out at the peak of a step beyond weights
+        and the optimizer's state, and ``operators``: see `dispatched_operators`.
 
     Raises:
         UserError: the config has no two-stage detector, or the device does not train it in this precision.

@@ -13,13 +13,14 @@ from terminaltables import GithubFlavoredMarkdownTable
 
 from ..errors import UserError
 from ..files import write_atomically
+from .detector_parts import PARTS
 
 FORMAT_VERSION = 2
 """Of the files; 2 tells FLOP/s (``flops_per_second``) from FLOPs, and names the unit of memory (``_bytes``)."""
 
 COLUMNS = {
     'networks': ['network', 'engine', 'images', 'p50', 'p95', 'images/s', 'GFLOP/s', 'of peak', '× baseline', 'memory'],
-    'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory'],
+    'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory', *PARTS],
     'layers': ['operator', 'maps', 'p50', 'p95', 'GFLOP/s', 'of peak', '× baseline'],
     'training': ['backbone', 'mode', 'precision', 'p50', 'p95', '× baseline', 'activations', 'operators'],
     'detector-training': ['detector', 'heads', 'precision', 'p50', 'p95', '× baseline', 'step', 'operators'],
@@ -107,6 +108,7 @@ def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
         cells['maps'] = f'{row["images"]} × {row["channels"]} × {row["side"]}²'
     if kind == 'detectors':
         cells['detections'] = str(row['detections'])
+        cells |= {part: f'{seconds * 1e3:.1f} ms' for part, seconds in row.get('parts', {}).items()}
     if kind in ('training', 'detector-training'):
         cells['precision'] = row['precision']
     if row.get('operators'):

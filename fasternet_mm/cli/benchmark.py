@@ -88,6 +88,11 @@ def detectors_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--any-size', action='store_true', help='export for images of any size instead of this size alone'
     )
+    result.add_argument(
+        '--parts',
+        action='store_true',
+        help='also the times of backbone, neck, RPN, RoI and post-processing, measured apart from the whole',
+    )
     add_engines(result)
     add_common(result, detectors, rounds=20, seconds=1)
 
@@ -231,7 +236,7 @@ def detectors(args: argparse.Namespace) -> dict:
         any_size=args.any_size,
         device=args.device,
     )
-    measure(args, results, detector_candidates(task, engines(args)))
+    measure(args, results, detector_candidates(task, engines(args), args.rounds if args.parts else 0))
     return results
 
 
