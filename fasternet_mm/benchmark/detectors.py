@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
@@ -27,9 +28,9 @@ from ..models import FasterNet
 from ..models.published import CLASSIFIERS
 from ..weights.checkpoint_layouts import recognize
 from ..weights.loading import load_weights
-from .machine import finished
+from .detector_parts import PARTS, PartTimer
 from .network_engines import ENGINES
-from .timing import Candidate
+from .timing import WARM_UP_CALLS, Candidate
 
 CANDIDATE_BOXES = 1000
 """Boxes that pass the score threshold where weights are random: enough for the most detections of ``test_cfg``."""
@@ -75,7 +76,7 @@ class DetectorTask:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Candidate]:
+def detector_candidates(task: DetectorTask, engines: Sequence[str], parts: int = 0) -> list[Candidate]:
     """The detector with each engine; all are compared with MMDetection in eager mode with timm's FasterNet inside.
 
     Their rows have ``detections``, the number of them: with the same precision it should be the same.
@@ -83,11 +84,14 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Cand
     Args:
         task: the detector and its image.
         engines: by name: see `check_engines`.
+        parts: how often the parts of each detector in PyTorch are timed, for the fact ``parts``: see `part_seconds`.
 
     Raises:
         UserError: the config, the checkpoint, the image or an engine cannot be used.
     """
     require('timm', 'comparing with timm')
+    if any(ENGINES[engine].runtime == 'graphed' for engine in engines):
+        raise UserError('engine graphed is for networks alone, use optimized: it has CUDA graphs of its own')
     task.pixels()
     _build(task)
     peer = f'{task.name}, timm'
@@ -101,7 +105,7 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Cand
             precision=ENGINES[engine].precision,
             facts=dict(height=task.height, width=task.width),
             packages=('timm', 'mmdet.models', *ENGINES[engine].modules),
-            result_facts=lambda samples: dict(detections=len(samples[0].pred_instances)),
+            result_facts=partial(_result_facts, 'timm' if name == peer else engine, task, parts),
         )
         for name, engine in pairs
     ]
@@ -113,26 +117,53 @@ def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
     Args:
         engine: one of `ENGINES`, or 'timm': MMDetection in eager mode with timm's FasterNet.
     """
-    cfg, detector = _build(task)
-    pixels = task.pixels()
+    if engine != 'timm' and ENGINES[engine].packages:
+        cfg, detector = _build(task)
+        exported = _exported(cfg, detector, task, ENGINES[engine].runtime, ENGINES[engine].precision)
+        return _detection(exported, task.pixels())
+    detector, dtype = _detector(engine, task)
+    return _autocast(_detection(detector, task.pixels()), dtype, task.device)
+
+
+def _detector(engine: str, task: DetectorTask) -> tuple[nn.Module, torch.dtype | None]:
+    """A detector of its own that runs in PyTorch, and the type for autocast around it."""
+    _, detector = _build(task)
     if engine == 'timm':
-        return _detection(with_timm_backbone(detector).to(task.device), pixels, task.device)
-    runtime, precision, dtype = ENGINES[engine].runtime, ENGINES[engine].precision, ENGINES[engine].dtype
-    if ENGINES[engine].packages:
-        return _detection(_exported(cfg, detector, task, runtime, precision), pixels, 'cpu')
-    detector = detector.to(task.device)
+        return with_timm_backbone(detector).to(task.device), None
+    runtime, dtype = ENGINES[engine].runtime, ENGINES[engine].dtype
     if runtime == 'eager':
-        detect = _detection(detector, pixels, task.device)
-        return torch.autocast(task.device, dtype)(detect) if dtype else detect
-    optimized = optimize(detector, dtype=dtype, compile=runtime == 'compiled')
-    return _detection(optimized, pixels, task.device)
+        return copy.deepcopy(detector).to(task.device), dtype
+    detector = detector.to(task.device)
+    return optimize(detector, dtype=dtype, compile=runtime == 'compiled'), None
 
 
-def _detection(detector: nn.Module, pixels: Tensor, device: str) -> Callable[[], Any]:
+def _autocast(call: Callable[[], Any], dtype: torch.dtype | None, device: str) -> Callable[[], Any]:
+    return torch.autocast(device, dtype)(call) if dtype else call
+
+
+def _result_facts(engine: str, task: DetectorTask, parts: int, samples: Sequence[DetDataSample]) -> dict[str, Any]:
+    facts: dict[str, Any] = dict(detections=len(samples[0].pred_instances))
+    if parts and (engine == 'timm' or not ENGINES[engine].packages):
+        facts['parts'] = part_seconds(engine, task, parts)
+    return facts
+
+
+def part_seconds(engine: str, task: DetectorTask, times: int) -> dict[str, float]:
+    """Seconds of each of `PARTS`, the medians of several measurements; arguments are as in `prepare_detector`."""
+    detector, dtype = _detector(engine, task)
+    timer = PartTimer(detector)
+    detect = _autocast(_detection(detector, task.pixels()), dtype, task.device)
+    for _ in range(WARM_UP_CALLS[task.device]):
+        detect()
+    measured = [dict(timer.measure(detect)) for _ in range(times)]
+    return {part: median(seconds[part] for seconds in measured) for part in PARTS}
+
+
+def _detection(detector: nn.Module, pixels: Tensor) -> Callable[[], Any]:
     size = tuple(pixels.shape[1:])
     facts = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0)
-    return finished(
-        lambda: detector.test_step(dict(inputs=[pixels], data_samples=[DetDataSample(metainfo=facts)])), device
+    return torch.inference_mode()(
+        lambda: detector.test_step(dict(inputs=[pixels], data_samples=[DetDataSample(metainfo=facts)]))
     )
 
 
@@ -157,7 +188,7 @@ def _threshold(detector: nn.Module, pixels: Tensor) -> float:
     hook = detector.roi_head.bbox_head.register_forward_hook(
         lambda module, inputs, outputs: scores.append(outputs[0].softmax(-1)[:, :-1].flatten())
     )
-    _detection(detector, pixels, 'cpu')()
+    _detection(detector, pixels)()
     hook.remove()
     return scores[0].topk(min(CANDIDATE_BOXES, len(scores[0]))).values[-1].item()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..models import PartialConv
 from ..models.multiply_adds import count_macs
-from .machine import finished
+from .clocks import device_clock
 from .timing import Candidate
 
 DEPTH = 10
@@ -78,6 +78,7 @@ def layer_candidates(
                 baseline=(BASELINE, f'{channels}x{side}'),
                 images=batch,
                 macs=count_macs(_prepare(operator, channels, side, batch, channels_last, 'meta')),
+                clock=device_clock(device),
                 facts=dict(channels=channels, side=side, channels_last=channels_last),
             )
             candidates.append(candidate)
@@ -95,4 +96,4 @@ def _prepare(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     layers.to(device, memory_format=layout)
     maps = torch.randn(batch, channels, side, side, device=device).contiguous(memory_format=layout)
-    return finished(lambda: layers(maps), device)
+    return torch.inference_mode()(lambda: layers(maps))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,19 +13,6 @@ from ..cpus import processor_name, usable_cpus
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'nncf', 'mmdet', 'mmcv-lite', 'mmcv')
 """Distributions whose versions are part of the results."""
-
-
-def finished(call: Callable[[], Any], device: str, gradients: bool = False) -> Callable[[], Any]:
-    """``call``, which returns when it is done, on a GPU too; without gradients unless they are asked for."""
-
-    def run() -> Any:
-        with torch.inference_mode(not gradients):
-            result = call()
-            if device == 'cuda':
-                torch.cuda.synchronize()
-        return result
-
-    return run
 
 
 def describe_machine(device: str) -> dict[str, Any]:

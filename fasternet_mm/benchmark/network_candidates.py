@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..errors import UserError
+from .clocks import device_clock
 from .network_engines import ENGINES, prepare_network
 from .networks import OURS, NetworkTask, count, own_baseline, published_accuracy, published_size
 from .timing import Candidate
 
 
 def pair(networks: Sequence[str], engines: Sequence[str], baseline: str | None = None) -> list[tuple[str, str]]:
-    """Each network with each engine, after the baselines in eager mode. 'optimized' is for our FasterNet alone.
+    """Each network with each engine, after the baselines in eager mode. `NetworkEngine.takes` has the exceptions.
 
     Args:
         networks, engines: by name: see `check_networks` and `check_engines`.
@@ -25,10 +26,12 @@ def pair(networks: Sequence[str], engines: Sequence[str], baseline: str | None =
         (network, engine)
         for network in networks
         for engine in engines
-        if network in OURS or ENGINES[engine].runtime != 'optimized'
+        if ENGINES[engine].takes(is_ours=network in OURS)
     ]
     if not pairs:
-        raise UserError(f'engines {", ".join(engines)} are for {OURS[0]} to {OURS[-1]} alone: name one, or take others')
+        of_others = any(ENGINES[engine].runtime == 'graphed' for engine in engines)
+        allowed = 'networks of others alone' if of_others else f'{OURS[0]} to {OURS[-1]} alone'
+        raise UserError(f'engines {", ".join(engines)} are for {allowed}: name one, or take others')
     engines_of = {baseline or own_baseline(network): ['eager'] for network in networks}
     for network, engine in pairs:
         if engine not in engines_of.setdefault(network, []):
@@ -72,6 +75,7 @@ def network_candidates(
             images=batch,
             macs=complexity.macs,
             precision=ENGINES[engine].precision,
+            clock=device_clock(device),
             facts=dict(
                 form=form,
                 height=height,

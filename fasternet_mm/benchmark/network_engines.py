@@ -20,7 +20,6 @@ from ..acceleration.optimization import optimize
 from ..acceleration.precision import supported_dtypes
 from ..errors import UserError
 from ..extras import require
-from .machine import finished
 from .networks import NetworkTask, shared_network
 
 
@@ -29,7 +28,8 @@ class NetworkEngine:
     """One way to run a network.
 
     Attributes:
-        runtime: 'eager', 'optimized', 'compiled', 'onnxruntime' or 'openvino'.
+        runtime: 'eager', 'optimized', 'graphed' (in a CUDA graph, as `optimize` does by itself on a GPU), 'compiled',
+            'onnxruntime' or 'openvino'.
         precision: what it computes in: in eager mode where autocast chooses, with others everywhere. In 'int8' there
             are convolutions and matrix products, on scales measured on the images that are timed.
     """
@@ -58,9 +58,13 @@ class NetworkEngine:
 
     def suits(self, device: str) -> bool:
         """Whether the device, 'cpu' or 'cuda', can do it."""
-        if self.packages and device != 'cpu':
+        if (self.packages and device != 'cpu') or (self.runtime == 'graphed' and device != 'cuda'):
             return False
         return self.dtype is None or self.dtype in supported_dtypes(device)
+
+    def takes(self, is_ours: bool) -> bool:
+        """Whether it is for this package's networks, or for those of others: 'optimized' is the former's 'graphed'."""
+        return self.runtime != ('graphed' if is_ours else 'optimized')
 
 
 ENGINES = {
@@ -70,6 +74,9 @@ ENGINES = {
     'optimized': NetworkEngine('optimized', 'float32'),
     'optimized-bfloat16': NetworkEngine('optimized', 'bfloat16'),
     'optimized-float16': NetworkEngine('optimized', 'float16'),
+    'graphed': NetworkEngine('graphed', 'float32'),
+    'graphed-bfloat16': NetworkEngine('graphed', 'bfloat16'),
+    'graphed-float16': NetworkEngine('graphed', 'float16'),
     'compiled': NetworkEngine('compiled', 'float32'),
     'compiled-bfloat16': NetworkEngine('compiled', 'bfloat16'),
     'compiled-float16': NetworkEngine('compiled', 'float16'),
@@ -78,6 +85,10 @@ ENGINES = {
     'openvino-bfloat16': NetworkEngine('openvino', 'bfloat16'),
     'openvino-int8': NetworkEngine('openvino', 'int8'),
 }
+
+
+GRAPH_WARM_UP_CALLS = 3
+"""Calls before a CUDA graph is recorded, as PyTorch's documentation advises."""
 
 
 def check_engines(names: Sequence[str], device: str) -> None:
@@ -107,16 +118,43 @@ def prepare_network(name: str, task: NetworkTask) -> Callable[[], Any]:
         run = network if engine.dtype is None else torch.autocast(task.device, engine.dtype)(network.forward)
     elif task.is_ours:
         run = optimize(network, dtype=engine.dtype, compile=engine.runtime == 'compiled')
+    elif engine.runtime == 'graphed':
+        run = _graphed(network, engine.dtype or torch.float32, images)
     else:
-        run = _compiled(network, engine.dtype or torch.float32)
-    return finished(lambda: run(images), task.device)
+        run = _compiled(network, engine.dtype or torch.float32, task.device)
+    return torch.inference_mode()(lambda: run(images))
 
 
-def _compiled(network: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]:
-    """As `fasternet_mm.optimize` compiles: channels_last, weights as constants, precision changed within."""
+def _compiled(network: nn.Module, dtype: torch.dtype, device: str) -> Callable[[Tensor], Any]:
+    """As `fasternet_mm.optimize` compiles: channels_last, constant weights, CUDA graphs, precision changed within."""
     network = copy.deepcopy(network).to(dtype=dtype, memory_format=torch.channels_last)
-    run = torch.compile(network, options=dict(freezing=True))
+    options = {'freezing': True, 'triton.cudagraphs': device == 'cuda'}
+    run = torch.compile(network, options=options)
     return lambda images: run(images.to(dtype))
+
+
+def _graphed(network: nn.Module, dtype: torch.dtype, images: Tensor) -> Callable[[Tensor], Any]:
+    """Recorded once and repeated as one CUDA graph; channels_last, precision changed within."""
+    network = copy.deepcopy(network).to(dtype=dtype, memory_format=torch.channels_last)
+    recorded_images = images.clone()
+    with torch.inference_mode():
+        # What a first call allocates and chooses must not be recorded.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(GRAPH_WARM_UP_CALLS):
+                network(recorded_images.to(dtype))
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = network(recorded_images.to(dtype))
+
+    def replay(images: Tensor) -> Any:
+        recorded_images.copy_(images)
+        graph.replay()
+        return outputs
+
+    return replay
 
 
 def _exported(network: nn.Module, images: Tensor, engine: NetworkEngine) -> Callable[[], Any]:

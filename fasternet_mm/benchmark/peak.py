@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..acceleration.packing import PackedLinear
-from .machine import finished
 
 SIDE = dict(cpu=2048, cuda=8192)
 """Rows and columns of the square matrices, by device: enough to keep it busy, and few enough for a short turn."""
@@ -35,4 +34,4 @@ def gemms(precision: str, device: str) -> dict[str, Callable[[], Any]]:
         linear = PackedLinear(nn.Linear(side, side, bias=False, dtype=dtype).requires_grad_(False))
         ways['1x1 convolution'] = lambda: F.conv2d(pixels, b[:, :, None, None])
         ways['packed'] = lambda: linear(a)
-    return {name: finished(way, device) for name, way in ways.items()}
+    return {name: torch.inference_mode()(way) for name, way in ways.items()}

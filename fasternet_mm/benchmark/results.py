@@ -13,19 +13,21 @@ from terminaltables import GithubFlavoredMarkdownTable
 
 from ..errors import UserError
 from ..files import write_atomically
+from .detector_parts import PARTS
 
 FORMAT_VERSION = 2
 """Of the files; 2 tells FLOP/s (``flops_per_second``) from FLOPs, and names the unit of memory (``_bytes``)."""
 
 COLUMNS = {
     'networks': ['network', 'engine', 'images', 'p50', 'p95', 'images/s', 'GFLOP/s', 'of peak', '× baseline', 'memory'],
-    'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory'],
+    'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory', *PARTS],
     'layers': ['operator', 'maps', 'p50', 'p95', 'GFLOP/s', 'of peak', '× baseline'],
-    'training': ['backbone', 'mode', 'p50', 'p95', '× baseline', 'activations'],
+    'training': ['backbone', 'mode', 'precision', 'p50', 'p95', '× baseline', 'activations', 'operators'],
+    'detector-training': ['detector', 'heads', 'precision', 'p50', 'p95', '× baseline', 'step', 'operators'],
 }
 """By kind of benchmark, the columns of its table. GFLOP/s is a rate: achieved, two operations for each multiply-add."""
 
-TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode'}
+TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode', 'precision', 'heads'}
 """Those that are aligned at their left."""
 
 
@@ -106,13 +108,18 @@ def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
         cells['maps'] = f'{row["images"]} × {row["channels"]} × {row["side"]}²'
     if kind == 'detectors':
         cells['detections'] = str(row['detections'])
+        cells |= {part: f'{seconds * 1e3:.1f} ms' for part, seconds in row.get('parts', {}).items()}
+    if kind in ('training', 'detector-training'):
+        cells['precision'] = row['precision']
+    if row.get('operators'):
+        cells['operators'] = f'{row["operators"]:,}'
     if row['flops_per_second']:
         cells['GFLOP/s'] = f'{row["flops_per_second"] / 1e9:.1f}'
     if row['share_of_peak']:
         cells['of peak'] = f'{row["share_of_peak"]:.2f}'
     if row['ratio']:
         cells['× baseline'] = '{median:.2f} ({low:.2f}–{high:.2f})'.format(**row['ratio'])
-    for column in ('memory', 'activations'):
+    for column in ('memory', 'activations', 'step'):
         if row.get(f'{column}_bytes'):
             cells[column] = f'{row[f"{column}_bytes"] / 1e6:.0f} MB'
     return cells

@@ -16,12 +16,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UserError
+from .clocks import Clock, device_clock, host_seconds
 from .peak import gemm_flops, gemms
 
 Key = TypeVar('Key', bound=Hashable)
 
 MIN_CALLS = 2
 """Timed calls of a turn at least, however long one takes."""
+
+WARM_UP_CALLS = dict(cpu=1, cuda=4)
+"""Calls before the first turn, by device. On a GPU the first ones choose kernels, compile, and record CUDA graphs."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,12 @@ class Candidate:
     Attributes:
         name: what it is, as 'fasternet_s'.
         engine: what runs it, as 'optimized'. No two candidates of a comparison have both in common.
-        prepare: makes it ready, and returns a function that does it once and is done when it returns.
+        prepare: makes it ready, and returns a function that does it once; on a GPU it need not wait for the result.
         baseline: name and engine of the candidate that it is compared with. Default: none.
         images: that one call takes. Default: 1.
         macs: multiply-adds of one call. Default: not known.
         precision: what it computes in, 'float32', 'bfloat16', 'float16' or 'int8'. Default: 'float32'.
+        clock: what times a call. Default: the host's.
         facts: what else is to stand in its row.
         result_facts: takes what one call returned, and tells what of it is to stand there as well.
         packages: imported before its memory is measured, so that their code does not count.
@@ -48,6 +53,7 @@ class Candidate:
     images: int = 1
     macs: int | None = None
     precision: str = 'float32'
+    clock: Clock = host_seconds
     facts: Mapping[str, Any] = field(default_factory=dict)
     result_facts: Callable[[Any], Mapping[str, Any]] = lambda result: {}
     packages: Sequence[str] = ()
@@ -67,7 +73,7 @@ def compare(
         rounds: how often each gets a turn.
         seconds: how long a turn lasts at least.
         peaks: precisions in which the machine's matrix products take turns with the candidates. Default: none.
-        device: of the matrix products, 'cpu' or 'cuda'.
+        device: 'cpu' or 'cuda', of the matrix products and of the calls that warm up.
 
     Returns:
         ``peak_flops_per_second``, FLOP/s of the fastest matrix product in each round, by precision; and ``rows``, one
@@ -79,9 +85,12 @@ def compare(
     runs: dict[tuple[str, str], Callable[[], Any]] = {}
     result_facts: dict[tuple[str, str], Mapping[str, Any]] = {}
     for candidate in tqdm(candidates, 'preparing', disable=None):
-        runs[candidate.key], result_facts[candidate.key] = _make_ready(candidate)
+        runs[candidate.key], result_facts[candidate.key] = _make_ready(candidate, WARM_UP_CALLS[device])
     products = {(precision, way): run for precision in peaks for way, run in gemms(precision, device).items()}
-    times = take_turns({**runs, **products}, rounds, seconds)
+    clocks = {candidate.key: candidate.clock for candidate in candidates} | dict.fromkeys(
+        products, device_clock(device)
+    )
+    times = take_turns({**runs, **products}, rounds, seconds, clocks)
     peak_speeds = {}
     for precision in peaks:
         turns = [times[key] for key in products if key[0] == precision]
@@ -96,10 +105,12 @@ def compare(
     return dict(peak_flops_per_second=peak_speeds, rows=rows)
 
 
-def _make_ready(candidate: Candidate) -> tuple[Callable[[], Any], Mapping[str, Any]]:
+def _make_ready(candidate: Candidate, warm_up_calls: int) -> tuple[Callable[[], Any], Mapping[str, Any]]:
     try:
         run = candidate.prepare()
-        return run, candidate.result_facts(run())
+        for _ in range(warm_up_calls):
+            result = run()
+        return run, candidate.result_facts(result)
     except UserError:
         raise
     except Exception as error:
@@ -109,23 +120,27 @@ def _make_ready(candidate: Candidate) -> tuple[Callable[[], Any], Mapping[str, A
         ) from error
 
 
-def take_turns(runs: dict[Key, Callable[[], Any]], rounds: int, seconds: float) -> dict[Key, list[list[float]]]:
-    """Seconds of the single calls of each turn, one turn per round. Every other round goes backwards."""
+def take_turns(
+    runs: dict[Key, Callable[[], Any]], rounds: int, seconds: float, clocks: Mapping[Key, Clock] | None = None
+) -> dict[Key, list[list[float]]]:
+    """Seconds of the single calls of each turn, one turn per round. Every other round goes backwards.
+
+    Without ``clocks`` the host's clock times all.
+    """
+    clocks = clocks or {}
     times: dict[Key, list[list[float]]] = {key: [] for key in runs}
     for number in tqdm(range(rounds), 'rounds', disable=None):
         for key in runs if number % 2 == 0 else reversed(runs):
-            times[key].append(_turn(runs[key], seconds))
+            times[key].append(_turn(runs[key], seconds, clocks.get(key, host_seconds)))
     return times
 
 
-def _turn(run: Callable[[], Any], seconds: float) -> list[float]:
+def _turn(run: Callable[[], Any], seconds: float, clock: Clock) -> list[float]:
     run()  # Untimed: what ran before has left its own data in the caches.
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < MIN_CALLS or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
+        times.append(clock(run))
     return times
 
 

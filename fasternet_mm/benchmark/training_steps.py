@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from ..acceleration.precision import supported_dtypes
 from ..errors import UserError
 from ..extras import require
 from ..models import FasterNet
-from .machine import finished
+from .clocks import device_clock
+from .dispatched_operators import dispatched_operators
 from .timing import Candidate
 
 
 def training_candidates(
-    arch: str, modes: Sequence[str], batch: int, size: Sequence[int], device: str = 'cpu'
+    arch: str,
+    modes: Sequence[str],
+    batch: int,
+    size: Sequence[int],
+    device: str = 'cpu',
+    amp: str | None = None,
 ) -> list[Candidate]:
     """A step of this package's backbone and of timm's in each mode; all are compared with timm's in the mode 'plain'.
 
-    A step is the forward and the backward pass. The loss is the mean square of each of the four maps, which keeps them
-    as a neck would. There is no drop path, and no optimizer, whose step is the same for both.
+    A step drops the gradients of the last one, then come the forward and the backward pass. The loss is the mean square
+    of each of the four maps, which keeps them as a neck would. There is no drop path, no scaler of the loss, and no
+    optimizer, whose step is the same for both.
 
     Args:
         arch: the variant, 't0' to 'l'.
@@ -36,14 +45,18 @@ def training_candidates(
         batch: images of a step.
         size: (height, width) of the images, in pixels.
         device: 'cpu' or 'cuda'.
+        amp: precision of autocast in the forward pass, 'float16' or 'bfloat16'. Default: none, all is float32.
 
     Returns:
-        Candidates with the fact ``activations_bytes``: see `peak_bytes`.
+        Candidates with the facts ``activations_bytes``: see `peak_bytes`, and ``operators``: see
+        `dispatched_operators`; of compiled steps, whose kernels stand for many operators, the latter is None.
 
     Raises:
-        UserError: timm is missing, or a step does not work, as for images that are too small.
+        UserError: timm is missing, a step does not work, as for images that are too small, or the device does not
+            compute in the precision.
     """
     require('timm', 'comparing with timm')
+    check_amp(amp, device)
     ours, timms = f'fasternet_{arch}', f'timm/fasternet_{arch}'
     modes = list(dict.fromkeys(('plain', *modes)))
     candidates = []
@@ -51,25 +64,41 @@ def training_candidates(
         for mode in modes:
             net, images = _build(name, mode), torch.randn(batch, 3, *size)
             net, images = net.to(device), images.to(device)
-            step = partial(_step, net, images)
+            passes = partial(_forward_and_backward, net, images, amp)
             try:
-                step()  # from now on there are gradients, which are no activations
+                passes()  # from now on there are gradients, which are no activations
             except (RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(
                     f'{name} ({mode}) does not train with --size {size[0]} {size[1]} --batch {batch}, '
                     f'give others: {reason}'
                 ) from error
+            step = partial(_step, net, passes)
             candidate = Candidate(
                 name=name,
                 engine=mode,
-                prepare=partial(finished, step, device, gradients=True),
+                prepare=partial(_ready, step),
                 baseline=(timms, 'plain'),
                 images=batch,
-                facts=dict(height=size[0], width=size[1], activations_bytes=peak_bytes(step, device)),
+                precision=amp or 'float32',
+                clock=device_clock(device),
+                facts=dict(
+                    height=size[0],
+                    width=size[1],
+                    activations_bytes=peak_bytes(passes, device),
+                    operators=None if mode == 'compiled' else dispatched_operators(step),
+                ),
             )
             candidates.append(candidate)
     return candidates
+
+
+def check_amp(amp: str | None, device: str) -> None:
+    """Raise `UserError` unless the device computes in this precision, or None is asked for."""
+    precisions = [str(dtype).removeprefix('torch.') for dtype in supported_dtypes(device)[1:]]
+    if amp and amp not in precisions:
+        accepted = f'use {" or ".join(precisions)}' if precisions else 'leave the option out'
+        raise UserError(f'--amp {amp}: this {device} does not compute in it, {accepted}')
 
 
 def _build(name: str, mode: str) -> nn.Module:
@@ -86,11 +115,22 @@ def _build(name: str, mode: str) -> nn.Module:
 
 
 def _loss(maps: Sequence[Tensor]) -> Tensor:
-    return sum(x.square().mean() for x in maps)
+    return sum(x.float().square().mean() for x in maps)
 
 
-def _step(net: nn.Module, images: Tensor) -> None:
-    _loss(net(images)).backward()
+def _forward_and_backward(net: nn.Module, images: Tensor, amp: str | None) -> None:
+    with torch.autocast(images.device.type, getattr(torch, amp)) if amp else nullcontext():
+        loss = _loss(net(images))
+    loss.backward()
+
+
+def _step(net: nn.Module, passes: Callable[[], None]) -> None:
+    net.zero_grad()
+    passes()
+
+
+def _ready(step: Callable[[], None]) -> Callable[[], None]:
+    return step
 
 
 def peak_bytes(call: Callable[[], Any], device: str = 'cpu') -> int:

@@ -12,6 +12,7 @@ EPILOG = """examples:
   fasternet-mm benchmark detectors mask_rcnn_fasternet_s mask_rcnn_fasternet_s_coco --image street.jpg
   fasternet-mm benchmark layers --plot layers.png           the paper's study of layers, on this machine
   fasternet-mm benchmark training                           a backbone's training step and its memory
+  fasternet-mm benchmark detector-training mask_rcnn_fasternet_s   a whole detector's step and its operators
   fasternet-mm benchmark evaluation --images 500            COCO's metric; a few minutes, without --images an hour
   fasternet-mm benchmark loading                            weights from a file into a network
   fasternet-mm benchmark show networks.json --plot networks.png
@@ -36,6 +37,9 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     detectors_arguments(kinds.add_parser('detectors', help='Mask R-CNN, image to masks, against MMDetection with timm'))
     layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
     training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
+    detector_training_arguments(
+        kinds.add_parser('detector-training', help="a detector's training step, against MMDetection's own heads")
+    )
     evaluation_arguments(kinds.add_parser('evaluation', help="COCO's metric: time and memory, against MMDetection's"))
     loading_arguments(kinds.add_parser('loading', help="FasterNet-L's weights: time and memory, against PyTorch"))
     show = kinds.add_parser('show', help='the table and the plot of results')
@@ -84,6 +88,11 @@ def detectors_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--any-size', action='store_true', help='export for images of any size instead of this size alone'
     )
+    result.add_argument(
+        '--parts',
+        action='store_true',
+        help='also the times of backbone, neck, RPN, RoI and post-processing, measured apart from the whole',
+    )
     add_engines(result)
     add_common(result, detectors, rounds=20, seconds=1)
 
@@ -116,7 +125,22 @@ def training_arguments(result: argparse.ArgumentParser) -> None:
         default=['plain', 'checkpointed'],
         help='default: plain checkpointed; the second one recomputes maps instead of storing them (with_cp)',
     )
+    result.add_argument(
+        '--amp',
+        choices=['bfloat16', 'float16'],
+        help='precision of autocast in the forward pass; default: none, float32',
+    )
     add_common(result, training, rounds=5, seconds=0)
+
+
+def detector_training_arguments(result: argparse.ArgumentParser) -> None:
+    add_config(result)
+    add_size(result, help='height and width of the images; default: 480 640')
+    result.add_argument('--batch', type=positive, default=2, help='default: 2')
+    result.add_argument(
+        '--amp', choices=['bfloat16', 'float16'], help="mixed precision, on a GPU; default: the config's own"
+    )
+    add_common(result, detector_training, rounds=5, seconds=0)
 
 
 def add_engines(result: argparse.ArgumentParser) -> None:
@@ -124,8 +148,9 @@ def add_engines(result: argparse.ArgumentParser) -> None:
         '--engines',
         nargs='+',
         metavar='NAME',
-        help='eager, optimized, compiled, each also with -bfloat16 or, on a GPU, -float16; onnxruntime, openvino, '
-        'openvino-bfloat16, openvino-int8; default: all that the device can run, except int8',
+        help='eager, optimized, compiled, on a GPU graphed (networks of others in a CUDA graph), each also with '
+        '-bfloat16 or, on a GPU, -float16; onnxruntime, openvino, openvino-bfloat16, '
+        'openvino-int8; default: all that the device can run, except int8',
     )
     result.add_argument(
         '--no-memory', action='store_true', help='do not measure peak memory, which takes a process for each candidate'
@@ -211,7 +236,7 @@ def detectors(args: argparse.Namespace) -> dict:
         any_size=args.any_size,
         device=args.device,
     )
-    measure(args, results, detector_candidates(task, engines(args)))
+    measure(args, results, detector_candidates(task, engines(args), args.rounds if args.parts else 0))
     return results
 
 
@@ -229,7 +254,17 @@ def training(args: argparse.Namespace) -> dict:
     results = start(args)
     arch = args.arch or ('t0' if args.quick else 's')
     size = args.size or ((128, 128) if args.quick else (512, 512))
-    measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device))
+    measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device, args.amp))
+    return results
+
+
+def detector_training(args: argparse.Namespace) -> dict:
+    from ..benchmark.detector_training import DetectorStep, detector_training_candidates
+
+    results = start(args)
+    size = args.size or ((128, 160) if args.quick else (480, 640))
+    step = DetectorStep(args.config, args.batch, *size, tuple(args.cfg_options), args.device, args.amp)
+    measure(args, results, detector_training_candidates(step))
     return results
 
 
@@ -275,6 +310,8 @@ def start(args: argparse.Namespace) -> dict:
     usual = dict(rounds=3, seconds=args.usual['seconds'] / 3) if args.quick else args.usual
     args.rounds = usual['rounds'] if args.rounds is None else args.rounds
     args.seconds = usual['seconds'] if args.seconds is None else args.seconds
+    if args.device == 'cuda':
+        torch.backends.cudnn.benchmark = True  # each candidate gets the fastest kernels for its sizes
     if args.threads:
         torch.set_num_threads(args.threads)
     check_plot(args.plot, args.kind)
@@ -288,6 +325,8 @@ def engines(args: argparse.Namespace) -> list[str]:
 
     # int8 changes what is computed, and needs an extra of its own: only where it is asked for.
     usual = [name for name, engine in ENGINES.items() if engine.suits(args.device) and engine.precision != 'int8']
+    if args.kind == 'detectors':
+        usual = [name for name in usual if ENGINES[name].runtime != 'graphed']
     chosen = list(args.engines or (QUICK_ENGINES if args.quick else usual))
     check_engines(chosen, args.device)
     return chosen

@@ -66,6 +66,11 @@ def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task, tmp_pa
     assert not torch.equal(int8.scores, plain.scores)
 
 
+def test_cuda_graphs_of_networks_are_no_engine_of_a_detector(task):
+    with pytest.raises(UserError, match='engine graphed is for networks alone, use optimized'):
+        detector_candidates(task, ['graphed'])
+
+
 def test_an_image_is_resized_beforehand(task, fixtures):
     image = DetectorTask(task.config, 96, 128, image=str(fixtures / '000000000785.jpg')).pixels()
     assert (image.shape, image.dtype) == ((3, 96, 128), torch.uint8)

@@ -1,4 +1,6 @@
 import sys
+from contextlib import nullcontext
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -174,3 +176,33 @@ def test_int8_computes_nearly_the_network(network):
     logits = torch.as_tensor(engines.prepare_network('openvino-int8', task)()[0]).flatten()
     expected = network(task.images()).flatten()
     assert 0.98 < torch.cosine_similarity(logits, expected, dim=0) < 0.99999
+
+
+def test_cuda_graphs_are_for_networks_of_others_on_a_gpu():
+    with pytest.raises(UserError, match='engine graphed does not run on this cpu'):
+        engines.check_engines(['graphed'], 'cpu')
+    assert engines.ENGINES['graphed'].suits('cuda')
+    assert pair(['fasternet_s'], ['optimized', 'graphed']) == [
+        ('timm/fasternet_s', 'eager'),
+        ('fasternet_s', 'optimized'),
+    ]
+    assert pair(['timm/fasternet_s'], ['graphed'])[1:] == [('timm/fasternet_s', 'graphed')]
+    with pytest.raises(UserError, match='graphed are for networks of others alone'):
+        pair(['fasternet_s'], ['graphed'])
+
+
+def test_a_graph_is_recorded_after_warming_up_and_gets_the_images(network, monkeypatch):
+    calls, streams = [], MagicMock()
+    network.register_forward_hook(lambda *_: calls.append('forward'))
+    graph = MagicMock(replay=lambda: calls.append('replay'))
+    monkeypatch.setattr(torch.cuda, 'Stream', streams)
+    monkeypatch.setattr(torch.cuda, 'stream', lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'current_stream', streams)
+    monkeypatch.setattr(torch.cuda, 'CUDAGraph', lambda: graph)
+    monkeypatch.setattr(torch.cuda, 'graph', lambda graph: nullcontext(calls.append('record')))
+    images = torch.randn(1, 3, 64, 96)
+    expected = network(images)
+    calls.clear()
+    replay = engines._graphed(network, torch.float32, images)
+    torch.testing.assert_close(replay(images), expected, rtol=1e-4, atol=1e-5)
+    assert calls == ['forward'] * engines.GRAPH_WARM_UP_CALLS + ['record', 'forward', 'replay']

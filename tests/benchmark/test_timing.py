@@ -2,8 +2,9 @@ from statistics import median
 
 import numpy as np
 import pytest
+import torch
 
-from fasternet_mm.benchmark import peak, timing
+from fasternet_mm.benchmark import clocks, peak, timing
 from fasternet_mm.benchmark.timing import MIN_CALLS, Candidate, compare, ratios, result_row, take_turns
 from fasternet_mm.errors import UserError
 
@@ -77,3 +78,38 @@ def test_what_cannot_run_is_named_before_anything_is_timed():
 
     with pytest.raises(UserError, match=r'net does not run with eager, .* no such operator$'):
         compare([Candidate('net', 'eager', prepare=fail)], rounds=1, seconds=0)
+
+
+def test_each_candidate_is_timed_by_its_own_clock():
+    def clock(run):
+        run()
+        return 7.0
+
+    comparison = compare([candidate(clock=clock)], rounds=2, seconds=0)
+    assert comparison['rows'][0]['seconds'] == [[7.0] * MIN_CALLS] * 2
+
+
+def test_a_gpu_is_timed_by_events_after_it_has_become_idle(monkeypatch):
+    calls = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            calls.append('record')
+
+        def synchronize(self):
+            calls.append('wait')
+
+        def elapsed_time(self, end):
+            return 250.0  # milliseconds
+
+    monkeypatch.setattr(torch.cuda, 'Event', Event)
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda: calls.append('idle'))
+    assert clocks.device_clock('cuda')(lambda: calls.append('call')) == 0.25
+    assert calls == ['idle', 'record', 'call', 'record', 'wait']
+    calls.clear()
+    assert clocks.host_seconds(lambda: calls.append('call')) >= 0
+    assert calls == ['idle', 'call', 'idle']

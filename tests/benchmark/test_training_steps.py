@@ -2,6 +2,7 @@ import pytest
 import torch
 from held_memory import MIB, hold_and_double
 
+from fasternet_mm.benchmark import training_steps
 from fasternet_mm.benchmark.memory import peak_memory
 from fasternet_mm.benchmark.training_steps import peak_bytes, training_candidates
 from fasternet_mm.errors import UserError
@@ -31,3 +32,22 @@ def test_images_that_are_too_small_to_train_on_are_named(batch, size):
 
 def test_memory_is_what_is_held_and_what_a_call_takes():
     assert peak_memory(hold_and_double, ('held_memory',)) == pytest.approx(512 * MIB, rel=0.15)
+
+
+def test_mixed_precision_and_operators_of_a_step_are_told():
+    for step in training_candidates('t0', ['plain'], batch=2, size=(64, 64), amp='bfloat16'):
+        assert step.precision == 'bfloat16'
+        assert step.facts['operators'] > 200
+        step.prepare()()
+
+
+def test_a_step_begins_without_gradients():
+    net = torch.nn.Linear(2, 2)
+    net.weight.grad = torch.ones(2, 2)
+    training_steps._step(net, lambda: None)
+    assert net.weight.grad is None
+
+
+def test_a_precision_that_the_device_lacks_is_named():
+    with pytest.raises(UserError, match='--amp float16: this cpu does not compute in it'):
+        training_candidates('t0', ['plain'], 2, (64, 64), amp='float16')

@@ -1,0 +1,137 @@
+"""The training step of a detector: the config as it stands, against the same config with MMDetection's own heads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from ..engine.config import load_config
+from ..engine.runner import build_model
+from ..errors import UserError
+from .dispatched_operators import dispatched_operators
+from .timing import Candidate
+from .training_steps import check_amp, peak_bytes
+
+OBJECTS_PER_IMAGE = 8
+"""Boxes of each generated image: COCO's images have seven on average."""
+
+PEER_HEADS = dict(rpn_head='mmdet.RPNHead', roi_head='mmdet.StandardRoIHead')
+"""MMDetection's classes, by the key of a two-stage detector's config."""
+
+
+@dataclass(frozen=True)
+class DetectorStep:
+    """A training step: preprocessing, forward and backward pass, and the optimizer's step.
+
+    Attributes:
+        config: of MMDetection, a two-stage detector.
+        batch: images of the step.
+        height, width: of the images, in pixels.
+        options: changes to the config, as 'key=value'.
+        device: 'cpu' or 'cuda'.
+        amp: 'float16' or 'bfloat16', on 'cuda' alone. None: as the config says.
+        has_peer_heads: whether it has MMDetection's own heads.
+    """
+
+    config: str
+    batch: int
+    height: int
+    width: int
+    options: tuple[str, ...] = ()
+    device: str = 'cpu'
+    amp: str | None = None
+    has_peer_heads: bool = False
+
+    def load(self) -> Config:
+        """The config with its changes."""
+        cfg = load_config(self.config, self.options)
+        if not PEER_HEADS.keys() <= cfg.model.keys():
+            raise UserError(f'{self.config} has no two-stage detector: give one like mask_rcnn_fasternet_s')
+        if self.has_peer_heads:
+            for key, kind in PEER_HEADS.items():
+                cfg.model[key].type = kind
+        if self.amp:
+            scale = 'dynamic' if self.amp == 'float16' else dict(enabled=False)
+            cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=self.amp, loss_scale=scale)
+        return cfg
+
+
+def detector_training_candidates(step: DetectorStep) -> list[Candidate]:
+    """A detector's training step with MMDetection's heads and with the config's own, on the same images and weights.
+
+    Returns:
+        Candidates with the facts ``step_bytes``, what the allocator has given out at the peak of a step beyond weights
+        and the optimizer's state, and ``operators``: see `dispatched_operators`.
+
+    Raises:
+        UserError: the config has no two-stage detector, or the device does not train it in this precision.
+    """
+    if step.amp and step.device != 'cuda':
+        raise UserError(f'--amp {step.amp}: MMEngine trains a detector in mixed precision on a GPU alone, leave it out')
+    check_amp(step.amp, step.device)
+    name = Path(step.config).stem
+    return [
+        _candidate(name, engine, step_with_heads, (name, 'MMDetection'))
+        for engine, step_with_heads in (
+            ('MMDetection', copy_with_peer_heads(step)),
+            ('as configured', step),
+        )
+    ]
+
+
+def copy_with_peer_heads(step: DetectorStep) -> DetectorStep:
+    """The same step with MMDetection's own heads."""
+    return DetectorStep(**vars(step) | dict(has_peer_heads=True))
+
+
+def _candidate(name: str, engine: str, step: DetectorStep, baseline: tuple[str, str]) -> Candidate:
+    run = prepare_step(step)
+    run()  # from now on there are gradients and the optimizer's state
+    facts = dict(
+        height=step.height,
+        width=step.width,
+        step_bytes=peak_bytes(run, step.device),
+        operators=dispatched_operators(run),
+    )
+    return Candidate(
+        name=name,
+        engine=engine,
+        prepare=lambda: run,
+        baseline=baseline,
+        images=step.batch,
+        precision=step.amp or 'float32',
+        facts=facts,
+    )
+
+
+def prepare_step(step: DetectorStep) -> Callable[[], Any]:
+    """Make the step ready; what is returned takes it once, and returns the losses."""
+    cfg = step.load()
+    torch.manual_seed(0)
+    detector = build_model(cfg)
+    detector.init_weights()
+    detector = detector.to(step.device).train()
+    optimizer = build_optim_wrapper(detector, copy.deepcopy(cfg.optim_wrapper))
+    optimizer.initialize_count_status(detector, 0, 1)
+    batch = demo_mm_inputs(
+        step.batch,
+        (3, step.height, step.width),
+        num_items=[OBJECTS_PER_IMAGE] * step.batch,
+        num_classes=cfg.model.roi_head.bbox_head.num_classes,
+        with_mask=detector.roi_head.with_mask,
+    )
+    return partial(_take, detector, batch, optimizer)
+
+
+def _take(detector: torch.nn.Module, batch: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+    batch = dict(batch, data_samples=[sample.clone() for sample in batch['data_samples']])  # preprocessing changes them
+    return detector.train_step(batch, optimizer)

@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fasternet_mm.benchmark.detector_training import (
+    DetectorStep,
+    copy_with_peer_heads,
+    detector_training_candidates,
+    prepare_step,
+)
+from fasternet_mm.errors import UserError
+
+
+@pytest.fixture
+def step(root):
+    return DetectorStep(str(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'), 2, 96, 128)
+
+
+def test_a_detectors_step_is_compared_with_that_of_mmdetections_heads(step):
+    theirs, ours = detector_training_candidates(step)
+    assert [theirs.engine, ours.engine] == ['MMDetection', 'as configured']
+    assert ours.baseline == theirs.baseline == theirs.key
+    for candidate in (theirs, ours):
+        assert candidate.images == 2
+        assert candidate.facts['operators'] > 1000
+        assert candidate.facts['step_bytes'] > 1e6
+        losses = candidate.prepare()()
+        assert losses['loss'].isfinite()
+        assert losses['loss_mask'] > 0
+
+
+def test_the_peer_has_mmdetections_heads_and_the_same_weights(step):
+    own, peer = (prepare_step(one).args[0] for one in (step, copy_with_peer_heads(step)))
+    for key in ('rpn_head', 'roi_head'):
+        assert type(getattr(peer, key)).__module__.startswith('mmdet.')
+    for name, weight in own.state_dict().items():
+        assert torch.equal(weight, peer.state_dict()[name]), name
+
+
+def test_a_step_changes_the_weights(step):
+    take = prepare_step(step)
+    before = take.args[0].backbone.patch_embed.proj.weight.clone()
+    take()
+    assert not torch.equal(before, take.args[0].backbone.patch_embed.proj.weight)
+
+
+def test_mixed_precision_without_a_gpu_is_named(step):
+    with pytest.raises(UserError, match='--amp bfloat16: MMEngine trains a detector in mixed precision on a GPU'):
+        detector_training_candidates(replace(step, amp='bfloat16'))
+
+
+def test_a_model_without_two_stages_is_named(step, root):
+    segmenter = str(root / 'configs/shapes/upernet_fasternet_t0_shapes.py')
+    with pytest.raises(UserError, match='has no two-stage detector'):
+        detector_training_candidates(replace(step, config=segmenter))
