@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,12 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from ..engine.config import load_config
+from ..engine.memory_layout import lay_out
+from ..engine.mixed_precision import mix_precision
+from ..engine.optimizer import in_few_operators
 from ..engine.runner import build_model
 from ..errors import UserError
+from ..models import FasterNet
 from .dispatched_operators import dispatched_operators
 from .timing import Candidate
 from .training_steps import check_amp, peak_bytes
@@ -59,9 +62,10 @@ class DetectorStep:
         if self.has_peer_heads:
             for key, kind in PEER_HEADS.items():
                 cfg.model[key].type = kind
+            for extractor in {'bbox_roi_extractor', 'mask_roi_extractor'} & cfg.model.roi_head.keys():
+                cfg.model.roi_head[extractor].type = 'mmdet.SingleRoIExtractor'
         if self.amp:
-            scale = 'dynamic' if self.amp == 'float16' else dict(enabled=False)
-            cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=self.amp, loss_scale=scale)
+            mix_precision(cfg, self.amp)
         return cfg
 
 
@@ -120,7 +124,9 @@ def prepare_step(step: DetectorStep) -> Callable[[], Any]:
     detector = build_model(cfg)
     detector.init_weights()
     detector = detector.to(step.device).train()
-    optimizer = build_optim_wrapper(detector, copy.deepcopy(cfg.optim_wrapper))
+    if isinstance(detector.backbone, FasterNet):
+        lay_out(detector.backbone)
+    optimizer = build_optim_wrapper(detector, in_few_operators(cfg.optim_wrapper, detector))
     optimizer.initialize_count_status(detector, 0, 1)
     batch = demo_mm_inputs(
         step.batch,

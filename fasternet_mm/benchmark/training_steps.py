@@ -40,8 +40,8 @@ def training_candidates(
 
     Args:
         arch: the variant, 't0' to 'l'.
-        modes: 'checkpointed', which recomputes activations (``with_cp``, in timm ``set_grad_checkpointing``), or
-            'compiled'. Always there is 'plain', which stores them.
+        modes: 'channels_last', the layout of the images; 'checkpointed', which recomputes activations (``with_cp``, in
+            timm ``set_grad_checkpointing``); or 'compiled'. Always there is 'plain', which is none of them.
         batch: images of a step.
         size: (height, width) of the images, in pixels.
         device: 'cpu' or 'cuda'.
@@ -64,6 +64,8 @@ def training_candidates(
         for mode in modes:
             net, images = _build(name, mode), torch.randn(batch, 3, *size)
             net, images = net.to(device), images.to(device)
+            if mode == 'channels_last':
+                images = images.contiguous(memory_format=torch.channels_last)
             passes = partial(_forward_and_backward, net, images, amp)
             try:
                 passes()  # from now on there are gradients, which are no activations

@@ -121,9 +121,10 @@ def training_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--modes',
         nargs='+',
-        choices=['plain', 'checkpointed', 'compiled'],
-        default=['plain', 'checkpointed'],
-        help='default: plain checkpointed; the second one recomputes maps instead of storing them (with_cp)',
+        choices=['plain', 'channels_last', 'checkpointed', 'compiled'],
+        default=['plain', 'channels_last', 'checkpointed'],
+        help='default: plain channels_last checkpointed; the second is the layout in which training lays out images on '
+        'the CPU; the third recomputes maps instead of storing them (with_cp)',
     )
     result.add_argument(
         '--amp',

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..models import FasterNet
 from ..registry import HOOKS
@@ -43,21 +44,29 @@ class MemoryLayoutHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         backbone = getattr(getattr(runner.model, 'module', runner.model), 'backbone', None)
-        self.registered = []
+        self.handle = None
         if isinstance(backbone, FasterNet) and not runner.cfg.get('compile'):
-            self.registered.append(backbone.register_forward_pre_hook(self._arrange))
+            self.handle = lay_out(backbone, self.layout)
 
     def after_train(self, runner: Runner) -> None:
-        for handle in self.registered:
-            handle.remove()
+        if self.handle:
+            self.handle.remove()
 
-    def _arrange(self, backbone: FasterNet, inputs: tuple[Tensor]) -> Tensor | None:
+
+def lay_out(backbone: FasterNet, layout: str | None = None) -> RemovableHandle:
+    """Let a backbone's images have a layout in training, as `MemoryLayoutHook` says, until the handle is removed."""
+    chosen = [layout] if layout else []
+
+    def arrange(backbone: FasterNet, inputs: tuple[Tensor]) -> Tensor | None:
         (images,) = inputs
         if not backbone.training:
             return None
-        if self.layout is None:
-            self.layout = 'channels_last' if images.is_cpu or _speaks(backbone) else faster_layout(backbone, images)
-        return images.contiguous(memory_format=LAYOUTS[self.layout])
+        if not chosen:
+            measured = images.is_cuda and not _waits_for_others(backbone)
+            chosen.append(faster_layout(backbone, images) if measured else 'channels_last')
+        return images.contiguous(memory_format=LAYOUTS[chosen[0]])
+
+    return backbone.register_forward_pre_hook(arrange)
 
 
 def faster_layout(backbone: FasterNet, images: Tensor) -> str:
@@ -104,6 +113,6 @@ def _wait(x: Tensor) -> None:
         torch.cuda.synchronize(x.device)
 
 
-def _speaks(backbone: nn.Module) -> bool:
+def _waits_for_others(backbone: nn.Module) -> bool:
     """Whether its steps wait for those of other processes."""
     return any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules())
