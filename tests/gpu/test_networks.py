@@ -3,7 +3,6 @@
 import copy
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from small_models import SMALL, image, sample
@@ -92,23 +91,26 @@ def detections(model, images):
         return [result.pred_instances.cpu() for result in model.test_step(dict(inputs=images, data_samples=samples))]
 
 
+def share_seen(objects, others):
+    """The share of the objects of a clear score that others have too, of the same class and in nearly the same box."""
+    clear = objects[objects.scores > 0.6]
+    same = (box_iou(clear.bboxes, others.bboxes) > 0.8) & (clear.labels[:, None] == others.labels)
+    return same.any(dim=1).float().mean()
+
+
 @pytest.mark.parametrize('engine', ['eager', 'optimized', *HALF[:2]])
 def test_a_detector_sees_what_it_sees_on_the_cpu(engine, detector, device):
-    make, _ = ENGINES[engine]
-    images = [image(160, 160, seed) for seed in (8, 9)]
+    detector = copy.deepcopy(detector)
+    detector.roi_head.test_cfg.score_thr = 0.5
+    images = [image(160, 160, seed) for seed in (0, 1)]
     expected = detections(detector, images)
-    model = make(copy.deepcopy(detector).to(device))
+    model = ENGINES[engine][0](detector.to(device))
     for _ in range(3):
-        results = detections(model, images)
-        for objects, of_cpu in zip(results, expected, strict=True):
-            # Of two boxes that are nearly alike, either may be suppressed.
-            if len(of_cpu):
-                seen = box_iou(of_cpu.bboxes, objects.bboxes) > 0.8
-                seen &= of_cpu.labels[:, None] == objects.labels
-                assert seen.any(dim=1).float().mean() >= 0.8
-            assert abs(len(objects) - len(of_cpu)) <= 0.2 * len(of_cpu) + 1
+        for objects, of_cpu in zip(detections(model, images), expected, strict=True):
+            # Of two boxes with nearly the same score, either may be suppressed.
+            assert share_seen(objects, of_cpu) >= 0.8
+            assert share_seen(of_cpu, objects) >= 0.8
             assert objects.masks.shape == (len(objects), 160, 160)
-    assert sum(map(len, expected)) > 3
 
 
 @pytest.mark.parametrize('engine', ['eager', 'optimized', *HALF[:2]])
