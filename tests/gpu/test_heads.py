@@ -16,15 +16,20 @@ def on(device, x, *of_images):
     return [feature.to(device) for feature in x], *([element.to(device) for element in part] for part in of_images)
 
 
-def step_of(head, x, compute):
+def step_of(head, x, *of_images):
     """Losses and gradients, of maps and parameters."""
     head.zero_grad()
     x = [feature.clone().requires_grad_() for feature in x]
-    losses = {name: loss for name, loss in compute(x).items() if 'loss' in name}
+    losses = {name: loss for name, loss in head.loss(x, *copy.deepcopy(of_images)).items() if 'loss' in name}
     losses = {name: sum(loss) if isinstance(loss, list) else loss for name, loss in losses.items()}
     sum(losses.values()).backward()
     gradients = [feature.grad for feature in x] + [parameter.grad for parameter in head.parameters()]
     return losses, gradients
+
+
+def boxes_of(head, x, *of_images):
+    with torch.no_grad():
+        return head.eval().predict(x, *copy.deepcopy(of_images))
 
 
 def assert_equal_steps(step, expected, tolerance=1e-4):
@@ -57,13 +62,11 @@ def test_the_rpn_head_learns_and_proposes_as_mmdetections(changes, device):
     for seed in range(5):
         ours, mmdets = (head.to(device) for head in rpn.heads(seed, **changes))
         assert ours.is_batched
-        x, samples = on(device, *rpn.random_batch(generator))
-        steps = [step_of(head, x, lambda x, head=head: head.loss(x, copy.deepcopy(samples))) for head in (ours, mmdets)]
-        assert_equal_steps(*steps)
-        with torch.no_grad():
-            results = [head.eval().predict(x, copy.deepcopy(samples)) for head in (ours, mmdets)]
-        assert {proposals.bboxes.device.type for proposals in results[0]} == {device}
-        assert_equal_boxes(*results)
+        batch = on(device, *rpn.random_batch(generator))
+        assert_equal_steps(step_of(ours, *batch), step_of(mmdets, *batch))
+        proposals = boxes_of(ours, *batch)
+        assert {of_image.bboxes.device.type for of_image in proposals} == {device}
+        assert_equal_boxes(proposals, boxes_of(mmdets, *batch))
 
 
 @pytest.mark.parametrize('changes', [{}, roi.SETTINGS['other offsets']], ids=['as configured', 'other offsets'])
@@ -72,16 +75,9 @@ def test_the_roi_head_learns_and_detects_as_mmdetections(changes, device):
     for _ in range(5):
         ours, mmdets = (head.to(device) for head in roi.heads(**changes))
         assert ours.is_batched
-        x, proposals, samples = on(device, *roi.random_batch(generator))
-        steps = [
-            step_of(head, x, lambda x, head=head: head.loss(x, copy.deepcopy(proposals), copy.deepcopy(samples)))
-            for head in (ours, mmdets)
-        ]
-        assert_equal_steps(*steps)
-        with torch.no_grad():
-            results = [
-                head.eval().predict(x, copy.deepcopy(proposals), copy.deepcopy(samples)) for head in (ours, mmdets)
-            ]
+        batch = on(device, *roi.random_batch(generator))
+        assert_equal_steps(step_of(ours, *batch), step_of(mmdets, *batch))
+        results = boxes_of(ours, *batch), boxes_of(mmdets, *batch)
         assert_equal_boxes(*results)
         for objects, of_mmdet in zip(*results):
             assert objects.masks.shape == of_mmdet.masks.shape
@@ -100,14 +96,10 @@ def test_in_mixed_precision_losses_are_near_those_in_float32(dtype, tolerance, d
     for _ in range(3):
         cases = (rpn_head, rpn.random_batch(generator)), (roi_head, roi.random_batch(generator, images=2))
         for head, batch in cases:
-            x, *of_images = on(device, *batch)
-
-            def losses(x, head=head, of_images=of_images):
-                return head.loss(x, *copy.deepcopy(of_images))
-
-            expected, _ = step_of(head, x, losses)
+            batch = on(device, *batch)
+            expected, _ = step_of(head, *batch)
             with torch.autocast(device, dtype):
-                mixed, gradients = step_of(head, x, losses)
+                mixed, gradients = step_of(head, *batch)
             for name, loss in mixed.items():
                 torch.testing.assert_close(loss.float(), expected[name], rtol=tolerance, atol=tolerance, msg=name)
             assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
