@@ -1,8 +1,8 @@
 """Tests of what runs on a GPU. Without CUDA they are skipped.
 
-``make test-gpu`` runs them; ``python -m pytest tests/gpu`` does in any Python that has pytest and the requirements. With
-``FASTERNET_MM_TEST_DEVICE=cpu`` in the environment they compute on the CPU, except for those marked ``cuda``, which need
-a GPU by their nature: a way to try the tests' own code where there is no GPU.
+``make test-gpu`` runs them, and ``python -m pytest tests/gpu`` in any Python that has pytest and what the package needs.
+With ``FASTERNET_MM_TEST_DEVICE=cpu`` in the environment all compute on the CPU that are not marked ``cuda``, as those
+are that need a GPU by their nature: a way to try the tests' own code where there is no GPU.
 """
 
 import os
