@@ -1,13 +1,11 @@
 """Tests of what runs on a GPU. Without CUDA they are skipped.
 
-``make test-gpu`` runs them, and ``python -m pytest tests/gpu`` in any Python that has pytest and what the package needs.
-With ``FASTERNET_MM_TEST_DEVICE=cpu`` in the environment all compute on the CPU that are not marked ``cuda``, as those
-are that need a GPU by their nature: a way to try the tests' own code where there is no GPU.
+``make test-gpu`` runs them, and ``python -m pytest tests/gpu`` in any Python that has pytest and what the package
+needs. With ``FASTERNET_MM_TEST_DEVICE=cpu`` in the environment all compute on the CPU that are not marked ``cuda``, as
+those are that need a GPU by their nature: a way to try the tests' own code where there is no GPU.
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -62,19 +60,6 @@ def run(root, shapes, command, monkeypatch):
         return done.stdout
 
     return run
-
-
-@pytest.fixture(scope='session')
-def start(root, shapes):
-    """The same in a process of its own."""
-
-    def start(*args):
-        command = [sys.executable, '-m', 'fasternet_mm', *map(str, args)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=root)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return start
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def optimized(net, optimizer):
 def learn(net, wrapper, gradients):
     for step in gradients:
         for parameter, gradient in zip(net.parameters(), step):
-            parameter.grad = gradient.to(parameter.device)
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
         wrapper.step()
 
 
