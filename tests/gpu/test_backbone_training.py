@@ -55,7 +55,6 @@ def compute(monkeypatch):
 def new_net(arch, options=None):
     torch.manual_seed(0)
     net = FasterNet(arch, **options or {})
-    net.init_weights()
     for name, parameter in net.named_parameters():
         if parameter.dim() == 4:
             torch.nn.init.kaiming_normal_(parameter)  # so that branches count beside shortcuts
