@@ -14,10 +14,10 @@ Clock = Callable[[Callable[[], Any]], float]
 
 def host_seconds(call: Callable[[], Any]) -> float:
     """By the host's clock, until a GPU that is in use has computed everything. Counts what the host itself does."""
-    _wait_for_gpu()
+    wait_for_gpu()
     start = time.perf_counter()
     call()
-    _wait_for_gpu()
+    wait_for_gpu()
     return time.perf_counter() - start
 
 
@@ -26,7 +26,7 @@ def event_seconds(call: Callable[[], Any]) -> float:
 
     The GPU is idle at the first event: a call whose kernels are short takes as long as the host needs to launch them.
     """
-    _wait_for_gpu()
+    wait_for_gpu()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     call()
@@ -40,6 +40,7 @@ def device_clock(device: str) -> Clock:
     return event_seconds if device == 'cuda' else host_seconds
 
 
-def _wait_for_gpu() -> None:
+def wait_for_gpu() -> None:
+    """Until it has computed everything; at once where none is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

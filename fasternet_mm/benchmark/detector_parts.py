@@ -2,52 +2,67 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 from torch import nn
 
-from .clocks import host_seconds
+from .clocks import wait_for_gpu
 
-PARTS = 'backbone', 'neck', 'RPN', 'RoI', 'post-processing', 'rest'
+PARTS = 'preprocessing', 'backbone', 'neck', 'RPN', 'RoI', 'post-processing'
 """In a detector's order. RPN: convolutions and proposals. RoI: RoIAlign and the heads' layers. Post-processing: boxes,
-their suppression, and masks pasted into the image. Rest: preprocessing and bookkeeping."""
+their suppression, and masks pasted into the image."""
 
 
-class PartTimer:
-    """A detector whose parts are timed, by the host's clock with the GPU's work finished before and after each.
+class PartClock:
+    """A `Clock` for calls of a detector that also knows how long each part took, by the host's clock.
 
-    On a GPU that waiting takes time of its own: the parts together take longer than the detector without it.
+    Hooks on the detector's modules tell where a part begins; it ends where the next one begins, when the GPU's work is
+    finished. This waiting takes time of its own: on a GPU the parts together take longer than the detector without it.
 
     Args:
-        detector: its parts' methods are replaced by timed ones, so that it is for this purpose alone.
+        detector: of MMDetection, with two stages; it keeps the hooks.
     """
 
     def __init__(self, detector: nn.Module) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self._time(detector.backbone, 'forward', 'backbone')
-        if detector.with_neck:
-            self._time(detector.neck, 'forward', 'neck')
-        self._time(detector.rpn_head, 'predict', 'RPN')
-        self._time(detector.roi_head, 'predict', 'RoI')
-        self._time(detector.roi_head.bbox_head, 'predict_by_feat', 'post-processing')
-        if detector.roi_head.with_mask:
-            self._time(detector.roi_head.mask_head, 'predict_by_feat', 'post-processing')
+        self._calls: list[dict[str, float]] = []
+        self._restart()
+        heads = detector.roi_head
+        self._begin('backbone', before=detector.backbone)
+        self._begin('neck', after=detector.backbone)
+        self._begin('RPN', before=detector.rpn_head)
+        self._begin('RoI', before=heads.bbox_roi_extractor)
+        self._begin('post-processing', after=heads.bbox_head)
+        if heads.with_mask:
+            self._begin('RoI', before=heads.mask_head if heads.share_roi_extractor else heads.mask_roi_extractor)
+            self._begin('post-processing', after=heads.mask_head)
 
-    def _time(self, module: nn.Module, method: str, part: str) -> None:
-        call = getattr(module, method)
+    def __call__(self, call: Callable[[], Any]) -> float:
+        self._restart()
+        call()
+        self._switch(PARTS[0])
+        self._calls.append(self._seconds)
+        return sum(self._seconds.values())
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            results = []
-            self.seconds[part] += host_seconds(lambda: results.append(call(*args, **kwargs)))
-            return results[0]
+    def medians(self) -> dict[str, float]:
+        """Seconds of each of `PARTS`, the medians of all calls so far."""
+        return {part: median(seconds[part] for seconds in self._calls) for part in PARTS}
 
-        setattr(module, method, timed)
+    def _restart(self) -> None:
+        wait_for_gpu()
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._part, self._start = PARTS[0], time.perf_counter()
 
-    def measure(self, detect: Callable[[], Any]) -> dict[str, float]:
-        """Detect once, and return the seconds of each part, in the order of `PARTS`."""
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        whole = host_seconds(detect)
-        self.seconds['RoI'] -= self.seconds['post-processing']
-        self.seconds['rest'] = whole - sum(self.seconds.values())
-        return self.seconds
+    def _begin(self, part: str, before: nn.Module | None = None, after: nn.Module | None = None) -> None:
+        if before is not None:
+            before.register_forward_pre_hook(lambda *_: self._switch(part))
+        if after is not None:
+            after.register_forward_hook(lambda *_: self._switch(part))
+
+    def _switch(self, part: str) -> None:
+        wait_for_gpu()
+        now = time.perf_counter()
+        self._seconds[self._part] += now - self._start
+        self._part, self._start = part, now

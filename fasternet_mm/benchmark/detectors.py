@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import cv2
@@ -28,12 +27,16 @@ from ..models import FasterNet
 from ..models.published import CLASSIFIERS
 from ..weights.checkpoint_layouts import recognize
 from ..weights.loading import load_weights
-from .detector_parts import PARTS, PartTimer
+from .detector_parts import PartClock
 from .network_engines import ENGINES
-from .timing import WARM_UP_CALLS, Candidate
+from .timing import WARM_UP_CALLS, Candidate, take_turns
 
 CANDIDATE_BOXES = 1000
 """Boxes that pass the score threshold where weights are random: enough for the most detections of ``test_cfg``."""
+
+
+HEADS = 'RPNHead', 'StandardRoIHead', 'SingleRoIExtractor'
+"""Classes of this package that take the place of MMDetection's of the same names."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class DetectorTask:
     def name(self) -> str:
         return Path(self.config).stem
 
+    @property
+    def peer(self) -> str:
+        """The name of MMDetection's own with timm's FasterNet."""
+        return f'{self.name}, timm'
+
     def pixels(self) -> Tensor:
         """uint8 ``(3, height, width)``, BGR."""
         if self.image is None:
@@ -76,7 +84,7 @@ class DetectorTask:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def detector_candidates(task: DetectorTask, engines: Sequence[str], parts: int = 0) -> list[Candidate]:
+def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Candidate]:
     """The detector with each engine; all are compared with MMDetection in eager mode with timm's FasterNet inside.
 
     Their rows have ``detections``, the number of them: with the same precision it should be the same.
@@ -84,7 +92,6 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str], parts: int =
     Args:
         task: the detector and its image.
         engines: by name: see `check_engines`.
-        parts: how often the parts of each detector in PyTorch are timed, for the fact ``parts``: see `part_seconds`.
 
     Raises:
         UserError: the config, the checkpoint, the image or an engine cannot be used.
@@ -94,7 +101,7 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str], parts: int =
         raise UserError('engine graphed is for networks alone, use optimized: it has CUDA graphs of its own')
     task.pixels()
     _build(task)
-    peer = f'{task.name}, timm'
+    peer = task.peer
     pairs = dict.fromkeys([(peer, 'eager'), *((task.name, engine) for engine in engines)])
     return [
         Candidate(
@@ -105,7 +112,7 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str], parts: int =
             precision=ENGINES[engine].precision,
             facts=dict(height=task.height, width=task.width),
             packages=('timm', 'mmdet.models', *ENGINES[engine].modules),
-            result_facts=partial(_result_facts, 'timm' if name == peer else engine, task, parts),
+            result_facts=lambda samples: dict(detections=len(samples[0].pred_instances)),
         )
         for name, engine in pairs
     ]
@@ -127,9 +134,9 @@ def prepare_detector(engine: str, task: DetectorTask) -> Callable[[], Any]:
 
 def _detector(engine: str, task: DetectorTask) -> tuple[nn.Module, torch.dtype | None]:
     """A detector of its own that runs in PyTorch, and the type for autocast around it."""
-    _, detector = _build(task)
+    cfg, detector = _build(task)
     if engine == 'timm':
-        return with_timm_backbone(detector).to(task.device), None
+        return with_timm_backbone(with_mmdetections_heads(cfg, detector)).to(task.device), None
     runtime, dtype = ENGINES[engine].runtime, ENGINES[engine].dtype
     if runtime == 'eager':
         return copy.deepcopy(detector).to(task.device), dtype
@@ -141,22 +148,30 @@ def _autocast(call: Callable[[], Any], dtype: torch.dtype | None, device: str) -
     return torch.autocast(device, dtype)(call) if dtype else call
 
 
-def _result_facts(engine: str, task: DetectorTask, parts: int, samples: Sequence[DetDataSample]) -> dict[str, Any]:
-    facts: dict[str, Any] = dict(detections=len(samples[0].pred_instances))
-    if parts and (engine == 'timm' or not ENGINES[engine].packages):
-        facts['parts'] = part_seconds(engine, task, parts)
-    return facts
+def add_parts(task: DetectorTask, rows: Sequence[dict[str, Any]], rounds: int) -> None:
+    """Put ``parts`` into the row of each detector that runs in PyTorch: seconds of each of `PARTS`, medians.
 
+    The detectors take turns once more, since telling the parts apart costs time that the whole must not have.
 
-def part_seconds(engine: str, task: DetectorTask, times: int) -> dict[str, float]:
-    """Seconds of each of `PARTS`, the medians of several measurements; arguments are as in `prepare_detector`."""
-    detector, dtype = _detector(engine, task)
-    timer = PartTimer(detector)
-    detect = _autocast(_detection(detector, task.pixels()), dtype, task.device)
-    for _ in range(WARM_UP_CALLS[task.device]):
-        detect()
-    measured = [dict(timer.measure(detect)) for _ in range(times)]
-    return {part: median(seconds[part] for seconds in measured) for part in PARTS}
+    Args:
+        task: as in `detector_candidates`.
+        rows: of the comparison.
+        rounds: turns of each, of two calls.
+    """
+    runs, clocks = {}, {}
+    for row in rows:
+        if ENGINES[row['engine']].packages:
+            continue
+        key = row['name'], row['engine']
+        detector, dtype = _detector('timm' if row['name'] == task.peer else row['engine'], task)
+        runs[key] = _autocast(_detection(detector, task.pixels()), dtype, task.device)
+        for _ in range(WARM_UP_CALLS[task.device]):
+            runs[key]()
+        clocks[key] = PartClock(detector)
+    take_turns(runs, rounds, 0, clocks)
+    for row in rows:
+        if (row['name'], row['engine']) in clocks:
+            row['parts'] = clocks[row['name'], row['engine']].medians()
 
 
 def _detection(detector: nn.Module, pixels: Tensor) -> Callable[[], Any]:
@@ -191,6 +206,26 @@ def _threshold(detector: nn.Module, pixels: Tensor) -> float:
     _detection(detector, pixels)()
     hook.remove()
     return scores[0].topk(min(CANDIDATE_BOXES, len(scores[0]))).values[-1].item()
+
+
+def with_mmdetections_heads(cfg: Config, detector: nn.Module) -> nn.Module:
+    """The detector of a config with the same weights in MMDetection's own heads, in evaluation mode, frozen."""
+    cfg = copy.deepcopy(cfg)
+    use_mmdetections_heads(cfg.model)
+    peer = build_model(cfg)
+    peer.load_state_dict(detector.state_dict())
+    return peer.eval().requires_grad_(False)
+
+
+def use_mmdetections_heads(settings: Any) -> None:
+    """Put MMDetection's own classes, in place, where a model's config has `HEADS`."""
+    if isinstance(settings, dict):
+        package, _, name = str(settings.get('type')).rpartition('.')
+        if package == 'fasternet_mm' and name in HEADS:
+            settings['type'] = f'mmdet.{name}'
+    if isinstance(settings, (dict, list)):
+        for value in settings.values() if isinstance(settings, dict) else settings:
+            use_mmdetections_heads(value)
 
 
 def with_timm_backbone(detector: nn.Module) -> nn.Module:

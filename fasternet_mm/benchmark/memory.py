@@ -16,7 +16,7 @@ import torch
 from mmengine.logging import MMLogger
 from tqdm import tqdm
 
-from .timing import Candidate
+from .timing import WARM_UP_CALLS, Candidate
 
 T = TypeVar('T')
 
@@ -59,7 +59,8 @@ def _measure(prepare: Callable[[], Callable[[], Any]], packages: Sequence[str], 
         importlib.import_module(package)
     before = _resident_without_leftovers()
     run = prepare()
-    run()
+    for _ in range(WARM_UP_CALLS[device]):  # the second one may record CUDA graphs
+        run()
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         run()

@@ -92,7 +92,8 @@ def table(kind: str, comparison: Mapping[str, Any]) -> str:
     lines = [_cells(kind, row) for row in comparison['rows']]
     columns = [column for column in COLUMNS[kind] if any(column in cells for cells in lines)]
     drawn = GithubFlavoredMarkdownTable([columns, *([cells.get(column, '–') for column in columns] for cells in lines)])
-    drawn.justify_columns = {i: 'right' for i, column in enumerate(columns) if column not in TEXT_COLUMNS}
+    text = TEXT_COLUMNS - {*PARTS} if kind == 'detectors' else TEXT_COLUMNS
+    drawn.justify_columns = {i: 'right' for i, column in enumerate(columns) if column not in text}
     return drawn.table
 
 

@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from ..acceleration.precision import supported_dtypes
+from ..engine.memory_layout import LAYOUTS
 from ..errors import UserError
 from ..extras import require
 from ..models import FasterNet
 from .clocks import device_clock
 from .dispatched_operators import dispatched_operators
 from .timing import Candidate
+
+BASELINE_LAYOUT = 'contiguous'
+"""The memory layout of timm's step that all are compared with: the one that PyTorch gives by itself."""
 
 
 def training_candidates(
@@ -31,25 +35,30 @@ def training_candidates(
     size: Sequence[int],
     device: str = 'cpu',
     amp: str | None = None,
+    layouts: Sequence[str] = tuple(LAYOUTS),
 ) -> list[Candidate]:
-    """A step of this package's backbone and of timm's in each mode; all are compared with timm's in the mode 'plain'.
+    """A step of this package's backbone and of timm's in each mode and memory layout.
 
-    A step drops the gradients of the last one, then come the forward and the backward pass. The loss is the mean square
-    of each of the four maps, which keeps them as a neck would. There is no drop path, no scaler of the loss, and no
-    optimizer, whose step is the same for both.
+    All are compared with timm's in the mode 'plain', contiguous. A step drops the gradients of the last one, then come
+    the forward and the backward pass. The loss is the mean square of each of the four maps, which keeps them as a neck
+    would. There is no drop path, no scaler of the loss, and no optimizer, whose step is the same for both.
+
+    Channels_last is what each project makes of it: our training arranges the images, and maps follow (see
+    `MemoryLayoutHook`, which chooses between the two); timm's arranges images and weights.
 
     Args:
         arch: the variant, 't0' to 'l'.
-        modes: 'channels_last', the layout of the images; 'checkpointed', which recomputes activations (``with_cp``, in
-            timm ``set_grad_checkpointing``); or 'compiled'. Always there is 'plain', which is none of them.
+        modes: 'checkpointed', which recomputes activations (``with_cp``, in timm ``set_grad_checkpointing``), or
+            'compiled'. Always there is 'plain', which stores them.
         batch: images of a step.
         size: (height, width) of the images, in pixels.
         device: 'cpu' or 'cuda'.
-        amp: precision of autocast in the forward pass, 'float16' or 'bfloat16'. Default: none, all is float32.
+        amp: precision of autocast in the forward pass, 'float16' or 'bfloat16'. Default: None, all is float32.
+        layouts: keys of `LAYOUTS`. Default: both. Contiguous is always there for the baseline.
 
     Returns:
-        Candidates with the facts ``activations_bytes``: see `peak_bytes`, and ``operators``: see
-        `dispatched_operators`; of compiled steps, whose kernels stand for many operators, the latter is None.
+        Candidates with the facts ``layout``; ``activations_bytes``: see `peak_bytes`; and ``operators``: see
+        `dispatched_operators`. The latter is None for compiled steps, whose kernels stand for many operators.
 
     Raises:
         UserError: timm is missing, a step does not work, as for images that are too small, or the device does not
@@ -59,56 +68,59 @@ def training_candidates(
     check_amp(amp, device)
     ours, timms = f'fasternet_{arch}', f'timm/fasternet_{arch}'
     modes = list(dict.fromkeys(('plain', *modes)))
+    baseline = (timms, f'plain, {BASELINE_LAYOUT}')
+    triples = [(name, mode, layout) for name in (timms, ours) for mode in modes for layout in layouts]
+    if (timms, 'plain', BASELINE_LAYOUT) not in triples:
+        triples.insert(0, (timms, 'plain', BASELINE_LAYOUT))
     candidates = []
-    for name in (timms, ours):
-        for mode in modes:
-            net, images = _build(name, mode), torch.randn(batch, 3, *size)
-            net, images = net.to(device), images.to(device)
-            if mode == 'channels_last':
-                images = images.contiguous(memory_format=torch.channels_last)
-            passes = partial(_forward_and_backward, net, images, amp)
-            try:
-                passes()  # from now on there are gradients, which are no activations
-            except (RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(
-                    f'{name} ({mode}) does not train with --size {size[0]} {size[1]} --batch {batch}, '
-                    f'give others: {reason}'
-                ) from error
-            step = partial(_step, net, passes)
-            candidate = Candidate(
-                name=name,
-                engine=mode,
-                prepare=partial(_ready, step),
-                baseline=(timms, 'plain'),
-                images=batch,
-                precision=amp or 'float32',
-                clock=device_clock(device),
-                facts=dict(
-                    height=size[0],
-                    width=size[1],
-                    activations_bytes=peak_bytes(passes, device),
-                    operators=None if mode == 'compiled' else dispatched_operators(step),
-                ),
-            )
-            candidates.append(candidate)
+    for name, mode, layout in triples:
+        net = _build(name, mode, layout).to(device)
+        images = torch.randn(batch, 3, *size).to(device).contiguous(memory_format=LAYOUTS[layout])
+        passes = partial(_forward_and_backward, net, images, amp)
+        try:
+            passes()  # from now on there are gradients, which are no activations
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f'{name} ({mode}) does not train with --size {size[0]} {size[1]} --batch {batch}, give others: {reason}'
+            ) from error
+        step = partial(_step, net, passes)
+        candidate = Candidate(
+            name=name,
+            engine=f'{mode}, {layout}',
+            prepare=partial(_ready, step),
+            baseline=baseline,
+            images=batch,
+            precision=amp or 'float32',
+            clock=device_clock(device),
+            facts=dict(
+                height=size[0],
+                width=size[1],
+                layout=layout,
+                activations_bytes=peak_bytes(passes, device),
+                operators=None if mode == 'compiled' else dispatched_operators(step),
+            ),
+        )
+        candidates.append(candidate)
     return candidates
 
 
 def check_amp(amp: str | None, device: str) -> None:
-    """Raise `UserError` unless the device computes in this precision, or None is asked for."""
-    precisions = [str(dtype).removeprefix('torch.') for dtype in supported_dtypes(device)[1:]]
-    if amp and amp not in precisions:
-        accepted = f'use {" or ".join(precisions)}' if precisions else 'leave the option out'
-        raise UserError(f'--amp {amp}: this {device} does not compute in it, {accepted}')
+    """Raise `UserError` unless autocast works on the device in this precision, or None is given."""
+    # PyTorch has bfloat16 on every CPU, slowly on those that compute in it by way of float32.
+    dtypes = [torch.bfloat16] if device == 'cpu' else supported_dtypes(device)[1:]
+    accepted = [str(dtype).removeprefix('torch.') for dtype in dtypes]
+    if amp and amp not in accepted:
+        raise UserError(f'--amp {amp}: this {device} does not compute in it, use {" or ".join(accepted)}')
 
 
-def _build(name: str, mode: str) -> nn.Module:
+def _build(name: str, mode: str, layout: str) -> nn.Module:
     torch.manual_seed(0)
     if name.startswith('timm/'):
         import timm
 
         net = timm.create_model(name.removeprefix('timm/'), features_only=True, drop_path_rate=0.0)
+        net.to(memory_format=LAYOUTS[layout])
         if mode == 'checkpointed':
             net.set_grad_checkpointing()
     else:

@@ -1,6 +1,8 @@
 """Speed and memory, side by side in one run."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .parsing import add_config, add_size, command_parser, existing_file, positive
@@ -121,15 +123,22 @@ def training_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--modes',
         nargs='+',
-        choices=['plain', 'channels_last', 'checkpointed', 'compiled'],
-        default=['plain', 'channels_last', 'checkpointed'],
-        help='default: plain channels_last checkpointed; the second is the layout in which training lays out images on '
-        'the CPU; the third recomputes maps instead of storing them (with_cp)',
+        choices=['plain', 'checkpointed', 'compiled'],
+        default=['plain', 'checkpointed'],
+        help='default: plain checkpointed; the second one recomputes maps instead of storing them (with_cp)',
+    )
+    result.add_argument(
+        '--layouts',
+        nargs='+',
+        choices=['channels_last', 'contiguous'],
+        default=['channels_last', 'contiguous'],
+        help='memory layouts of the maps; default: both, of which training takes the first one on a CPU and the faster '
+        'one on a GPU',
     )
     result.add_argument(
         '--amp',
         choices=['bfloat16', 'float16'],
-        help='precision of autocast in the forward pass; default: none, float32',
+        help='precision of autocast in the forward pass, on a CPU bfloat16 alone; default: none, float32',
     )
     add_common(result, training, rounds=5, seconds=0)
 
@@ -225,7 +234,7 @@ def networks(args: argparse.Namespace) -> dict:
 
 
 def detectors(args: argparse.Namespace) -> dict:
-    from ..benchmark.detectors import DetectorTask, detector_candidates
+    from ..benchmark.detectors import DetectorTask, add_parts, detector_candidates
 
     results = start(args)
     task = DetectorTask(
@@ -237,7 +246,7 @@ def detectors(args: argparse.Namespace) -> dict:
         any_size=args.any_size,
         device=args.device,
     )
-    measure(args, results, detector_candidates(task, engines(args), args.rounds if args.parts else 0))
+    measure(args, results, detector_candidates(task, engines(args)), partial(add_parts, task) if args.parts else None)
     return results
 
 
@@ -255,7 +264,7 @@ def training(args: argparse.Namespace) -> dict:
     results = start(args)
     arch = args.arch or ('t0' if args.quick else 's')
     size = args.size or ((128, 128) if args.quick else (512, 512))
-    measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device, args.amp))
+    measure(args, results, training_candidates(arch, args.modes, args.batch, size, args.device, args.amp, args.layouts))
     return results
 
 
@@ -311,8 +320,8 @@ def start(args: argparse.Namespace) -> dict:
     usual = dict(rounds=3, seconds=args.usual['seconds'] / 3) if args.quick else args.usual
     args.rounds = usual['rounds'] if args.rounds is None else args.rounds
     args.seconds = usual['seconds'] if args.seconds is None else args.seconds
-    if args.device == 'cuda':
-        torch.backends.cudnn.benchmark = True  # each candidate gets the fastest kernels for its sizes
+    # The search for the fastest kernels suits maps of one size; numbers of RoIs differ, and it would begin anew.
+    torch.backends.cudnn.benchmark = args.kind in ('networks', 'layers', 'training')
     if args.threads:
         torch.set_num_threads(args.threads)
     check_plot(args.plot, args.kind)
@@ -333,8 +342,8 @@ def engines(args: argparse.Namespace) -> list[str]:
     return chosen
 
 
-def measure(args: argparse.Namespace, results: dict, candidates: list) -> None:
-    """Compare, store and show."""
+def measure(args: argparse.Namespace, results: dict, candidates: list, add_more: Callable | None = None) -> None:
+    """Compare, store and show. ``add_more`` puts further measurements into rows, in a number of rounds."""
     from ..benchmark.memory import add_memory
     from ..benchmark.results import write_results
     from ..benchmark.timing import compare
@@ -344,6 +353,10 @@ def measure(args: argparse.Namespace, results: dict, candidates: list) -> None:
     results['comparisons'].append(comparison)
     if args.out:
         write_results(args.out, results)
+    if add_more:
+        add_more(comparison['rows'], args.rounds)
+        if args.out:
+            write_results(args.out, results)
     if not getattr(args, 'no_memory', True) and not args.quick:
         add_memory(candidates, comparison['rows'], args.device)
         if args.out:

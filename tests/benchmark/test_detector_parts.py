@@ -1,10 +1,55 @@
-import time
-
 import pytest
+import torch
+from torch import nn
 
-from fasternet_mm.benchmark import detectors
-from fasternet_mm.benchmark.detector_parts import PARTS, PartTimer
-from fasternet_mm.benchmark.detectors import DetectorTask, detector_candidates
+from fasternet_mm.benchmark import detector_parts, detectors
+from fasternet_mm.benchmark.detector_parts import PARTS, PartClock
+from fasternet_mm.benchmark.detectors import DetectorTask, add_parts, detector_candidates
+from fasternet_mm.benchmark.timing import compare
+
+
+class Taking(nn.Module):
+    """Takes some seconds of the test's clock."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self):
+        self.clock.now += self.seconds
+
+
+class Clock:
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def small_detector(clock):
+    detector = nn.Module()
+    detector.backbone, detector.neck = Taking(clock, 1), Taking(clock, 2)
+    detector.rpn_head, detector.roi_head = Taking(clock, 4), nn.Module()
+    heads = detector.roi_head
+    heads.bbox_roi_extractor, heads.bbox_head = Taking(clock, 8), Taking(clock, 16)
+    heads.mask_roi_extractor, heads.mask_head = Taking(clock, 32), Taking(clock, 64)
+    heads.with_mask, heads.share_roi_extractor = True, False
+    return detector
+
+
+def test_each_part_has_its_own_time_and_all_are_the_whole(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(detector_parts, 'time', clock)
+    detector = small_detector(clock)
+    heads = detector.roi_head
+    order = [detector.backbone, detector.neck, detector.rpn_head, heads.bbox_roi_extractor, heads.bbox_head]
+    between = [Taking(clock, 128), Taking(clock, 256)]
+    order += [between[0], heads.mask_roi_extractor, heads.mask_head, between[1]]
+    part_clock = PartClock(detector)
+    clock.now += 1000  # between calls
+    for _ in range(2):
+        assert part_clock(lambda: [module() for module in order]) == 511
+    assert part_clock.medians() == dict(zip(PARTS, [0, 1, 2, 4, 8 + 16 + 32 + 64, 128 + 256]))
 
 
 @pytest.fixture
@@ -13,44 +58,19 @@ def task(root):
     detectors._build.cache_clear()
 
 
-class Module:
-    """Stands for a module whose methods take a known time."""
-
-    def __init__(self, **seconds):
-        for name, duration in seconds.items():
-            setattr(self, name, lambda duration=duration: time.sleep(duration))
-
-
-class Detector:
-    with_neck = True
-
-    def __init__(self):
-        self.backbone, self.neck = Module(forward=0.02), Module(forward=0)
-        self.rpn_head, self.roi_head = Module(predict=0), Module(layers=0.04)
-        self.roi_head.with_mask = False
-        self.roi_head.bbox_head = Module(predict_by_feat=0.08)
-        self.roi_head.predict = lambda: (self.roi_head.layers(), self.roi_head.bbox_head.predict_by_feat())
-
-    def detect(self):
-        for call in (self.backbone.forward, self.neck.forward, self.rpn_head.predict, self.roi_head.predict):
-            call()
-
-
-def test_each_part_has_its_own_time_and_all_are_the_whole(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, 'sleep', lambda seconds: now.__setitem__(0, now[0] + seconds))
-    monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
-    detector = Detector()
-    timer = PartTimer(detector)
-    for _ in range(2):
-        seconds = timer.measure(detector.detect)
-        assert tuple(seconds) == PARTS
-        assert [round(seconds[part], 6) for part in PARTS] == [0.02, 0, 0, 0.04, 0.08, 0]
-
-
 def test_parts_are_told_of_our_detector_and_of_the_peer(task):
-    for candidate in detector_candidates(task, ['optimized'], parts=2):
-        facts = candidate.result_facts(candidate.prepare()())
-        assert facts['detections'] == 100
-        assert tuple(facts['parts']) == PARTS
-        assert all(seconds > 0 for part, seconds in facts['parts'].items() if part != 'rest')
+    rows = compare(detector_candidates(task, ['optimized']), 1, 0)['rows']
+    add_parts(task, rows, rounds=1)
+    assert [row['name'] for row in rows] == [task.peer, task.name]
+    for row in rows:
+        assert tuple(row['parts']) == PARTS
+        assert min(row['parts'].values()) > 0
+
+
+def test_the_peer_is_mmdetections_own_with_the_same_weights(task):
+    peer, _ = detectors._detector('timm', task)
+    heads = peer.rpn_head, peer.roi_head, peer.roi_head.bbox_roi_extractor, peer.roi_head.mask_roi_extractor
+    assert {type(head).__module__.partition('.')[0] for head in heads} == {'mmdet'}
+    _, own = detectors._build(task)
+    for name, weight in own.roi_head.state_dict().items():
+        assert torch.equal(weight, peer.roi_head.state_dict()[name])

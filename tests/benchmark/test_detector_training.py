@@ -5,11 +5,11 @@ import torch
 
 from fasternet_mm.benchmark.detector_training import (
     DetectorStep,
-    copy_with_peer_heads,
     detector_training_candidates,
     prepare_step,
 )
 from fasternet_mm.benchmark.dispatched_operators import dispatched_operators
+from fasternet_mm.engine.optimizer import can_be_fused
 from fasternet_mm.errors import UserError
 
 
@@ -32,18 +32,32 @@ def test_a_detectors_step_is_compared_with_that_of_mmdetections_heads(step):
 
 
 def test_the_peer_has_mmdetections_heads_and_the_same_weights(step):
-    own, peer = (prepare_step(one).args[0] for one in (step, copy_with_peer_heads(step)))
-    for key in ('rpn_head', 'roi_head'):
-        assert type(getattr(peer, key)).__module__.startswith('mmdet.')
+    own, peer = (prepare_step(replace(step, has_peer_heads=of_peer)).args[0] for of_peer in (False, True))
+    for detector, package in ((own, 'fasternet_mm'), (peer, 'mmdet')):
+        heads = detector.rpn_head, detector.roi_head, detector.roi_head.bbox_roi_extractor
+        assert {type(head).__module__.partition('.')[0] for head in heads} == {package}
     for name, weight in own.state_dict().items():
         assert torch.equal(weight, peer.state_dict()[name]), name
 
 
-def test_a_step_changes_the_weights(step):
+def test_a_step_is_that_of_training_and_the_next_one_has_the_same_weights(step):
     take = prepare_step(step)
-    before = take.args[0].backbone.patch_embed.proj.weight.clone()
+    detector, _, optimizer = take.args
+    layouts = []
+    detector.backbone.patch_embed.register_forward_pre_hook(
+        lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    weights = [parameter.clone() for parameter in detector.parameters()]
     take()
-    assert not torch.equal(before, take.args[0].backbone.patch_embed.proj.weight)
+    assert layouts == [True]
+    assert bool(optimizer.optimizer.defaults['fused']) == can_be_fused(dict(type='AdamW'), torch.device('cpu'))
+    assert len(optimizer.optimizer.state) > 100
+    assert all(map(torch.equal, weights, detector.parameters()))
+
+
+def test_no_pretrained_weights_are_fetched(step):
+    missing = 'model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=nowhere.pth'
+    prepare_step(replace(step, options=missing))
 
 
 def test_mixed_precision_without_a_gpu_is_named(step):

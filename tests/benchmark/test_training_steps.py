@@ -14,14 +14,38 @@ def test_the_peak_counts_what_is_alive_at_a_time():
 
 
 def test_steps_are_those_of_both_backbones_and_checkpointing_keeps_less():
-    candidates = {step.key: step for step in training_candidates('t0', ['checkpointed'], batch=2, size=(64, 32))}
+    steps = training_candidates('t0', ['checkpointed'], batch=2, size=(64, 32), layouts=['contiguous'])
+    candidates = {step.key: step for step in steps}
     names = ['timm/fasternet_t0', 'fasternet_t0']
-    assert list(candidates) == [(name, mode) for name in names for mode in ('plain', 'checkpointed')]
-    assert {step.baseline for step in candidates.values()} == {('timm/fasternet_t0', 'plain')}
+    modes = ['plain, contiguous', 'checkpointed, contiguous']
+    assert list(candidates) == [(name, mode) for name in names for mode in modes]
+    assert {step.baseline for step in candidates.values()} == {('timm/fasternet_t0', 'plain, contiguous')}
     for name in names:
-        plain, checkpointed = (candidates[name, mode].facts for mode in ('plain', 'checkpointed'))
+        plain, checkpointed = (candidates[name, mode].facts for mode in modes)
         assert checkpointed['activations_bytes'] < plain['activations_bytes']
         assert (plain['height'], plain['width']) == (64, 32)
+
+
+def test_both_backbones_train_in_the_memory_layout_that_is_named(monkeypatch):
+    layouts = []
+
+    def note(maps):
+        assert len({x.is_contiguous(memory_format=torch.channels_last) for x in maps[:3]}) == 1
+        layouts.append('channels_last' if maps[0].is_contiguous(memory_format=torch.channels_last) else 'contiguous')
+        return loss(maps)
+
+    loss = training_steps._loss
+    monkeypatch.setattr(training_steps, '_loss', note)
+    steps = training_candidates('t0', ['plain'], 2, (64, 64), layouts=['channels_last'])
+    assert [step.key for step in steps] == [
+        ('timm/fasternet_t0', 'plain, contiguous'),
+        ('timm/fasternet_t0', 'plain, channels_last'),
+        ('fasternet_t0', 'plain, channels_last'),
+    ]
+    layouts.clear()
+    for step in steps:
+        step.prepare()()
+    assert layouts == [step.facts['layout'] for step in steps]
 
 
 @pytest.mark.parametrize(('batch', 'size'), [(2, (16, 64)), (1, (32, 32))])  # 32: norms have one value for each channel
@@ -35,7 +59,7 @@ def test_memory_is_what_is_held_and_what_a_call_takes():
 
 
 def test_mixed_precision_and_operators_of_a_step_are_told():
-    for step in training_candidates('t0', ['plain'], batch=2, size=(64, 64), amp='bfloat16'):
+    for step in training_candidates('t0', ['plain'], 2, (64, 64), amp='bfloat16', layouts=['contiguous']):
         assert step.precision == 'bfloat16'
         assert step.facts['operators'] > 200
         step.prepare()()
