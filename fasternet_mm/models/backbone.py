@@ -253,8 +253,9 @@ def branch_arithmetic(
         norm, and their mean and inverse standard deviation.
     """
     channels = partial.shape[0]
-    convolved = torch.conv2d(x[:, :channels], partial, None, 1, 1)
-    hidden = torch.conv2d(torch.cat((convolved, x[:, channels:]), dim=1), expand)
+    convolved, untouched = x.split_with_sizes((channels, x.shape[1] - channels), dim=1)
+    convolved = torch.conv2d(convolved, partial, None, 1, 1)
+    hidden = torch.conv2d(torch.cat((convolved, untouched), dim=1), expand)
     normed, mean, inverse_std = torch.native_batch_norm(hidden, scale, shift, *statistics)
     return torch.conv2d(activation.function(normed), reduce), convolved, hidden, mean, inverse_std
 
