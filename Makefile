@@ -1,6 +1,7 @@
 # make demo        train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
 # make demo-seg    the same with UPerNet: label maps instead of instances, mIoU
 # make test        ruff and pytest
+# make test-gpu    the tests of tests/gpu alone, which need CUDA
 # make test-onedl  pytest with OneDL's fork of OpenMMLab's libraries
 # make clean       remove what these made
 #
@@ -18,7 +19,7 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-seg test test-onedl clean
+.PHONY: demo demo-seg test test-gpu test-onedl clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt
@@ -60,6 +61,9 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-gpu: $(VENV)/installed
+	$(BIN)/python -m pytest tests/gpu
 
 test-onedl: $(VENV_ONEDL)/installed
 	$(VENV_ONEDL)/bin/python -m pytest --numprocesses auto --dist loadfile
