@@ -1,7 +1,7 @@
 # make demo        train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
 # make demo-seg    the same with UPerNet: label maps instead of instances, mIoU
 # make test        ruff and pytest
-# make test-gpu    pytest of tests/gpu, which needs CUDA
+# make test-gpu    the tests of tests/gpu alone, which need CUDA
 # make test-onedl  pytest with OneDL's fork of OpenMMLab's libraries
 # make clean       remove what these made
 #
