@@ -73,6 +73,10 @@ def test_a_model_without_two_stages_is_named(step, root):
 
 def test_a_step_dispatches_few_operators_and_few_more_for_each_further_image(step):
     """A GPU waits for their launches. With MMDetection's heads and optimizer a step of four images takes over 5,000."""
-    four, eight = (dispatched_operators(prepare_step(replace(step, batch=images))) for images in (4, 8))
-    assert four <= 2500
-    assert eight - four <= 4 * 60
+    counts = []
+    for images in (4, 8):
+        take = prepare_step(replace(step, batch=images))
+        take()  # in the first one the optimizer makes its moments
+        counts.append(dispatched_operators(take))
+    assert counts[0] <= 2500
+    assert counts[1] - counts[0] <= 4 * 60
