@@ -207,14 +207,20 @@ def gradients_and_statistics(net, images, dtype=None):
     return [value.clone() for value in (*[p.grad for p in net.parameters() if p.grad is not None], *net.buffers())]
 
 
-HALF = pytest.param(
-    torch.float16, marks=pytest.mark.skipif(torch.__version__ < '2.4', reason='no float16 on the CPU before')
-)
+NEEDS_PYTORCH_2_4 = pytest.mark.skipif(torch.__version__ < '2.4', reason='no float16 on the CPU before')
 
 
-@pytest.mark.parametrize('dtype', [None, torch.float64, torch.bfloat16, HALF])
 @pytest.mark.parametrize('act', ['ReLU', 'GELU'])
-@pytest.mark.parametrize('settings', [{}, dict(norm_eval=True), dict(frozen_stages=1)], ids=str)
+@pytest.mark.parametrize(
+    ('dtype', 'settings'),
+    [
+        *((dtype, {}) for dtype in (None, torch.float64, torch.bfloat16)),
+        pytest.param(torch.float16, {}, marks=NEEDS_PYTORCH_2_4),
+        (None, dict(norm_eval=True)),
+        (None, dict(frozen_stages=1)),
+    ],
+    ids=str,
+)
 def test_a_block_without_its_modules_has_their_gradients_and_statistics(
     monkeypatch, without_modules, dtype, act, settings
 ):
