@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+FIRST_WITH_BFLOAT16 = 8
+"""NVIDIA's first generation, by its major compute capability, with bfloat16 in its tensor cores (Ampere)."""
+
 
 def device_of_choice() -> str:
     """'cuda' where PyTorch can use a GPU through CUDA (or ROCm, which it calls so too), else 'cpu'.
@@ -12,6 +15,16 @@ def device_of_choice() -> str:
     and a wrong result is worse than a slow one.
     """
     return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def gpu_computes_bfloat16() -> bool:
+    """Whether the current GPU computes in bfloat16 by itself.
+
+    On older ones PyTorch converts each value to float32 and back, which is slower than float32, and some of its
+    releases count that as support.
+    """
+    by_itself = torch.version.hip or torch.cuda.get_device_capability()[0] >= FIRST_WITH_BFLOAT16
+    return bool(by_itself) and torch.cuda.is_bf16_supported()
 
 
 def unused_gpu() -> str | None:

@@ -40,8 +40,8 @@ def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool =
     Args:
         model: a backbone, classifier, detector or segmenter; FasterNet's own layers gain most.
         dtype: of the backbone's, neck's and heads' arithmetic: ``torch.float16`` on CUDA, ``torch.bfloat16`` where the
-            device has it.
-            Everything else, as boxes and their suppression, stays in float32. Default: None, the model's own.
+            device has it. Everything else, as boxes and their suppression, stays in float32. Default: None, the
+            model's own.
         compile: let ``torch.compile`` make the kernels of these parts instead; needs a C++ compiler on the CPU, Triton
             on a GPU, where they go into CUDA graphs as the others do. Compiles at the first image, and again at the
             first of another size. Default: False.

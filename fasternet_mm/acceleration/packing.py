@@ -92,15 +92,19 @@ def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
             for computed, expected in kind.trials(dtype):
                 torch.testing.assert_close(computed, expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
     except Exception as error:  # a private operator that was changed may raise anything
-        reason = str(error).partition('\n')[0] or type(error).__name__
-        print_log(
-            f"{kind.__name__} in {dtype} runs on PyTorch's own kernels, which are slower: "
-            f'the fused ones of PyTorch {torch.__version__} are not as expected ({reason})',
-            logger='current',
-            level=logging.WARNING,
-        )
+        _tell_slower(f'{kind.__name__} in {dtype}', error)
         return False
     return True
+
+
+def _tell_slower(layer: str, error: Exception) -> None:
+    reason = str(error).partition('\n')[0] or type(error).__name__
+    print_log(
+        f"{layer} runs on PyTorch's own kernels, which are slower: the fused ones of PyTorch {torch.__version__} are "
+        f'not as expected ({reason})',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 @cache
@@ -111,14 +115,8 @@ def fused_product_works(device: str) -> bool:
             a, b = torch.arange(48.0, device=device).sub(20).div(8).view(2, 4, 6)
             bias = torch.arange(4.0, device=device).sub(2)
             torch.testing.assert_close(torch._addmm_activation(bias, a, b.t()), (a @ b.t() + bias).relu())
-    except Exception as error:  # a private operator that was changed may raise anything
-        reason = str(error).partition('\n')[0] or type(error).__name__
-        print_log(
-            f"FasterNet's blocks run on PyTorch's public operators, which are slower: the fused product of matrices of "
-            f'PyTorch {torch.__version__} is not as expected ({reason})',
-            logger='current',
-            level=logging.WARNING,
-        )
+    except Exception as error:
+        _tell_slower('PackedBlock', error)
         return False
     return True
 
@@ -233,7 +231,8 @@ class PackedBlock(nn.Module):
         their own over the map. In float32 they stay convolutions, which PyTorch lets compute in TensorFloat-32 by
         default, and products of matrices not.
         """
-        convolved, untouched = x.split([self.partial_conv3.in_channels, self._untouched_channels(x)], dim=1)
+        dim_conv = self.partial_conv3.in_channels
+        convolved, untouched = x[:, :dim_conv], x[:, dim_conv:]
         convolved = self.partial_conv3(convolved.contiguous(memory_format=torch.channels_last))
         mixed = torch.cat((convolved, untouched), dim=1)
         if x.dtype == torch.float32 or self.reduce.bias is not None:
@@ -241,9 +240,6 @@ class PackedBlock(nn.Module):
         hidden = self._expanded(_pixels(mixed.contiguous(memory_format=torch.channels_last)))
         _pixels(x).addmm_(hidden, self.reduce.weight.flatten(1).t())
         return x
-
-    def _untouched_channels(self, x: Tensor) -> int:
-        return x.shape[1] - self.partial_conv3.in_channels
 
     def _expanded(self, pixels: Tensor) -> Tensor:
         weight, bias = self.expand.weight.flatten(1), self.expand.bias

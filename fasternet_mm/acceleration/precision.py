@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from ..devices import gpu_computes_bfloat16
 from ..models.backbone import InvalidArgument
 
 SHORT_DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
 """Types in which a trained model can be run, by the names that MMEngine has for mixed precision."""
-
-TENSOR_CORES_WITH_BFLOAT16 = 8
-"""NVIDIA's first generation, by its major compute capability, that computes in bfloat16 (Ampere). On older ones PyTorch
-converts each value to float32 and back, which is slower than float32, and counts that as support."""
 
 
 def supported_dtypes(device: str) -> list[torch.dtype]:
@@ -21,10 +18,7 @@ def supported_dtypes(device: str) -> list[torch.dtype]:
         device: its type: 'cuda', 'cpu', or another, of which nothing but float32 is known.
     """
     if device == 'cuda':
-        has_bfloat16 = torch.cuda.is_bf16_supported() and (
-            torch.version.hip or torch.cuda.get_device_capability()[0] >= TENSOR_CORES_WITH_BFLOAT16
-        )
-        return [torch.float32, torch.float16, *([torch.bfloat16] if has_bfloat16 else [])]
+        return [torch.float32, torch.float16, *([torch.bfloat16] if gpu_computes_bfloat16() else [])]
     if device != 'cpu':
         return [torch.float32]
     # The operator is private to PyTorch: without it the question has no answer, and float32 is right everywhere.

@@ -88,7 +88,7 @@ def training_candidates(
         candidate = Candidate(
             name=name,
             engine=f'{mode}, {layout}',
-            prepare=partial(_ready, step),
+            prepare=lambda step=step: step,
             baseline=baseline,
             images=batch,
             precision=amp or 'float32',
@@ -141,10 +141,6 @@ def _forward_and_backward(net: nn.Module, images: Tensor, amp: str | None) -> No
 def _step(net: nn.Module, passes: Callable[[], None]) -> None:
     net.zero_grad()
     passes()
-
-
-def _ready(step: Callable[[], None]) -> Callable[[], None]:
-    return step
 
 
 def peak_bytes(call: Callable[[], Any], device: str = 'cpu') -> int:

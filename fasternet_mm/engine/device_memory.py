@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
 
-from ..devices import device_of_choice
+from ..devices import device_of_choice, gpu_computes_bfloat16
 from ..errors import UserError
 from .mixed_precision import precision_of
 
@@ -43,7 +42,7 @@ def card_at_hand() -> Card | None:
     if device_of_choice() == 'cpu':
         return None
     free, total = torch.cuda.mem_get_info()
-    return Card(torch.cuda.get_device_name(), free, total, _computes_bfloat16())
+    return Card(torch.cuda.get_device_name(), free, total, gpu_computes_bfloat16())
 
 
 def cards_of_training() -> list[Card]:
@@ -54,13 +53,6 @@ def cards_of_training() -> list[Card]:
 def half_precision_of(cards: Sequence[Card]) -> str:
     """Of mixed precision: bfloat16, whose range is float32's, where all cards have it; else float16."""
     return 'bfloat16' if all(card.bfloat16 for card in cards) else 'float16'
-
-
-def _computes_bfloat16() -> bool:
-    supported = torch.cuda.is_bf16_supported
-    if 'including_emulation' in inspect.signature(supported).parameters:  # by default they count
-        return supported(including_emulation=False)
-    return supported()
 
 
 def out_of_memory(cfg: Config, images: int) -> UserError:

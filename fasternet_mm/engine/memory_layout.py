@@ -80,9 +80,9 @@ def faster_layout(backbone: FasterNet, images: Tensor) -> str:
         a key of `LAYOUTS`. After an error, such as too little memory for the copy, it is 'channels_last'.
     """
     devices = [images.device] if images.is_cuda else []
-    trial = copy.deepcopy(backbone)
-    trial._forward_pre_hooks.clear()
     try:
+        trial = copy.deepcopy(backbone)
+        trial._forward_pre_hooks.clear()
         with torch.random.fork_rng(devices), torch.enable_grad():
             inputs = {name: images.contiguous(memory_format=layout) for name, layout in LAYOUTS.items()}
             for x in inputs.values():

@@ -120,7 +120,7 @@ class FasterNetBlock(nn.Module):
         norm_cfg: norm layer of the pointwise pair. Default: ``dict(type='BN')``.
         act_cfg: activation of the pointwise pair. Default: ``dict(type='ReLU')``.
         with_cp: recompute the whole branch in the backward pass instead of storing it; otherwise only its norm and
-            activation are recomputed, see `BranchFunction`. Default: False.
+            activation are recomputed, see `RecomputingBranch`. Default: False.
 
     Shape:
         ``(N, dim, H, W)`` to ``(N, dim, H, W)``.

@@ -110,12 +110,12 @@ def align_rois(
     x = full_precision(x)
     rois = rois.to(x.dtype)
     settings = *size, spatial_scale, sampling_ratio, aligned
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast('cpu', enabled=False):  # whose products would be in reduced precision
         if x.is_cpu and _is_small(x.shape, len(rois) * size[0]):
             return roi_align_small(x, rois, *settings)
         if is_large_channels_last(x):
             return roi_align_channels_last(x, rois, *settings)
-        return kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned)
+    return kernels.roi_align(x, rois, spatial_scale, *size, sampling_ratio, aligned)
 
 
 def _align_rois_backward(
@@ -135,14 +135,13 @@ def _align_rois_backward(
     batch, _, height, width = shape
 
     settings = shape, spatial_scale, sampling_ratio, aligned
-    with torch.autocast(grad.device.type, enabled=False):
-        if grad.is_cpu and _is_small(shape, len(rois) * size[0]):
-            return roi_align_backward_small(grad, rois, *settings)
-        if grad.is_cpu:
-            return roi_align_backward_channels_last(grad, rois, *settings)
-        batch, channels, height, width = shape
-        sizes = *size, batch, channels, height, width
-        return kernels._roi_align_backward(grad, rois, spatial_scale, *sizes, sampling_ratio, aligned)
+    if grad.is_cpu:
+        small = _is_small(shape, len(rois) * size[0])
+        with torch.autocast('cpu', enabled=False):
+            return (roi_align_backward_small if small else roi_align_backward_channels_last)(grad, rois, *settings)
+    batch, channels, height, width = shape
+    sizes = *size, batch, channels, height, width
+    return kernels._roi_align_backward(grad, rois, spatial_scale, *sizes, sampling_ratio, aligned)
 
 
 def roi_align_forward(

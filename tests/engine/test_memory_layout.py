@@ -71,10 +71,11 @@ def test_the_faster_layout_is_chosen_by_steps_on_a_copy(monkeypatch, fast):
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
-def test_without_memory_for_a_comparison_it_is_channels_last(monkeypatch, logged_warnings):
-    def without_memory(trial, x):
-        raise torch.OutOfMemoryError('CUDA out of memory') if hasattr(torch, 'OutOfMemoryError') else RuntimeError
+@pytest.mark.parametrize(('owner', 'name'), [(memory_layout, 'step_seconds'), (FasterNet, '__deepcopy__')])
+def test_without_memory_for_a_comparison_it_is_channels_last(monkeypatch, logged_warnings, owner, name):
+    def without_memory(*_):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
-    monkeypatch.setattr(memory_layout, 'step_seconds', without_memory)
+    monkeypatch.setattr(owner, name, without_memory, raising=False)
     assert faster_layout(FasterNet(TINY).train(), torch.randn(2, 3, 64, 96)) == 'channels_last'
     assert 'cannot be compared' in logged_warnings()[0]

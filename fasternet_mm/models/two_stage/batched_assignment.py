@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmdet.models.task_modules import BboxOverlaps2D, MaxIoUAssigner, PseudoSampler, RandomSampler
-from mmdet.structures.bbox import bbox_overlaps
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..ignoring_assigner import IgnoringAssigner
 
 LARGEST_OVERLAPS = 2**24
-"""Pairs of an object and a candidate whose IoU is computed at a time; each of several intermediate results takes 64 MB.
-That is an image of 62 objects at 800x1344; one of more objects is not divided."""
+"""Pairs of an object and a candidate whose IoU is computed at a time; each of several intermediate results takes 64 MB,
+or 128 MB where it has both axes. That is an image of 62 objects at 800x1344; one of more objects is not divided."""
 
 
 class PaddedBoxes(NamedTuple):
@@ -35,6 +36,15 @@ def pad_boxes(boxes: Sequence[Tensor]) -> PaddedBoxes:
     places = torch.from_numpy(places).to(device, non_blocking=True)
     padded = torch.cat([*boxes, boxes[0].new_zeros(1, 4)])[places]
     return PaddedBoxes(padded, torch.from_numpy(valid).to(device, non_blocking=True))
+
+
+def pad_regions(ignored: Sequence[InstanceData | None] | None) -> PaddedBoxes | None:
+    """Ignored regions of each image, which may have None; None where no image has any."""
+    given = [of_image for of_image in ignored or () if of_image is not None]
+    if not given:
+        return None
+    none = get_box_tensor(given[0].bboxes)[:0]
+    return pad_boxes([none if of_image is None else get_box_tensor(of_image.bboxes) for of_image in ignored])
 
 
 def can_assign(assigner: Any) -> bool:
@@ -86,10 +96,11 @@ def _assign(
 ) -> Tensor:
     overlaps = bbox_overlaps(objects.boxes, candidates.boxes).masked_fill(~objects.valid[..., None], -1)
     ignored = None
-    if regions is not None and assigner.ignore_iof_thr > 0:
+    spares_regions = type(assigner) is IgnoringAssigner
+    if regions is not None and (assigner.ignore_iof_thr > 0 or (spares_regions and assigner.ignore_iof_thr == 0)):
         covered = bbox_overlaps(candidates.boxes, regions.boxes, mode='iof').masked_fill(~regions.valid[:, None], -1)
         ignored = covered.amax(dim=2) > assigner.ignore_iof_thr
-        if type(assigner) is MaxIoUAssigner:
+        if not spares_regions:
             overlaps = overlaps.masked_fill(ignored[:, None], -1)
     best, number = overlaps.max(dim=1)
     low, high = assigner.neg_iou_thr if isinstance(assigner.neg_iou_thr, tuple) else (0, assigner.neg_iou_thr)
@@ -102,7 +113,7 @@ def _assign(
         nearest = (nearest * numbers[:, None]).amax(dim=1)  # of several objects the last one, as in MMDetection
         assigned = torch.where(nearest > 0, nearest, assigned)
     assigned = assigned.masked_fill(~objects.valid.any(dim=1, keepdim=True), 0)
-    if ignored is not None and type(assigner) is IgnoringAssigner:
+    if ignored is not None and spares_regions:
         assigned = assigned.masked_fill(ignored & (assigned == 0), -1)
     return assigned.masked_fill(~candidates.valid, -1)
 

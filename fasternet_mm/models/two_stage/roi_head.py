@@ -30,8 +30,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...registry import MODELS
-from .batched_assignment import assign, can_assign, pad_boxes, sample
-from .box_coding import decode_boxes, encode_boxes
+from .batched_assignment import assign, can_assign, pad_boxes, pad_regions, sample
+from .box_coding import BoxCoding, image_limits, image_scales
 from .mask_targets import mask_targets
 
 
@@ -73,9 +73,7 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
         super().__init__(*args, **kwargs)
         self.is_batched = _is_batched(self)
         if self.is_batched:
-            coder = self.bbox_head.bbox_coder
-            self.register_buffer('offset_means', torch.tensor(coder.means, dtype=torch.float32), persistent=False)
-            self.register_buffer('offset_stds', torch.tensor(coder.stds, dtype=torch.float32), persistent=False)
+            self.box_coding = BoxCoding(self.bbox_head.bbox_coder)
 
     def loss(
         self,
@@ -111,11 +109,7 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
         truth, ignored, _ = unpack_gt_instances(batch_data_samples)
         objects = pad_boxes([get_box_tensor(of_image.bboxes) for of_image in truth])
         proposals = pad_boxes([get_box_tensor(of_image.bboxes) for of_image in rpn_results_list])
-        regions = None
-        if any(of_image is not None for of_image in ignored):
-            none = objects.boxes.new_zeros(0, 4)
-            regions = pad_boxes([none if of_image is None else get_box_tensor(of_image.bboxes) for of_image in ignored])
-        assigned = assign(self.bbox_assigner, proposals, objects, regions)
+        assigned = assign(self.bbox_assigner, proposals, objects, pad_regions(ignored))
         candidates = proposals.boxes
         if self.bbox_sampler.add_gt_as_proposals:
             numbers = torch.arange(1, objects.valid.shape[1] + 1, device=assigned.device).where(objects.valid, -1)
@@ -139,7 +133,7 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
         offsets = bbox_pred[:count].unflatten(1, (-1, 4))
         of_class = torch.zeros_like(labels[:count]) if head.reg_class_agnostic else labels[:count]
         offsets = offsets.gather(1, of_class[:, None, None].expand(-1, -1, 4)).squeeze(1)
-        targets = encode_boxes(samples.rois[:count, 1:], samples.boxes, self.offset_means, self.offset_stds)
+        targets = self.box_coding.encode(samples.rois[:count, 1:], samples.boxes)
         losses['loss_bbox'] = head.loss_bbox(offsets, targets, avg_factor=len(labels))
         return losses
 
@@ -200,14 +194,12 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
         self, rois: Tensor, offsets: Tensor, batch_img_metas: Sequence[Mapping[str, Any]], rescale: bool
     ) -> Tensor:
         """The boxes ``(K, 4)`` at offsets ``(K, 4)`` from RoIs, cut at their image's edges."""
-        boxes = decode_boxes(rois[:, 1:], offsets, self.offset_means, self.offset_stds)
+        boxes = self.box_coding.decode(rois[:, 1:], offsets)
         image = rois[:, 0].long()
         if self.bbox_head.bbox_coder.clip_border:
-            sizes = [(width, height) * 2 for height, width in (meta['img_shape'][:2] for meta in batch_img_metas)]
-            boxes = torch.minimum(boxes.clamp(min=0), _to_device(sizes, boxes)[image])
+            boxes = torch.minimum(boxes.clamp(min=0), image_limits(batch_img_metas, boxes)[image])
         if rescale:
-            scales = [[1 / scale for scale in meta['scale_factor']] * 2 for meta in batch_img_metas]
-            boxes = boxes * _to_device(scales, boxes)[image]
+            boxes = boxes * image_scales(batch_img_metas, boxes)[image]
         return boxes
 
 
@@ -269,10 +261,6 @@ def _rois(boxes: Sequence[Tensor]) -> Tensor:
     images = np.repeat(np.arange(len(boxes), dtype=np.float32), [len(of_image) for of_image in boxes])
     boxes = torch.cat(tuple(boxes))
     return torch.cat((torch.from_numpy(images)[:, None].to(boxes, non_blocking=True), boxes), dim=1)
-
-
-def _to_device(values: Sequence[Sequence[float]], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def _detections(boxes: Tensor, scores: Tensor, labels: Tensor, test_cfg: Mapping[str, Any]) -> InstanceData:

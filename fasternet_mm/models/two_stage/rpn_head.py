@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from ...ops.boxes import nms
 from ...registry import MODELS
-from .batched_assignment import Drawn, PaddedBoxes, assign, can_assign, draw_samples, pad_boxes
-from .box_coding import decode_boxes, encode_boxes
+from .batched_assignment import Drawn, PaddedBoxes, assign, can_assign, draw_samples, pad_boxes, pad_regions
+from .box_coding import BoxCoding, image_limits, image_scales, to_device
 
 KEPT_SIZES = 8
 """Sizes of batches whose anchors are kept; those of an 800x1344 batch take 6 MB."""
@@ -67,14 +66,12 @@ class RPNHead(dense_heads.RPNHead):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.is_batched = _is_batched(self)
-        self._anchors: OrderedDict[Any, Anchors] = OrderedDict()
+        self._anchors: dict[Any, Anchors] = {}
         if self.is_batched:
-            coder = self.bbox_coder
-            self.register_buffer('offset_means', torch.tensor(coder.means, dtype=torch.float32), persistent=False)
-            self.register_buffer('offset_stds', torch.tensor(coder.stds, dtype=torch.float32), persistent=False)
+            self.box_coding = BoxCoding(self.bbox_coder)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_anchors': OrderedDict()}  # copies make their own
+        return {**self.__dict__, '_anchors': {}}  # copies make their own
 
     def loss_by_feat(
         self,
@@ -106,7 +103,7 @@ class RPNHead(dense_heads.RPNHead):
         anchors = self._anchors_of(cls_scores)
         priors = PaddedBoxes(anchors.boxes.expand(len(outputs.logits), -1, -1), self._inside(anchors, batch_img_metas))
         objects = pad_boxes([get_box_tensor(of_image.bboxes) for of_image in batch_gt_instances])
-        assigned = assign(self.assigner, priors, objects, _regions(batch_gt_instances_ignore, objects))
+        assigned = assign(self.assigner, priors, objects, pad_regions(batch_gt_instances_ignore))
         positive, negative = draw_samples(self.sampler, assigned)
         average_factor = positive.counts.clamp(min=1).sum()
         if type(self.sampler) is RandomSampler:
@@ -135,9 +132,7 @@ class RPNHead(dense_heads.RPNHead):
     ) -> Tensor:
         places = positive.places[..., None].expand(-1, -1, 4)
         numbers = (assigned.gather(1, positive.places) - 1).clamp(min=0)[..., None].expand(-1, -1, 4)
-        targets = encode_boxes(
-            anchors.boxes[positive.places], objects.boxes.gather(1, numbers), self.offset_means, self.offset_stds
-        )
+        targets = self.box_coding.encode(anchors.boxes[positive.places], objects.boxes.gather(1, numbers))
         valid = positive.valid[..., None]
         targets = targets.where(valid, 0.0)  # padding gives infinities
         weights = valid.to(targets.dtype).expand_as(targets)
@@ -176,20 +171,19 @@ class RPNHead(dense_heads.RPNHead):
         anchors = self._anchors_of(cls_scores)
         scores, places, levels = _best_of_each_level(outputs.logits.float().sigmoid(), anchors.counts, cfg['nms_pre'])
         offsets = outputs.offsets.gather(1, places[..., None].expand(-1, -1, 4)).float()
-        boxes = decode_boxes(anchors.boxes[places], offsets, self.offset_means, self.offset_stds)
-        sizes = _to_device([(meta['img_shape'][1], meta['img_shape'][0]) * 2 for meta in batch_img_metas], boxes)
-        boxes = torch.minimum(boxes.clamp(min=0), sizes[:, None])
+        boxes = self.box_coding.decode(anchors.boxes[places], offsets)
+        boxes = torch.minimum(boxes.clamp(min=0), image_limits(batch_img_metas, boxes)[:, None])
         if rescale:
-            scales = [[1 / scale for scale in meta['scale_factor']] * 2 for meta in batch_img_metas]
-            boxes = boxes * _to_device(scales, boxes)[:, None]
+            boxes = boxes * image_scales(batch_img_metas, boxes)[:, None]
         return _suppress(boxes, scores, levels, cfg)
 
     def _anchors_of(self, maps: Sequence[Tensor]) -> Anchors:
         sizes, device = [tuple(x.shape[-2:]) for x in maps], maps[0].device
         key = *sizes, device
-        if key in self._anchors:
-            self._anchors.move_to_end(key)
-            return self._anchors[key]
+        kept = self._anchors.pop(key, None)  # threads may call one head together
+        if kept is not None:
+            self._anchors[key] = kept
+            return kept
         generator = self.prior_generator
         boxes = generator.grid_priors(sizes, device=device)
         corners, reach = [], (0, 0)
@@ -201,7 +195,7 @@ class RPNHead(dense_heads.RPNHead):
         result = Anchors(torch.cat(boxes), torch.cat(corners), [len(of_level) for of_level in boxes], reach)
         self._anchors[key] = result
         if len(self._anchors) > KEPT_SIZES:
-            self._anchors.popitem(last=False)
+            self._anchors.pop(next(iter(self._anchors)), None)
         return result
 
     def _inside(self, anchors: Anchors, batch_img_metas: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -210,12 +204,12 @@ class RPNHead(dense_heads.RPNHead):
         if all(width > anchors.reach[0] and height > anchors.reach[1] for width, height in sizes):
             inside = anchors.corners.new_ones(1, 1, dtype=torch.bool).expand(len(sizes), len(anchors.corners))
         else:
-            inside = (anchors.corners < _to_device(sizes, anchors.corners)[:, None]).all(dim=2)
+            inside = (anchors.corners < to_device(sizes, anchors.corners)[:, None]).all(dim=2)
         border = self.train_cfg['allowed_border']
         if border < 0:
             return inside
         sizes = [(meta['img_shape'][1] + border, meta['img_shape'][0] + border) for meta in batch_img_metas]
-        ends = (anchors.boxes[:, 2:] < _to_device(sizes, anchors.boxes)[:, None]).all(dim=2)
+        ends = (anchors.boxes[:, 2:] < to_device(sizes, anchors.boxes)[:, None]).all(dim=2)
         inside = inside & ends & (anchors.boxes[:, :2] >= -border).all(dim=1)
         if not inside.any(dim=1).all():
             raise ValueError(f'allowed_border={border} leaves no anchor inside an image: use -1, which allows all')
@@ -263,17 +257,6 @@ def _flatten(cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor]) -> Outp
     logits = [x.permute(0, 2, 3, 1).flatten(1) for x in cls_scores]
     offsets = [x.permute(0, 2, 3, 1).flatten(1) for x in bbox_preds]
     return Outputs(torch.cat(logits, dim=1), torch.cat(offsets, dim=1).unflatten(1, (-1, 4)))
-
-
-def _regions(ignored: Sequence[InstanceData | None] | None, objects: PaddedBoxes) -> PaddedBoxes | None:
-    if ignored is None or all(of_image is None for of_image in ignored):
-        return None
-    none = objects.boxes.new_zeros(0, 4)
-    return pad_boxes([none if of_image is None else get_box_tensor(of_image.bboxes) for of_image in ignored])
-
-
-def _to_device(values: Sequence[Sequence[float]], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def _best_of_each_level(scores: Tensor, counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from random_boxes import random_boxes
 
 from fasternet_mm.models.two_stage import batched_assignment, rpn_head
 
@@ -48,12 +49,6 @@ def heads(seed=0, **changes):
     ours = MODELS.build(dict(cfg, type='fasternet_mm.RPNHead'))
     ours.load_state_dict(mmdets.state_dict())
     return ours, mmdets
-
-
-def random_boxes(generator, count, height, width):
-    start = generator.uniform(0, 0.8, (count, 2))
-    boxes = np.concatenate((start, (start + generator.uniform(0.05, 0.6, (count, 2))).clip(max=1)), axis=1)
-    return torch.from_numpy(boxes * (width, height, width, height)).float()
 
 
 def random_batch(generator, ignored=True):
@@ -131,6 +126,10 @@ VARIANTS = {
     'spared regions': {
         'train_cfg.assigner.type': 'fasternet_mm.IgnoringAssigner',
         'train_cfg.assigner.ignore_iof_thr': 0.5,
+    },
+    'regions spared at the least overlap': {
+        'train_cfg.assigner.type': 'fasternet_mm.IgnoringAssigner',
+        'train_cfg.assigner.ignore_iof_thr': 0.0,
     },
     'large boxes alone': {'test_cfg.min_bbox_size': 12},
     'few of each level': {'test_cfg.nms_pre': 7, 'loss_bbox': dict(_delete_=True, type='L1Loss')},
