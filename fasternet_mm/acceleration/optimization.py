@@ -27,6 +27,7 @@ ROI_HEADS = {'BBoxHead', 'FCNMaskHead'}
 """Those of them whose inputs are RoIs, computed one by one."""
 
 
+@torch.inference_mode(False)  # tensors of that mode have no versions, by which changed weights are noticed
 def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
     """A copy of a model that answers as it does, faster, and learns nothing. The model itself stays as it is.
 

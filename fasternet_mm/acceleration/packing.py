@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -87,7 +88,7 @@ def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     try:
-        with torch.no_grad(), torch.autocast('cpu', enabled=False), torch.random.fork_rng(devices=[]):
+        with _as_everywhere('cpu'), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             for computed, expected in kind.trials(dtype):
                 torch.testing.assert_close(computed, expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
@@ -95,6 +96,13 @@ def kernels_work(kind: type[PackedLayer], dtype: torch.dtype) -> bool:
         _tell_slower(f'{kind.__name__} in {dtype}', error)
         return False
     return True
+
+
+@contextmanager
+def _as_everywhere(device: str) -> Iterator[None]:
+    """A trial happens in whatever context a layer is first called, and its outcome holds in all of them."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
 
 
 def _tell_slower(layer: str, error: Exception) -> None:
@@ -111,7 +119,7 @@ def _tell_slower(layer: str, error: Exception) -> None:
 def fused_product_works(device: str) -> bool:
     """Whether PyTorch's private product of matrices with bias and ReLU is there and right; tried once on a device."""
     try:
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with _as_everywhere(device):
             a, b = torch.arange(48.0, device=device).sub(20).div(8).view(2, 4, 6)
             bias = torch.arange(4.0, device=device).sub(2)
             torch.testing.assert_close(torch._addmm_activation(bias, a, b.t()), (a @ b.t() + bias).relu())

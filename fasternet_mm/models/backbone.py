@@ -168,10 +168,11 @@ class FasterNetBlock(nn.Module):
                 contexts = nullcontext(), _FrozenRunningStats(self)
                 options['context_fn'] = lambda: contexts
             return checkpoint(self._branch, x, **options)
-        if is_compiling() or not _is_plain(self) or x.numel() == x.shape[1]:  # the norm refuses a single value
+        modules = None if is_compiling() else _plain_modules(self)
+        if modules is None or x.numel() == x.shape[1]:  # the norm refuses a single value
             return self._branch(x)
-        expand, norm, activation, reduce = self.mlp
-        tensors = x, self.spatial_mixing.partial_conv3.weight, expand.weight, reduce.weight
+        partial, expand, norm, activation, reduce = modules
+        tensors = x, partial.weight, expand.weight, reduce.weight
         dtype = _autocast_dtype(x)
         if dtype is not None:
             tensors = tuple(tensor.to(dtype) for tensor in tensors)
@@ -183,17 +184,20 @@ class FasterNetBlock(nn.Module):
         return branch(*tensors, norm.weight, norm.bias, statistics, _DIFFERENTIABLE[type(activation)])[0]
 
 
-def _is_plain(block: FasterNetBlock) -> bool:
-    """Whether a block computes what `branch_arithmetic` does, and nobody watches its modules. Asked in every step."""
+def _plain_modules(block: FasterNetBlock) -> tuple[nn.Module, ...] | None:
+    """PConv's convolution and the four modules after it, where `branch_arithmetic` computes what they do.
+
+    None stands for other modules, and for those that somebody watches.
+    """
     mixing, mlp = block.spatial_mixing, block.mlp
     modules = mixing, mixing.partial_conv3, mlp, *mlp
     for module in modules:
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-            return False
+            return None
     if len(modules) != 7:
-        return False
+        return None
     _, partial, _, expand, norm, activation, reduce = modules
-    return (
+    is_plain = (
         type(mixing) is PartialConv
         and type(partial) is type(expand) is type(reduce) is nn.Conv2d
         and partial.bias is expand.bias is reduce.bias is None
@@ -204,6 +208,7 @@ def _is_plain(block: FasterNetBlock) -> bool:
         and type(activation) in _DIFFERENTIABLE
         and getattr(activation, 'approximate', 'none') == 'none'
     )
+    return (partial, expand, norm, activation, reduce) if is_plain else None
 
 
 class DifferentiableActivation(NamedTuple):
@@ -249,23 +254,23 @@ def branch_arithmetic(
         activation: after the norm.
 
     Returns:
-        The branch ``(N, C, H, W)``, and on the way to it: PConv's convolved channels, the hidden activations before the
-        norm, and their mean and inverse standard deviation.
+        The branch ``(N, C, H, W)``, and on the way to it: PConv's result, the hidden activations before the norm, and
+        their mean and inverse standard deviation.
     """
     channels = partial.shape[0]
     convolved, untouched = x.split_with_sizes((channels, x.shape[1] - channels), dim=1)
     convolved = torch.conv2d(convolved, partial, None, 1, 1)
-    hidden = torch.conv2d(torch.cat((convolved, untouched), dim=1), expand)
+    mixed = torch.cat((convolved, untouched), dim=1)
+    hidden = torch.conv2d(mixed, expand)
     normed, mean, inverse_std = torch.native_batch_norm(hidden, scale, shift, *statistics)
-    return torch.conv2d(activation.function(normed), reduce), convolved, hidden, mean, inverse_std
+    return torch.conv2d(activation.function(normed), reduce), mixed, hidden, mean, inverse_std
 
 
 class RecomputingBranch(torch.autograd.Function):
     """`branch_arithmetic`, with a backward pass that repeats what is cheap instead of storing it.
 
     Autograd stores a block's input, PConv's result, the hidden activations, and these after norm and activation: with
-    ReLU 1 + 1 + 2 + 2 times the size of a map, with GELU two more. Stored here are the input, the channels that PConv
-    convolved, and the hidden activations before the norm: 1 + 1/4 + 2.
+    ReLU 1 + 1 + 2 + 2 times the size of a map, with GELU two more. Here all of what comes after the norm is repeated.
     """
 
     @staticmethod
@@ -280,7 +285,7 @@ class RecomputingBranch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, convolved, hidden, mean, inverse_std = ctx.saved_tensors
+        *tensors, mixed, hidden, mean, inverse_std = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates the gradients as well
             branch = branch_arithmetic(*tensors, ctx.statistics, ctx.activation)[0]
             return *torch.autograd.grad(branch, tensors, gradient, create_graph=True), None, None
@@ -293,8 +298,8 @@ class RecomputingBranch(torch.autograd.Function):
         gradient, of_scale, of_shift = torch.ops.aten.native_batch_norm_backward.default(
             gradient, hidden, scale, running_mean, running_var, mean, inverse_std, of_batch, eps, (True, True, True)
         )
+        gradient, of_expand = _conv_gradients(gradient, mixed, expand)
         channels = partial.shape[0]
-        gradient, of_expand = _conv_gradients(gradient, torch.cat((convolved, x[:, channels:]), dim=1), expand)
         gradient[:, :channels], of_partial = _conv_gradients(gradient[:, :channels], x[:, :channels], partial)
         return gradient, of_partial, of_expand, of_reduce, of_scale, of_shift, None, None
 

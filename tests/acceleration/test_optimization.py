@@ -167,6 +167,16 @@ def test_what_blocks_compute_on_a_gpu_is_the_same(act, dtype, fused, monkeypatch
         )
 
 
+def test_the_fused_kernels_run_in_inference_mode_from_the_first_call_on(logged_warnings):
+    packing.kernels_work.cache_clear()
+    net, image = tiny(), torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        found = answers(optimize(net), image)
+    assert not logged_warnings()
+    for mine, expected in zip(found, answers(net, image), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_fused_product_of_matrices_is_tried_and_its_lack_is_said(logged_warnings, monkeypatch):
     packing.fused_product_works.cache_clear()
     assert packing.fused_product_works('cpu')

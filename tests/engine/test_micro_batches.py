@@ -2,6 +2,7 @@
 
 import copy
 import multiprocessing
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -42,6 +43,19 @@ def batch():
 
 def optimized(model):
     return OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+
+
+def test_processes_share_gradients_after_the_last_part_alone(batch):
+    model, alone = Mean(), []
+
+    @contextmanager
+    def no_sync():
+        alone.append(len(model.sizes))
+        yield
+
+    model.no_sync = no_sync
+    MicroBatches(3).step(model, batch, optimized(model))
+    assert alone == [0, 1]  # before the first and the second of three parts
 
 
 @pytest.mark.parametrize(('at_once', 'sizes'), [(7, [7]), (4, [3, 4]), (3, [2, 2, 3]), (1, [1] * 7)])

@@ -123,6 +123,7 @@ VARIANTS = {
     'ignored regions': {'train_cfg.assigner.ignore_iof_thr': 0.5},
     'no low quality': {'train_cfg.assigner.match_low_quality': False},
     'a range of background': {'train_cfg.assigner.neg_iou_thr': (0.1, 0.3)},
+    'no background beside objects': {'train_cfg.assigner.neg_iou_thr': 0.0},
     'spared regions': {
         'train_cfg.assigner.type': 'fasternet_mm.IgnoringAssigner',
         'train_cfg.assigner.ignore_iof_thr': 0.5,
