@@ -1,0 +1,8 @@
+# RTMDet-Ins-tiny as MMDetection trains it on COCO 2017 (arXiv 2212.07784), on FasterNet: its neck and head on FasterNet's maps
+# of strides 8, 16 and 32.
+_base_ = 'mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py'
+
+model = dict(backbone=dict(_delete_=True, type='fasternet_mm.FasterNet', out_indices=(1, 2, 3)))
+val_evaluator = dict(type='fasternet_mm.CocoMetric')
+test_evaluator = val_evaluator
+auto_scale_lr = dict(base_batch_size=256)
