@@ -1,4 +1,4 @@
-# RTMDet-tiny as MMDetection trains it on COCO 2017 (arXiv 2212.07784), on FasterNet: its neck and head on FasterNet's maps of
+# RTMDet-tiny as MMDetection trains it on COCO 2017 (arXiv 2212.07784): its neck and head on the maps of FasterNet that have
 # strides 8, 16 and 32.
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 

@@ -1,5 +1,5 @@
-# RTMDet-Ins-tiny as MMDetection trains it on COCO 2017 (arXiv 2212.07784), on FasterNet: its neck and head on FasterNet's maps
-# of strides 8, 16 and 32.
+# RTMDet-Ins-tiny as MMDetection trains it on COCO 2017 (arXiv 2212.07784): its neck and head on the maps of FasterNet that
+# have strides 8, 16 and 32.
 _base_ = 'mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py'
 
 model = dict(backbone=dict(_delete_=True, type='fasternet_mm.FasterNet', out_indices=(1, 2, 3)))
