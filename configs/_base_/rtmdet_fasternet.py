@@ -5,4 +5,9 @@ _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 model = dict(backbone=dict(_delete_=True, type='fasternet_mm.FasterNet', out_indices=(1, 2, 3)))
 val_evaluator = dict(type='fasternet_mm.CocoMetric')
 test_evaluator = val_evaluator
+# The same decays as MMDetection's, in two groups of parameters instead of one for each.
+optim_wrapper = dict(
+    constructor='fasternet_mm.StageDecayConstructor',
+    paramwise_cfg=dict(_delete_=True),
+)
 auto_scale_lr = dict(base_batch_size=256)
