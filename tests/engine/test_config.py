@@ -36,6 +36,29 @@ def test_published_configs_have_the_authors_recipe(root, variant, lr, drop_path)
     assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
 
 
+@pytest.mark.parametrize('kind', ['rtmdet', 'rtmdet_ins'])
+@pytest.mark.parametrize('variant', ['t0', 't1', 't2', 's'])
+def test_rtmdets_fit_their_variant_and_have_the_recipe_of_rtmdet_tiny(root, variant, kind):
+    from fasternet_mm.engine.runner import build_model
+
+    cfg = load_config(config(root, variant).replace('mask_rcnn', kind))
+    model = build_model(cfg)
+    assert cfg.model.backbone.arch == variant
+    assert cfg.model.neck.in_channels == model.backbone.channels[1:]
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 256
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=0.004, weight_decay=0.05)
+    assert cfg.train_cfg.max_epochs == 300
+    assert {hook.type for hook in cfg.custom_hooks} == {'EMAHook', 'PipelineSwitchHook'}
+
+
+@pytest.mark.parametrize('kind', ['rtmdet', 'rtmdet_ins'])
+def test_rtmdets_give_the_backbone_rgb_as_its_imagenet_weights_expect(root, kind):
+    preprocessor = load_config(config(root, 't0').replace('mask_rcnn', kind)).model.data_preprocessor
+    assert preprocessor.bgr_to_rgb
+    assert preprocessor.mean == [123.675, 116.28, 103.53]
+    assert preprocessor.std == [58.395, 57.12, 57.375]
+
+
 @pytest.mark.parametrize(
     ('option', 'read'),
     [
