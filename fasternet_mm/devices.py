@@ -27,6 +27,15 @@ def gpu_computes_bfloat16() -> bool:
     return bool(by_itself) and torch.cuda.is_bf16_supported()
 
 
+def cpu_computes_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16, as Intel's since 2020 and AMD's since Zen 4 have them.
+
+    PyTorch's name for the question is private: a release without it leaves it open, and float32 is right everywhere.
+    """
+    has_instructions = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)
+    return torch.backends.mkldnn.is_available() and bool(has_instructions())
+
+
 def unused_gpu() -> str | None:
     """A sentence about a GPU that PyTorch could use and this package does not; None where there is no such GPU."""
     if device_of_choice() == 'cpu' and torch.backends.mps.is_available():

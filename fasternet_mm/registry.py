@@ -63,6 +63,7 @@ HOOKS = LazyRegistry(
 LOOPS = LazyRegistry(
     mmengine.LOOPS, MicroBatchEpochLoop='engine.micro_batches', MicroBatchIterLoop='engine.micro_batches'
 )
+OPTIM_WRAPPERS = LazyRegistry(mmengine.OPTIM_WRAPPERS, CpuAmpOptimWrapper='engine.mixed_precision')
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, StageDecayConstructor='engine.optimizer')
 TASK_UTILS = LazyRegistry(mmengine.TASK_UTILS, IgnoringAssigner='models.ignoring_assigner')
 WEIGHT_INITIALIZERS = LazyRegistry(mmengine.WEIGHT_INITIALIZERS, Pretrained='weights.pretrained')

@@ -50,8 +50,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result.add_argument(
         '--amp',
         action=argparse.BooleanOptionalAction,
-        help='mixed precision, which needs a GPU: bfloat16 where the GPU has it, else float16; default: what the '
-        'config says; with --data on a GPU --amp',
+        help='mixed precision: bfloat16 where the GPU or the CPU has it, else on a GPU float16; default: what the '
+        'config says; with --data --amp where the device has it',
     )
     result.add_argument(
         '--workers',
@@ -248,18 +248,22 @@ def use_options(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
 
 def use_precision(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
     """Change the config as ``--amp`` says, or recommend it where a GPU would gain by it."""
+    from ..devices import cpu_computes_bfloat16
     from ..engine.device_memory import half_precision_of
-    from ..engine.mixed_precision import compute_in_float32, is_mixed, mix_precision
+    from ..engine.mixed_precision import compute_in_float32, is_mixed, mix_precision, mix_precision_on_cpu
     from ..errors import UserError
 
     if args.amp is False:
         compute_in_float32(cfg)
-    elif not cards and args.amp:
-        raise UserError('--amp needs a GPU with CUDA, and PyTorch sees none: train without --amp')
-    elif not cards and is_mixed(cfg):
-        raise UserError(
-            'the config trains in mixed precision, which needs a GPU with CUDA, and PyTorch sees none: add --no-amp'
-        )
+    elif not cards and (args.amp or is_mixed(cfg)):
+        if not cpu_computes_bfloat16():
+            what, remedy = (
+                ('--amp', 'train without it') if args.amp else ("the config's mixed precision", 'add --no-amp')
+            )
+            raise UserError(
+                f'{what} needs a GPU with CUDA, or a CPU that computes in bfloat16, and PyTorch sees neither: {remedy}'
+            )
+        mix_precision_on_cpu(cfg)
     elif args.amp:
         mix_precision(cfg, half_precision_of(cards))
     elif cards and not args.data and not is_mixed(cfg):

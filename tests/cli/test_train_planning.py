@@ -257,11 +257,15 @@ def test_on_a_cpu_the_plan_is_the_configs(train, data, tmp_path):
         (('--batch', 'many'), 'argument --batch: many'),
         (('--workers', -1), 'argument --workers: -1: give a whole number from 0'),
         (('--workers', 'all'), 'argument --workers: all: give a whole number from 0'),
-        (('--amp',), '--amp needs a GPU with CUDA, and PyTorch sees none: train without --amp'),
-        (('--cfg-options', 'optim_wrapper.type=AmpOptimWrapper'), 'the config trains in mixed precision, which needs'),
+        (
+            ('--amp',),
+            '--amp needs a GPU with CUDA, or a CPU that computes in bfloat16, and PyTorch sees neither: train',
+        ),
+        (('--cfg-options', 'optim_wrapper.type=AmpOptimWrapper'), "the config's mixed precision needs a GPU with CUDA"),
     ],
 )
-def test_wrong_options_are_one_sentence(options, reason, train, tmp_path):
+def test_wrong_options_are_one_sentence(options, reason, train, tmp_path, monkeypatch):
+    monkeypatch.setattr('fasternet_mm.devices.cpu_computes_bfloat16', lambda: False)
     status, _, error = train(MASK_RCNN, '--work-dir', tmp_path / 'work', *options)
     assert status == 2
     assert reason in error
