@@ -11,9 +11,10 @@ EPILOG = """examples:
   fasternet-mm export CONFIG CHECKPOINT --out model.xml --int8 holiday/
   fasternet-mm test CONFIG model.onnx                        the same metric for the exported file
 
-A file takes uint8 images (N, 3, H, W), BGR as OpenCV reads them, of any number and size, and prepares them itself. A
-detector gives, for all images together, boxes (K, 4), xyxy in pixels, scores (K,), labels (K,), batch_indices (K,),
-and Mask R-CNN masks (K, 28, 28), probabilities over each box. A segmenter gives labels (N, H, W) and its head's logits.
+A file takes uint8 images (N, 3, H, W), BGR as OpenCV reads them, of any number and size, and prepares them itself;
+RTMDet's sizes must be multiples of 32. A detector gives, for all images together, boxes (K, 4), xyxy in pixels, scores
+(K,), labels (K,), batch_indices (K,); Mask R-CNN also masks (K, 28, 28), probabilities over each box, and RTMDet-Ins
+mask_logits (K, H / 8, W / 8), over the whole image. A segmenter gives labels (N, H, W) and its head's logits.
 Under the key "fasternet_mm" the file describes its inputs, its outputs, its classes and its settings.
 
 ONNX and OpenVINO files are safe to run, whoever made them. PyTorch's formats are programs: fasternet-mm runs such a

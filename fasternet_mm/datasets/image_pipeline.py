@@ -47,32 +47,52 @@ class ImagePipeline:
 
 
 def resizing(pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """How a test pipeline resizes images.
+    """How a test pipeline resizes images, and pads them afterwards.
 
     Returns:
-        Arguments of ``Resize`` in JSON's types; {} where it leaves sizes alone; None where it does anything else as
-        well.
+        In JSON's types: ``scale`` and ``keep_ratio`` as ``Resize`` takes them, and where images are padded ``pad``,
+        with the ``size`` (width, height) or the ``size_divisor`` of ``Pad`` and the ``value`` of three channels; {}
+        where sizes stay; None where the pipeline does anything else as well.
     """
     steps = _steps(pipeline)
     kinds = [_kind(step) for step in steps]
     if kinds[:1] != ['LoadImageFromFile'] or kinds[-1] not in ('PackDetInputs', 'PackSegInputs'):
         return None
-    steps = steps[1:-1]
+    steps = [{key: value for key, value in step.items() if key not in ('type', '_scope_')} for step in steps[1:-1]]
     if not steps:
         return {}
-    step = {key: value for key, value in steps[0].items() if key != '_scope_'}
-    if len(steps) > 1 or kinds[1] != 'Resize' or step.keys() - {'type', 'keep_ratio'} != {'scale'}:
+    resize, *pads = steps
+    if kinds[1:-1] not in (['Resize'], ['Resize', 'Pad']) or resize.keys() - {'keep_ratio'} != {'scale'}:
         return None
-    scale = step['scale']
+    scale = resize['scale']
     scale = [scale, scale] if isinstance(scale, int) else list(scale)
-    if len(scale) != 2:
+    padding = [_padding(pad) for pad in pads]
+    if len(scale) != 2 or None in padding:
         return None
-    return dict(scale=scale, keep_ratio=bool(step.get('keep_ratio', False)))
+    resized = dict(scale=scale, keep_ratio=bool(resize.get('keep_ratio', False)))
+    return dict(resized, pad=padding[0]) if padding else resized
+
+
+def _padding(pad: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `resizing` says of a ``Pad``; None where it pads in another way."""
+    extents = pad.keys() - {'pad_val'}
+    value = pad.get('pad_val', 0)
+    if isinstance(value, Mapping):
+        value = value.get('img', 0)
+    value = [value] * 3 if isinstance(value, int) else value
+    if extents not in ({'size'}, {'size_divisor'}) or not isinstance(value, (list, tuple)) or len(value) != 3:
+        return None
+    if extents == {'size'}:
+        return dict(size=list(pad['size']), value=list(value)) if len(pad['size']) == 2 else None
+    return dict(size_divisor=pad['size_divisor'], value=list(value))
 
 
 def pipeline_that_resizes(resize: Mapping[str, Any], scope: str) -> list[dict[str, Any]]:
     """A test pipeline, for images of any size, that does what `resizing` said."""
     steps = [dict(type='Resize', scale=tuple(resize['scale']), keep_ratio=resize['keep_ratio'])] if resize else []
+    if 'pad' in resize:
+        pad = dict(resize['pad'])
+        steps.append(dict(type='Pad', pad_val=dict(img=tuple(pad.pop('value'))), **pad))
     pack = dict(
         type='PackDetInputs' if scope == 'mmdet' else 'PackSegInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),

@@ -13,8 +13,12 @@ from ..models.backbone import ImageTooSmall, InvalidArgument
 KEY = 'fasternet_mm'
 """Under this name every format holds a `Description`, as JSON."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of `Description`'s fields. The names of a file's inputs are not among them: runtimes read these from the file."""
+
+READABLE = (1, 2)
+"""Versions that are read. Version 1 has no `size_divisor`, no `mask_stride` and no padding in `resize`; their defaults
+are right for its files, whose networks need none of them."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,11 @@ class Description:
         weights: 'float32', 'float16' or 'int8'.
         test_cfg: of a detector, the settings that are fixed in the file.
         align_corners: of a segmenter, how logits are scaled.
-        resize: how images are resized before the file takes them: arguments of ``Resize``; {} where they are not;
-            None where the config of the export does more than resize them.
+        resize: how images are resized and padded before the file takes them, see `resizing`; {} where they are not;
+            None where the config of the export does more with them.
+        size_divisor: height and width of images must be multiples of it.
+        mask_stride: of a detector with ``mask_logits``, which are of the whole image, how many pixels each of their
+            cells is high and wide; None where a file has no masks, or ``masks`` over each box.
     """
 
     task: str
@@ -49,6 +56,8 @@ class Description:
     test_cfg: Mapping[str, Any]
     align_corners: bool
     resize: Mapping[str, Any] | None = None
+    size_divisor: int = 1
+    mask_stride: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(dict(format_version=FORMAT_VERSION, **asdict(self)))
@@ -70,10 +79,10 @@ class Description:
         if not isinstance(content, dict) or 'format_version' not in content:
             raise UserError(damaged)
         version = content.pop('format_version')
-        if version != FORMAT_VERSION:
+        if version not in READABLE:
             raise UserError(
-                f'{name} has a description of version {version!r}, but this release reads version {FORMAT_VERSION}: '
-                'export the model again, with this release'
+                f'{name} has a description of version {version!r}, but this release reads versions '
+                f'{READABLE[0]} to {READABLE[-1]}: export the model again, with this release'
             )
         try:
             description = cls(**content)
@@ -85,17 +94,22 @@ class Description:
 
     def _has_right_types(self) -> bool:
         """Whether values are of the types that they should be: the description may be a stranger's."""
-        preparation, resize = self.preparation, self.resize or dict(scale=[1, 1], keep_ratio=True)
+        preparation = self.preparation
+        resize = {'scale': [1, 1], 'keep_ratio': True, 'pad': {'value': [0] * 3}, **(self.resize or {})}
+        pad = {'size': [1, 1], 'size_divisor': 1, **resize['pad']}
         lists = dict(mean=preparation['mean'], std=preparation['std'], scale=resize['scale'], size=self.size or [1, 1])
+        lists |= dict(pad_size=pad['size'], pad_value=pad['value'])
         lengths = {name: len(values) for name, values in lists.items()}
         numbers = [number for values in lists.values() for number in values]
-        numbers += [preparation['pad_size_divisor'], preparation['pad_value'], self.min_size]
+        numbers += [preparation['pad_size_divisor'], preparation['pad_value'], self.min_size, self.mask_stride or 1]
+        divisors = self.size_divisor, pad['size_divisor']
         return (
-            lengths == dict(mean=3, std=3, scale=2, size=2)
+            lengths == dict(mean=3, std=3, scale=2, size=2, pad_size=2, pad_value=3)
             and all(type(number) in (int, float) for number in numbers)
             and all(type(text) is str for text in [self.task, self.weights, *self.outputs, *self.classes])
             and all(type(channel) is int for color in self.palette for channel in color)
             and type(resize['keep_ratio']) is bool
+            and all(type(divisor) is int and divisor > 0 for divisor in divisors)
         )
 
     def check_size(self, height: int, width: int) -> None:
@@ -105,6 +119,12 @@ class Description:
             raise InvalidArgument(
                 f'{image}: the exported file takes images of {self.size[0]}x{self.size[1]} alone; resize it, or export '
                 'without --size'
+            )
+        if height % self.size_divisor or width % self.size_divisor:
+            fitting = [-(-side // self.size_divisor) * self.size_divisor for side in (height, width)]
+            raise InvalidArgument(
+                f'{image}: the network of the exported file takes heights and widths that are multiples of '
+                f'{self.size_divisor}; pad it to {fitting[0]}x{fitting[1]}'
             )
         if min(height, width) < self.min_size:
             raise ImageTooSmall(

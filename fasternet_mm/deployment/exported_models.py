@@ -22,6 +22,7 @@ from torch import Tensor
 from ..datasets.checks import meta_of_test_set
 from ..datasets.image_pipeline import config_of_model
 from ..errors import UserError
+from ..models.single_stage.rtmdet_ins_head import enlarge_masks
 from ..registry import MODELS
 from ..weights.classes import class_difference
 from .description import Description
@@ -52,8 +53,8 @@ def use_exported(cfg: Config, path: str, *, bf16: bool = False, trust_program: b
 def exported_config(path: str, *, bf16: bool = False, trust_program: bool = False) -> Config:
     """A config that is enough for predictions of an exported file, from what the file says of itself.
 
-    Images are resized as the config of the export did; to its one size, whatever their shape, where the file takes
-    images of one size alone. A segmenter looks at whole images.
+    Images are resized and padded as the config of the export did. Where the file takes images of one size alone, and
+    the config did not pad to it, they are resized to it, whatever their shape. A segmenter looks at whole images.
 
     Args:
         path, bf16, trust_program: see `open_runtime`.
@@ -66,7 +67,8 @@ def exported_config(path: str, *, bf16: bool = False, trust_program: bool = Fals
     resize = description.resize
     if description.size:
         height, width = description.size
-        resize = dict(scale=(width, height), keep_ratio=False)
+        if (resize or {}).get('pad', {}).get('size') != [width, height]:
+            resize = dict(scale=(width, height), keep_ratio=False)
     if resize is None:
         raise UserError(f'{path} does not say how images are resized for it: give the config of the export before it')
     if scope == 'mmseg':
@@ -122,7 +124,8 @@ class ExportedDetector(BaseModel):
         preprocessor = dict(type='mmdet.DetDataPreprocessor', **description.preparation)
         super().__init__(preprocessor if description.prepared else None)
         self.runtime = runtime
-        self.mask_threshold = description.test_cfg['rcnn'].get('mask_thr_binary', 0.5)
+        settings = description.test_cfg.get('rcnn', description.test_cfg)  # those of a single-stage detector are flat
+        self.mask_threshold = settings.get('mask_thr_binary', 0.5)
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[DetDataSample], mode: str = 'predict'
@@ -147,6 +150,11 @@ class ExportedDetector(BaseModel):
         objects = InstanceData(bboxes=boxes, scores=outputs['scores'], labels=outputs['labels'].long())
         if 'masks' in outputs:
             objects.masks = paste_masks(outputs['masks'], boxes, *sample.ori_shape[:2], self.mask_threshold)
+        if 'mask_logits' in outputs:
+            stride = self.runtime.description.mask_stride
+            objects.masks = enlarge_masks(
+                outputs['mask_logits'], stride, (scale_y, scale_x), sample.ori_shape[:2], self.mask_threshold
+            )
         return objects
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmdet.models import FasterRCNN, MaskRCNN
+from mmdet.models import FasterRCNN, MaskRCNN, RTMDet
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmseg.models import EncoderDecoder
@@ -30,7 +30,6 @@ from ..files import appearing, check_writable
 from ..models.backbone import MIN_INPUT_SIZE, InvalidArgument
 from ..weights.classes import load_trained
 from .description import Description
-from .detector_graph import DetectorGraph, check_detector
 from .exported_models import fixed_settings
 from .formats import FORMATS, ExportFormat, all_suffixes, format_of, formats_with
 from .graphs import (
@@ -42,6 +41,8 @@ from .graphs import (
     check_types,
     preparation_settings,
 )
+from .single_stage_graph import SingleStageGraph, check_single_stage
+from .two_stage_graph import TwoStageGraph, check_two_stage
 from .writers import WRITERS
 
 
@@ -93,6 +94,12 @@ def export(
     check_writable(str(Path(out).parent))
 
     graph = _build_graph(model, backbone_alone, prepared)
+    least = max(MIN_INPUT_SIZE, export_format.least_free_side if size is None else 0)
+    if size is not None and any(side % graph.size_divisor for side in size):
+        raise UserError(
+            f'--size {size[0]} {size[1]}: this network takes heights and widths that are multiples of '
+            f'{graph.size_divisor}'
+        )
     description = Description(
         task=graph.task,
         outputs=list(graph.outputs),
@@ -101,11 +108,13 @@ def export(
         preparation=preparation_settings(model.data_preprocessor),
         prepared=prepared,
         size=None if size is None else list(size),
-        min_size=max(MIN_INPUT_SIZE, export_format.least_free_side if size is None else 0),
+        min_size=-(-least // graph.size_divisor) * graph.size_divisor,
         weights='int8' if calibration else 'float16' if fp16 else 'float32',
         test_cfg=fixed_settings(cfg) if graph.task == 'detection' else {},
         align_corners=graph.task == 'segmentation' and model.decode_head.align_corners,
         resize=None if backbone_alone else resizing(dataset_of_test(cfg).pipeline),
+        size_divisor=graph.size_divisor,
+        mask_stride=graph.mask_stride,
     )
     inputs = _calibration_inputs(model, cfg, image_files, description)
     with appearing(out) as path, _exporting_as(export_format):
@@ -141,11 +150,13 @@ def _check_exportable(model: nn.Module, backbone_alone: bool) -> None:
     preparation_settings(model.data_preprocessor)
     if backbone_alone:
         return
-    check_types('model', model, EncoderDecoder, FasterRCNN, MaskRCNN)
+    check_types('model', model, EncoderDecoder, FasterRCNN, MaskRCNN, RTMDet)
     if isinstance(model, EncoderDecoder):
         check_segmenter(model)
+    elif isinstance(model, RTMDet):
+        check_single_stage(model)
     else:
-        check_detector(model)
+        check_two_stage(model)
 
 
 def _build_graph(model: nn.Module, backbone_alone: bool, prepared: bool) -> Graph:
@@ -157,7 +168,8 @@ def _build_graph(model: nn.Module, backbone_alone: bool, prepared: bool) -> Grap
         return BackboneGraph(network.backbone, preparation).eval()
     if isinstance(network, EncoderDecoder):
         return SegmenterGraph(network, preparation).eval()
-    return DetectorGraph(network, preparation).eval()
+    graph = SingleStageGraph if isinstance(network, RTMDet) else TwoStageGraph
+    return graph(network, preparation).eval()
 
 
 def _calibration_inputs(

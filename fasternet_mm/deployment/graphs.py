@@ -82,10 +82,14 @@ class Graph(nn.Module):
     Attributes:
         task: 'backbone', 'detection' or 'segmentation'.
         outputs: the name of each output, and the axes whose lengths vary: their numbers, and names for the lengths.
+        size_divisor: the height and width of images must be multiples of it.
+        mask_stride: of a detector with ``mask_logits``, how many pixels each of their cells is high and wide.
     """
 
     task: str
     outputs: Mapping[str, Mapping[int, str]]
+    size_divisor: int = 1
+    mask_stride: int | None = None
 
     def __init__(self, preparation: Preparation | None) -> None:
         super().__init__()
@@ -177,6 +181,13 @@ def check_types(place: str, module: Any, *accepted: type) -> None:
     """Raise `UserError` unless the module at ``place`` of the config is of an accepted class itself."""
     if type(module) not in accepted:
         refuse(place, module, ', '.join(dict.fromkeys(kind.__name__ for kind in accepted)))
+
+
+def check_settings(settings: Mapping[str, bool]) -> None:
+    """Raise `UserError` with the first condition that a detector does not meet."""
+    for condition, met in settings.items():
+        if not met:
+            raise UserError(f'this detector cannot be exported: {condition}')
 
 
 def refuse(place: str, module: Any, accepted: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Masks of boxes, brought into the image."""
+"""Masks in an exported file's outputs, brought into the image."""
 
 from __future__ import annotations
 

@@ -65,13 +65,27 @@ def write_openvino(graph: Graph, description: Description, path: Path, calibrati
 def write_torch_export(graph: Graph, description: Description, path: Path, calibration: Inputs) -> None:
     axes = {0: torch.export.Dim('batch', min=1)}
     if description.size is None:
-        axes[2] = torch.export.Dim('height', min=description.min_size)
-        axes[3] = torch.export.Dim('width', min=description.min_size)
+        for axis, name in ((2, 'height'), (3, 'width')):
+            axes[axis] = _free_side(name, description)
     with torch.no_grad():
         images = (random_images(description),)
         program = torch.export.export(graph, images, dynamic_shapes=(axes,), strict=False)
     _check_other_sizes(graph, program.module(), description)
     torch.export.save(program, path, extra_files={KEY: description.to_json()})
+
+
+def _free_side(name: str, description: Description) -> Any:
+    """A height or width for torch.export: any from ``min_size``, or any multiple of ``size_divisor``."""
+    divisor = description.size_divisor
+    if divisor == 1:
+        return torch.export.Dim(name, min=description.min_size)
+    try:
+        return divisor * torch.export.Dim(f'{name}_steps', min=description.min_size // divisor)
+    except TypeError as error:  # PyTorch 2.1 and 2.2
+        raise UserError(
+            f'torch.export of PyTorch {torch.__version__} cannot say that sizes are multiples of {divisor}: name the '
+            'size that the file is for with --size, or use another format'
+        ) from error
 
 
 def write_torchscript(graph: Graph, description: Description, path: Path, calibration: Inputs) -> None:
@@ -100,12 +114,27 @@ def quantized(model: Any, calibration: Inputs) -> Any:
     import nncf
 
     nncf.set_log_level(logging.ERROR)
+    # Products of two maps, as in RTMDet-Ins's masks, have no weights that int8 could be prepared for: only their inputs
+    # would be rounded.
+    in_float = [
+        operation.get_friendly_name()
+        for operation in model.get_ops()
+        if operation.get_type_name() == 'MatMul' and not _has_weights(operation)
+    ]
+    options = dict(ignored_scope=nncf.IgnoredScope(names=in_float)) if in_float else {}
     with redirect_stdout(sys.stderr):  # its progress bar
-        return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
+        return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration), **options)
+
+
+def _has_weights(operation: Any) -> bool:
+    """Whether an operation of an OpenVINO model takes a constant."""
+    return any(value.get_node().get_type_name() == 'Constant' for value in operation.input_values())
 
 
 def random_images(description: Description, batch: int = 2, height: int = 160, width: int = 192) -> Tensor:
-    """Random images as the file will take them; of its one size where it has one."""
+    """Random images as the file will take them; of its one size where it has one, else of at least these."""
+    divisor = description.size_divisor
+    height, width = (-(-side // divisor) * divisor for side in (height, width))
     shape = (batch, 3, *(description.size or (height, width)))
     generator = torch.Generator().manual_seed(0)
     if description.prepared:

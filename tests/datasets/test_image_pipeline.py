@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from fasternet_mm.datasets.image_pipeline import ImagePipeline, resizing
+from fasternet_mm.datasets.image_pipeline import ImagePipeline, pipeline_that_resizes, resizing
 from fasternet_mm.deployment import exported_models as exported
 from fasternet_mm.deployment.description import Description
 from fasternet_mm.deployment.exported_models import exported_config
@@ -18,6 +18,17 @@ def resize(**options):
     return dict(type='Resize', **options)
 
 
+def pad(**options):
+    return dict(type='Pad', **options)
+
+
+def padded(**padding):
+    return dict(scale=[64, 64], keep_ratio=False, pad=padding)
+
+
+COLORED = padded(size=[64, 64], value=[1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ('steps', 'expected'),
     [
@@ -25,6 +36,14 @@ def resize(**options):
         ([LOAD, resize(scale=(1333, 800), keep_ratio=True), LABELS, PACK], dict(scale=[1333, 800], keep_ratio=True)),
         ([LOAD, resize(scale=(64, 32), _scope_='mmdet'), PACK], dict(scale=[64, 32], keep_ratio=False)),
         ([LOAD, resize(scale=64), PACK], dict(scale=[64, 64], keep_ratio=False)),
+        ([LOAD, resize(scale=64), pad(size=(64, 32)), PACK], padded(size=[64, 32], value=[0, 0, 0])),
+        ([LOAD, resize(scale=64), pad(size_divisor=32, pad_val=114), PACK], padded(size_divisor=32, value=[114] * 3)),
+        ([LOAD, resize(scale=64), pad(size=(64, 64), pad_val=dict(img=(1, 2, 3))), LABELS, PACK], COLORED),
+        ([LOAD, resize(scale=64), pad(size=(64, 64), pad_val=dict(img=(1, 2))), PACK], None),
+        ([LOAD, resize(scale=64), pad(pad_to_square=True), PACK], None),
+        ([LOAD, resize(scale=64), pad(size=(64, 64), padding_mode='edge'), PACK], None),
+        ([LOAD, pad(size_divisor=32), PACK], None),
+        ([LOAD, pad(size_divisor=32), resize(scale=64), PACK], None),
         ([LOAD, resize(scale_factor=0.5), PACK], None),
         ([LOAD, resize(scale=(64, 32), interpolation='area'), PACK], None),
         ([LOAD, resize(scale=(64, 32)), FLIP, PACK], None),
@@ -55,6 +74,17 @@ def test_a_pipeline_without_resizing_keeps_pixels_and_says_the_scale():
     assert np.array_equal(packed['inputs'].permute(1, 2, 0), image)
     meta = packed['data_samples'].metainfo
     assert (meta['ori_shape'], meta['scale_factor'], meta['img_path']) == ((4, 5), (1, 1), 'a.jpg')
+
+
+@pytest.mark.parametrize('padding', [pad(size=(80, 96), pad_val=dict(img=(1, 2, 3))), pad(size_divisor=32, pad_val=9)])
+def test_a_pipeline_made_of_what_was_told_gives_the_same_pixels(padding):
+    steps = [LOAD, resize(scale=(70, 60), keep_ratio=True), padding, dict(PACK, meta_keys=('img_shape', 'ori_shape'))]
+    image = np.random.randint(0, 255, (40, 50, 3), dtype=np.uint8)
+    again = pipeline_that_resizes(resizing(steps), 'mmdet')
+    expected, actual = (ImagePipeline(config(*pipeline))(image) for pipeline in (steps, again))
+    assert expected['inputs'].shape[1:] in ((96, 80), (64, 96))
+    assert np.array_equal(actual['inputs'], expected['inputs'])
+    assert actual['data_samples'].img_shape == expected['data_samples'].img_shape == expected['inputs'].shape[1:]
 
 
 def test_an_exported_file_that_does_not_say_how_to_resize_needs_its_config(monkeypatch):

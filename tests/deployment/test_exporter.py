@@ -290,7 +290,7 @@ WRONG_DESCRIPTIONS = [
     ('{', 'damaged description'),
     ('[' * 100_000, 'damaged description'),
     ('7', 'damaged description'),
-    (dict(format_version=2), 'of version 2, but this release reads version 1'),
+    (dict(format_version=3), 'of version 3, but this release reads versions 1 to 2'),
     (dict(classes=[['cat']]), 'damaged description'),
     (dict(extra=1), 'damaged description'),
     (dict(min_size='32'), 'damaged description'),

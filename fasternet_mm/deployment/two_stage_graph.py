@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.ops import RoIAlign
@@ -24,17 +23,17 @@ from mmdet.models import (
 )
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import roi_align
 
-from ..errors import UserError
 from ..models.two_stage.box_coding import decode_boxes
 from ..models.two_stage.roi_extractor import SingleRoIExtractor
 from ..models.two_stage.roi_head import StandardRoIHead
 from ..models.two_stage.rpn_head import RPNHead
-from .graphs import Graph, Preparation, check_types
+from .graphs import Graph, Preparation, check_settings, check_types
+from .suppression import first_of_each, is_plain, suppress
 
 
-class DetectorGraph(Graph):
+class TwoStageGraph(Graph):
     """Faster R-CNN (https://arxiv.org/abs/1506.01497) and Mask R-CNN (https://arxiv.org/abs/1703.06870).
 
     ``(N, 3, H, W)`` to the K detections in all images, by falling score: ``boxes`` ``(K, 4)``, xyxy in pixels;
@@ -85,8 +84,8 @@ def _proposals(head: nn.Module, maps: Sequence[Tensor], size: Sequence[int]) -> 
     small = ~((boxes[..., 2:] - boxes[..., :2]) > cfg.get('min_bbox_size', -1)).all(-1)
     scores = scores.masked_fill(small, -1).flatten()
     boxes = boxes.masked_fill(small[..., None], 0).flatten(0, 1)
-    selected = _nms(boxes, scores, levels.flatten(), batch_indices, cfg.nms.iou_threshold)
-    selected = selected[_first_of_each(batch_indices[selected], cfg.max_per_img, maps[0].shape[0])]
+    selected = suppress(boxes, scores, levels.flatten(), batch_indices, cfg.nms.iou_threshold)
+    selected = selected[first_of_each(batch_indices[selected], cfg.max_per_img, maps[0].shape[0])]
     return torch.cat((batch_indices[selected, None].float(), boxes[selected]), 1)
 
 
@@ -103,8 +102,8 @@ def _detections(head: nn.Module, maps: Sequence[Tensor], rois: Tensor, size: Seq
     deltas = deltas.reshape(deltas.shape[0], -1, 4)[row, of_class]
     boxes = _decode(head.bbox_head.bbox_coder, rois[:, 1:], deltas, size)
     batch_indices = rois[:, 0].long()
-    selected = _nms(boxes, scores, label, batch_indices, cfg.nms.iou_threshold)
-    selected = selected[_first_of_each(batch_indices[selected], cfg.max_per_img, maps[0].shape[0])]
+    selected = suppress(boxes, scores, label, batch_indices, cfg.nms.iou_threshold)
+    selected = selected[first_of_each(batch_indices[selected], cfg.max_per_img, maps[0].shape[0])]
     return boxes[selected], scores[selected], label[selected], batch_indices[selected]
 
 
@@ -131,30 +130,6 @@ def _decode(coder: Any, anchors: Tensor, deltas: Tensor, size: Sequence[int]) ->
     means, stds = deltas.new_tensor(coder.means), deltas.new_tensor(coder.stds)
     x1, y1, x2, y2 = decode_boxes(anchors, deltas, means, stds).unbind(-1)
     return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), -1)
-
-
-def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, batch_indices: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that NMS within each group of each image leaves, by falling score.
-
-    Boxes with a negative score are never among them. As in MMCV's ``batched_nms``, groups are moved apart, to the right
-    and down; images are moved down as well. For a single image the coordinates are MMCV's to the bit.
-    """
-    # Two more boxes, away from all others: TorchVision tells torch.export that NMS leaves at least two, and without any
-    # box there would be no largest coordinate.
-    boxes = torch.cat((boxes, boxes.new_tensor([[-2, -2, -1, -1], [-4, -4, -3, -3]])))
-    scores = F.pad(scores, (0, 2), value=-1)
-    groups, batch_indices = F.pad(groups, (0, 2)), F.pad(batch_indices, (0, 2))
-    step = boxes.max() + 1  # amax() without axes becomes no ONNX in PyTorch 2.1
-    right, down = groups * step, (groups + batch_indices) * step
-    # MMCV compares in float32: 0.6 there is slightly more than here.
-    selected = nms(boxes + torch.stack((right, down, right, down), 1), scores, float(np.float32(iou_threshold)))
-    return selected[scores[selected] >= 0]
-
-
-def _first_of_each(batch_indices: Tensor, limit: int, images: int) -> Tensor:
-    """Which detections are among the first ``limit`` of their image: bool ``(K,)``."""
-    own = (batch_indices[:, None] == torch.arange(images, device=batch_indices.device)).long()
-    return (own.cumsum(0) * own).sum(1) <= limit
 
 
 def _smaller(limit: int, size: Any) -> Any:
@@ -195,7 +170,7 @@ class ClassMasks(nn.Module):
         return F.pixel_shuffle(F.conv2d(x, self.total), self.scale)[:, 0] + self.bias[labels][:, None, None]
 
 
-def check_detector(detector: nn.Module) -> None:
+def check_two_stage(detector: nn.Module) -> None:
     """Raise `UserError` unless every part is of a kind whose arithmetic is written here."""
     rpn, roi = detector.rpn_head, detector.roi_head
     check_types('model.rpn_head', rpn, RPNHead, dense_heads.RPNHead)
@@ -228,12 +203,7 @@ def check_detector(detector: nn.Module) -> None:
         'the roi_layers need pool_mode="avg"': all(
             extractor.roi_layers[0].pool_mode == 'avg' for extractor in extractors.values()
         ),
-        'model.test_cfg needs nms of type "nms", with iou_threshold alone': all(
-            cfg.nms.get('type', 'nms') == 'nms' and cfg.nms.keys() <= {'type', 'iou_threshold', 'split_thr'}
-            for cfg in tests
-        ),
+        'model.test_cfg needs nms of type "nms", with iou_threshold alone': all(is_plain(cfg.nms) for cfg in tests),
         'model.test_cfg needs rpn.nms_pre, rpn.max_per_img and rcnn.max_per_img above 0': min(limits) > 0,
     }
-    for condition, met in settings.items():
-        if not met:
-            raise UserError(f'this detector cannot be exported: {condition}')
+    check_settings(settings)

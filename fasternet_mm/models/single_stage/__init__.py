@@ -1,0 +1,1 @@
+"""Heads of single-stage detectors whose masks cost less."""
