@@ -15,6 +15,10 @@ from ..models.backbone import FasterNetBlock, PatchEmbed, PatchMerging
 
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
 
+TAKEN_APART = {'TaskDecomposition': 'reduction_conv'}
+"""Classes, by name, with a ``ConvModule`` that they do not call: TOOD's multiplies its weights by others, and calls the
+norm and the activation alone."""
+
 
 def fold_batch_norms(model: nn.Module) -> None:
     """Fold each batch norm of a model in evaluation mode, in place, into the convolution whose result it alone takes.
@@ -22,12 +26,12 @@ def fold_batch_norms(model: nn.Module) -> None:
     Which those are is known from the module that calls them: FasterNet's embedding and mergings; MMCV's ``ConvModule``
     where the norm comes right after the convolution; neighbors in an ``nn.Sequential``, as in FasterNet's blocks.
     Layer scale goes into the last convolution of its block. Each pair gets a convolution of its own, so what is shared
-    between places, as are convolutions in MMDetection's ``RetinaSepBNHead``, is folded with each place's norm.
+    between places, as are convolutions in MMDetection's ``RTMDetSepBNHead``, is folded with each place's norm.
 
     Convolutions and norms of derived types or with hooks and norms without running statistics stay as they are, and so
     do the output norms of `FasterNet`: what they take also goes on to the next stage.
     """
-    for module in list(model.modules()):
+    for module in called_modules(model):
         for conv_name, norm_name in _pairs(module):
             conv, norm = getattr(module, conv_name), getattr(module, norm_name)
             if _foldable(conv, norm):
@@ -45,6 +49,17 @@ def fold_norm_before(norm: nn.Module, conv: nn.Conv2d) -> None:
     shift = norm.bias - norm.running_mean * scale
     conv.bias = nn.Parameter(conv(shift[None, :, None, None]).flatten(), requires_grad=False)
     conv.weight = nn.Parameter(conv.weight * scale[:, None, None], requires_grad=False)
+
+
+def called_modules(model: nn.Module) -> list[nn.Module]:
+    """All modules but those of which others use the parts, see `TAKEN_APART`."""
+    apart = {
+        id(getattr(module, TAKEN_APART[kind.__name__]))
+        for module in model.modules()
+        for kind in type(module).__mro__
+        if kind.__name__ in TAKEN_APART
+    }
+    return [module for module in model.modules() if id(module) not in apart]
 
 
 def _pairs(module: nn.Module) -> Sequence[tuple[str, str]]:

@@ -20,7 +20,7 @@ from .folding import fold_batch_norms
 from .packing import pack
 from .precision import check_dtype, short_dtype
 
-HEADS = {'AnchorHead', 'BBoxHead', 'FCNMaskHead', 'BaseDecodeHead'}
+HEADS = {'AnchorHead', 'AnchorFreeHead', 'YOLOXHead', 'BBoxHead', 'FCNMaskHead', 'BaseDecodeHead'}
 """Classes of heads that are convolutions, by name: importing MMDetection takes seconds, and a segmenter needs none."""
 
 ROI_HEADS = {'BBoxHead', 'FCNMaskHead'}

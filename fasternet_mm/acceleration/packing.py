@@ -10,27 +10,34 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from mmcv.cnn.bricks import Swish
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..models import FasterNet, FasterNetBlock, FasterNetClassifier, FasterNetStage
 from ..models.backbone import is_compiling
-from .folding import has_hooks, runs_as
+from .folding import called_modules, has_hooks, runs_as
 
-ACTIVATIONS = {nn.ReLU: ('relu', torch.relu_), nn.GELU: ('gelu', F.gelu)}
+ACTIVATIONS = {
+    nn.ReLU: ('relu', torch.relu_),
+    nn.GELU: ('gelu', F.gelu),
+    nn.SiLU: ('swish', partial(F.silu, inplace=True)),
+    Swish: ('swish', partial(F.silu, inplace=True)),
+    nn.Hardswish: ('hardswish', partial(F.hardswish, inplace=True)),
+}
 """What oneDNN applies as it writes a convolution's result: its name for it, and PyTorch's own function."""
 
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """By type, the difference between two kernels' results of about 1 that rounding explains, absolute and relative."""
 
-STRIP_BYTES = 16 * 2**20
+STRIP_BYTES = 4 * 2**20
 """Hidden activations that a block makes at a time: few enough for the cache."""
 
 
@@ -273,7 +280,7 @@ def pack(model: nn.Module) -> None:
     Layers of derived types or with hooks stay as they are. An activation is fused with the convolution before it where
     MMCV's ``ConvModule`` or an ``nn.Sequential`` shows that nothing else takes that one's result.
     """
-    for module in list(model.modules()):
+    for module in called_modules(model):
         _fuse_activations(module)
     packed: dict[nn.Module, nn.Module] = {}  # what is shared between places stays shared
     for module in list(model.modules()):

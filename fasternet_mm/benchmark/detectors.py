@@ -1,4 +1,4 @@
-"""Whole detectors, from an image to boxes and masks, against MMDetection as it stands with timm's FasterNet."""
+"""Whole detectors, from an image to boxes or masks, against MMDetection as it stands with timm's FasterNet."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mmdet.models import FPN, SingleStageDetector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..acceleration.folding import fold_norm_before
 from ..acceleration.optimization import optimize
+from ..datasets.padded_size import padded_size
 from ..engine.config import load_config
 from ..engine.runner import build_model
 from ..errors import UserError
@@ -31,11 +33,12 @@ from .detector_parts import PartClock
 from .network_engines import ENGINES
 from .timing import WARM_UP_CALLS, Candidate, take_turns
 
+COCO_SIZE = 800, 1216
+
 CANDIDATE_BOXES = 1000
 """Boxes that pass the score threshold where weights are random: enough for the most detections of ``test_cfg``."""
 
-
-HEADS = 'RPNHead', 'StandardRoIHead', 'SingleRoIExtractor'
+HEADS = 'RPNHead', 'StandardRoIHead', 'SingleRoIExtractor', 'RTMDetInsSepBNHead'
 """Classes of this package that take the place of MMDetection's of the same names."""
 
 
@@ -44,7 +47,7 @@ class DetectorTask:
     """A detector and the image that it gets.
 
     Attributes:
-        config: of MMDetection, with FasterNet as its backbone.
+        config: of MMDetection, a detector of one stage or two with FasterNet as its backbone.
         height, width: of the image, in pixels; no resizing is part of what is timed.
         options: changes to the config, as 'key=value'.
         checkpoint: weights of exactly that model. None: random ones, with the score threshold set so that
@@ -84,14 +87,22 @@ class DetectorTask:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Candidate]:
-    """The detector with each engine; all are compared with MMDetection in eager mode with timm's FasterNet inside.
+def default_size(config: str, options: Sequence[str] = ()) -> tuple[int, int]:
+    """(height, width) that the config pads images to; where it does not, of a usual photo in COCO's recipe."""
+    return padded_size(load_config(config, options)) or COCO_SIZE
+
+
+def detector_candidates(
+    task: DetectorTask, engines: Sequence[str], baseline: tuple[str, str] | None = None
+) -> list[Candidate]:
+    """The detector with each engine, and MMDetection in eager mode with timm's FasterNet inside.
 
     Their rows have ``detections``, the number of them: with the same precision it should be the same.
 
     Args:
         task: the detector and its image.
         engines: by name: see `check_engines`.
+        baseline: name and engine of what all are compared with. Default: MMDetection's.
 
     Raises:
         UserError: the config, the checkpoint, the image or an engine cannot be used.
@@ -108,7 +119,7 @@ def detector_candidates(task: DetectorTask, engines: Sequence[str]) -> list[Cand
             name=name,
             engine=engine,
             prepare=partial(prepare_detector, 'timm' if name == peer else engine, task),
-            baseline=(peer, 'eager'),
+            baseline=baseline or (peer, 'eager'),
             precision=ENGINES[engine].precision,
             facts=dict(height=task.height, width=task.width),
             packages=('timm', 'mmdet.models', *ENGINES[engine].modules),
@@ -155,12 +166,12 @@ def add_parts(task: DetectorTask, rows: Sequence[dict[str, Any]], rounds: int) -
 
     Args:
         task: as in `detector_candidates`.
-        rows: of the comparison.
+        rows: of the comparison; those of other tasks stay as they are.
         rounds: turns of each, of two calls.
     """
     runs, clocks = {}, {}
     for row in rows:
-        if ENGINES[row['engine']].packages:
+        if row['name'] not in (task.name, task.peer) or ENGINES[row['engine']].packages:
             continue
         key = row['name'], row['engine']
         detector, dtype = _detector('timm' if row['name'] == task.peer else row['engine'], task)
@@ -182,30 +193,43 @@ def _detection(detector: nn.Module, pixels: Tensor) -> Callable[[], Any]:
     )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _build(task: DetectorTask) -> tuple[Config, nn.Module]:
     torch.manual_seed(0)
     cfg = load_config(task.config, task.options)
     detector = build_model(cfg).eval().requires_grad_(False)
-    if not isinstance(getattr(detector, 'backbone', None), FasterNet) or not hasattr(detector, 'rpn_head'):
-        raise UserError(f'{task.config} has no two-stage detector with FasterNet: give one like mask_rcnn_fasternet_s')
+    two_stages = hasattr(detector, 'roi_head')
+    if not isinstance(getattr(detector, 'backbone', None), FasterNet) or not (
+        two_stages or isinstance(detector, SingleStageDetector)
+    ):
+        raise UserError(
+            f'{task.config} has no detector with FasterNet and boxes: give one like mask_rcnn_fasternet_s or '
+            'rtmdet_fasternet_t0'
+        )
     if task.checkpoint:
         load_weights(detector, task.checkpoint)
     else:
-        threshold = _threshold(detector, task.pixels())
-        cfg.model.test_cfg.rcnn.score_thr = detector.roi_head.test_cfg.score_thr = threshold
+        settings = cfg.model.test_cfg.rcnn if two_stages else cfg.model.test_cfg
+        head = detector.roi_head if two_stages else detector.bbox_head
+        settings.score_thr = head.test_cfg.score_thr = _threshold(detector, task.pixels())
     return cfg, detector
 
 
 def _threshold(detector: nn.Module, pixels: Tensor) -> float:
-    """The score that `CANDIDATE_BOXES` of the boxes that the second stage proposes exceed."""
-    scores: list[Tensor] = []
-    hook = detector.roi_head.bbox_head.register_forward_hook(
-        lambda module, inputs, outputs: scores.append(outputs[0].softmax(-1)[:, :-1].flatten())
-    )
+    """The score that `CANDIDATE_BOXES` of the boxes exceed, in two stages of those that the first one proposes."""
+    outputs: list[Any] = []
+    head = detector.roi_head.bbox_head if hasattr(detector, 'roi_head') else detector.bbox_head
+    hook = head.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
     _detection(detector, pixels)()
     hook.remove()
-    return scores[0].topk(min(CANDIDATE_BOXES, len(scores[0]))).values[-1].item()
+    (logits,) = outputs
+    count = CANDIDATE_BOXES
+    if isinstance(logits, Tensor):
+        scores = logits.softmax(-1)[:, :-1].flatten()
+    else:  # by level
+        scores = torch.cat([of_level.sigmoid().flatten() for of_level in logits])
+        count *= 2  # many of their random boxes have negative sides, and are left out
+    return scores.topk(min(count, len(scores))).values[-1].item()
 
 
 def with_mmdetections_heads(cfg: Config, detector: nn.Module) -> nn.Module:
@@ -231,11 +255,12 @@ def use_mmdetections_heads(settings: Any) -> None:
 def with_timm_backbone(detector: nn.Module) -> nn.Module:
     """A copy with timm's FasterNet in the backbone's place, and equal results.
 
-    timm's has no output norms: they are folded into the neck's first convolutions, which are 1x1, so that both do the
-    same work.
+    timm's has no output norms. Before an FPN they are folded into its first convolutions, which are 1x1, so that both
+    do the same work. Other necks, as RTMDet's, concatenate some maps first: there the norms follow timm's backbone, as
+    they follow ours.
 
     Raises:
-        UserError: the backbone is not a published variant, or the neck is not an FPN.
+        UserError: the backbone is not a published variant.
     """
     import timm
 
@@ -243,16 +268,32 @@ def with_timm_backbone(detector: nn.Module) -> nn.Module:
     own, neck = peer.backbone, peer.neck
     variants = (arch for arch in CLASSIFIERS if FasterNet(arch).arch == own.arch)
     arch = next(variants, None)
-    if arch is None or not hasattr(neck, 'lateral_convs'):
-        raise UserError('a detector is compared with timm only where its backbone is a published variant before an FPN')
-    peer.backbone = timm.create_model(f'fasternet_{arch}', features_only=True, out_indices=own.out_indices).eval()
-    peer.backbone.requires_grad_(False)
+    if arch is None:
+        raise UserError('a detector is compared with timm only where its backbone is a published variant')
+    backbone = timm.create_model(f'fasternet_{arch}', features_only=True, out_indices=own.out_indices).eval()
+    backbone.requires_grad_(False)
     values = own.state_dict()
-    for name, tensor in recognize(peer.backbone.state_dict(), 'of timm').tensors.items():
+    for name, tensor in recognize(backbone.state_dict(), 'of timm').tensors.items():
         tensor.copy_(values[name])
-    for stage, lateral in zip(own.out_indices[neck.start_level :], neck.lateral_convs):
-        fold_norm_before(getattr(own, f'norm{2 * stage}'), lateral.conv)
+    norms = [getattr(own, f'norm{2 * stage}') for stage in own.out_indices]
+    if not isinstance(neck, FPN):
+        peer.backbone = _WithNorms(backbone, norms)
+        return peer
+    peer.backbone = backbone
+    for norm, lateral in zip(norms[neck.start_level :], neck.lateral_convs):
+        fold_norm_before(norm, lateral.conv)
     return peer
+
+
+class _WithNorms(nn.Module):
+    """A backbone with a norm after each of its maps."""
+
+    def __init__(self, backbone: nn.Module, norms: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.backbone, self.norms = backbone, nn.ModuleList(norms)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(norm(x) for norm, x in zip(self.norms, self.backbone(x)))
 
 
 def _exported(cfg: Config, detector: nn.Module, task: DetectorTask, runtime: str, precision: str) -> nn.Module:

@@ -166,26 +166,31 @@ def _exported(network: nn.Module, images: Tensor, engine: NetworkEngine) -> Call
             warnings.simplefilter('ignore')
             torch.onnx.export(network, (images,), file, opset_version=OPSET, input_names=['images'], **BY_TRACING)
         array = images.numpy()
-        run = _onnxruntime(file) if engine.runtime == 'onnxruntime' else _openvino(file, engine.precision, array)
+        run = run_onnx(file) if engine.runtime == 'onnxruntime' else run_openvino(file, engine.precision, array)
     return lambda: run(array)
 
 
-def _onnxruntime(file: str) -> Callable[[np.ndarray], Any]:
+def run_onnx(file: str) -> Callable[[np.ndarray], Any]:
+    """What runs an ONNX file of one input in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-    return lambda images: session.run(None, {'images': images})
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})
 
 
-def _openvino(file: str, precision: str, images: np.ndarray) -> Callable[[np.ndarray], Any]:
+def run_openvino(file: str, precision: str, images: np.ndarray) -> Callable[[np.ndarray], Any]:
+    """What runs an ONNX file of one input in OpenVINO, on images of this size, on which int8 is calibrated."""
     import openvino
 
-    from ..deployment.writers import quantized
-
     model = openvino.Core().read_model(file)
+    if model.input().partial_shape.is_dynamic:
+        model.reshape(images.shape)
     if precision == 'int8':
+        from ..deployment.writers import quantized
+
         model = quantized(model, [images])
     settings = dict(
         INFERENCE_PRECISION_HINT='bf16' if precision == 'bfloat16' else 'f32',

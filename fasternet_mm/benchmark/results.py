@@ -20,7 +20,7 @@ FORMAT_VERSION = 2
 
 COLUMNS = {
     'networks': ['network', 'engine', 'images', 'p50', 'p95', 'images/s', 'GFLOP/s', 'of peak', '× baseline', 'memory'],
-    'detectors': ['detector', 'engine', 'detections', 'p50', 'p95', '× baseline', 'memory', *PARTS],
+    'detectors': ['detector', 'engine', 'H × W', 'detections', 'p50', 'p95', '× baseline', 'memory', *PARTS],
     'layers': ['operator', 'maps', 'p50', 'p95', 'GFLOP/s', 'of peak', '× baseline'],
     'training': ['backbone', 'mode', 'precision', 'p50', 'p95', '× baseline', 'activations', 'operators'],
     'detector-training': ['detector', 'heads', 'precision', 'p50', 'p95', '× baseline', 'step', 'operators'],
@@ -108,7 +108,9 @@ def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
     if kind == 'layers':
         cells['maps'] = f'{row["images"]} × {row["channels"]} × {row["side"]}²'
     if kind == 'detectors':
-        cells['detections'] = str(row['detections'])
+        cells['H × W'] = f'{row["height"]}×{row["width"]}'
+        if row['detections'] is not None:
+            cells['detections'] = str(row['detections'])
         cells |= {part: f'{seconds * 1e3:.1f} ms' for part, seconds in row.get('parts', {}).items()}
     if kind in ('training', 'detector-training'):
         cells['precision'] = row['precision']

@@ -2,16 +2,24 @@
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from .parsing import add_config, add_size, command_parser, existing_file, positive
+from .parsing import (
+    add_cfg_options,
+    add_config,
+    add_size,
+    command_parser,
+    configs_and_files,
+    existing_file,
+    positive,
+)
 
 EPILOG = """examples:
   fasternet-mm benchmark networks --quick                   a minute, to see what it is like
   fasternet-mm benchmark networks --out networks.json --plot networks.png
   fasternet-mm benchmark networks --networks fasternet_s --form backbone --size 640 640 --size 800 1280 --batches 1 2
   fasternet-mm benchmark detectors mask_rcnn_fasternet_s mask_rcnn_fasternet_s_coco --image street.jpg
+  fasternet-mm benchmark detectors rtmdet_fasternet_t0 faster_rcnn_fasternet_t0 --beside other.onnx
   fasternet-mm benchmark layers --plot layers.png           the paper's study of layers, on this machine
   fasternet-mm benchmark training                           a backbone's training step and its memory
   fasternet-mm benchmark detector-training mask_rcnn_fasternet_s   a whole detector's step and its operators
@@ -36,7 +44,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     kinds = result.add_subparsers(dest='kind', required=True, metavar='JOB')
     networks_arguments(kinds.add_parser('networks', help='networks × sizes × batches × engines'))
-    detectors_arguments(kinds.add_parser('detectors', help='Mask R-CNN, image to masks, against MMDetection with timm'))
+    detectors_arguments(kinds.add_parser('detectors', help='image to boxes or masks, against MMDetection with timm'))
     layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
     training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
     detector_training_arguments(
@@ -78,14 +86,34 @@ def networks_arguments(result: argparse.ArgumentParser) -> None:
 
 
 def detectors_arguments(result: argparse.ArgumentParser) -> None:
-    add_config(result)
-    result.add_argument(
-        'checkpoint',
-        metavar='CHECKPOINT',
-        nargs='?',
-        help='default: random weights, which find as many objects as the config allows',
+    models = result.add_argument(
+        'models',
+        metavar='CONFIG [CHECKPOINT]',
+        nargs='+',
+        help='detectors: config files, or names of packaged ones; after each, if wanted, its weights, by default '
+        'random ones, which find as many objects as the config allows',
     )
-    add_size(result, help="height and width of the image; default: 800 1216, a usual photo in COCO's recipe")
+    models.completer = configs_and_files
+    add_cfg_options(result)
+    result.add_argument(
+        '--beside',
+        nargs='+',
+        type=existing_file,
+        default=[],
+        metavar='FILE',
+        help="other projects' networks, from one image (1x3xHxW) to whatever: .onnx, in ONNX Runtime and OpenVINO, or "
+        'TorchScript (.torchscript, .pt), in PyTorch',
+    )
+    result.add_argument(
+        '--trust-program',
+        action='store_true',
+        help='run TorchScript, which can do anything that a program can',
+    )
+    add_size(
+        result,
+        help='height and width of the image; default: for each config those that it pads images to, as RTMDet '
+        "640 640, else 800 1216, a usual photo in COCO's recipe; for --beside the first config's",
+    )
     result.add_argument('--image', type=existing_file, metavar='FILE', help='an image file; default: noise')
     result.add_argument(
         '--any-size', action='store_true', help='export for images of any size instead of this size alone'
@@ -93,7 +121,7 @@ def detectors_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         '--parts',
         action='store_true',
-        help='also the times of backbone, neck, RPN, RoI and post-processing, measured apart from the whole',
+        help='also the times of backbone, neck, head (RPN, RoI) and post-processing, measured apart from the whole',
     )
     add_engines(result)
     add_common(result, detectors, rounds=20, seconds=1)
@@ -234,20 +262,56 @@ def networks(args: argparse.Namespace) -> dict:
 
 
 def detectors(args: argparse.Namespace) -> dict:
-    from ..benchmark.detectors import DetectorTask, add_parts, detector_candidates
+    from ..benchmark.detectors import DetectorTask, add_parts, default_size, detector_candidates
+    from ..benchmark.network_files import check_files, file_candidates
 
+    models = configs_and_checkpoints(args.models)
     results = start(args)
-    task = DetectorTask(
-        args.config,
-        *(args.size or ((256, 320) if args.quick else (800, 1216))),
-        options=tuple(args.cfg_options),
-        checkpoint=args.checkpoint,
-        image=args.image,
-        any_size=args.any_size,
-        device=args.device,
-    )
-    measure(args, results, detector_candidates(task, engines(args)), partial(add_parts, task) if args.parts else None)
+    chosen = engines(args)
+    check_files(args.beside, chosen, args.device, args.trust_program)
+    options = tuple(args.cfg_options)
+    size = args.size or ((256, 320) if args.quick else None)
+    tasks = [
+        DetectorTask(
+            config,
+            *(size or default_size(config, options)),
+            options=options,
+            checkpoint=checkpoint,
+            image=args.image,
+            any_size=args.any_size,
+            device=args.device,
+        )
+        for config, checkpoint in models
+    ]
+    baseline = tasks[0].peer, 'eager'
+    candidates = [candidate for task in tasks for candidate in detector_candidates(task, chosen, baseline)]
+    candidates += file_candidates(args.beside, chosen, tasks[0].pixels().flip(0), args.device, baseline)
+
+    def parts(rows: list[dict], rounds: int) -> None:
+        for task in tasks:
+            add_parts(task, rows, rounds)
+
+    measure(args, results, candidates, parts if args.parts else None)
     return results
+
+
+def configs_and_checkpoints(texts: list[str]) -> list[tuple[str, str | None]]:
+    """Configs, each with the checkpoint that follows it, or None."""
+    from ..engine.packaged_configs import config_names, config_path
+    from ..errors import UserError
+
+    models: list[tuple[str, str | None]] = []
+    for text in texts:
+        is_config = text.endswith('.py') or text in config_names()
+        if is_config or not models or models[-1][1]:  # else nothing that it could be the checkpoint of
+            models.append((config_path(text), None))
+        else:
+            models[-1] = models[-1][0], text
+    names = [Path(config).stem for config, _ in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f'{name} is given twice: name each config once, and files by different names')
+    return models
 
 
 def layers(args: argparse.Namespace) -> dict:

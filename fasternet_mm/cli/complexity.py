@@ -16,7 +16,7 @@ are used in training alone: their parameters count, their multiply-adds do not. 
 through the box head and 100 through the mask head, whatever the image, as MMDetection's get_flops counts.
 """
 DETECTOR_SIZE, SEGMENTER_SIZE = (800, 1280), (512, 512)
-"""Height and width in pixels for which papers state the complexity."""
+"""Height and width in pixels for which papers state the complexity, where a config pads its images to no fixed size."""
 
 
 def arguments(prog: str | None = None) -> argparse.ArgumentParser:
@@ -31,9 +31,15 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         help='files, or names of packaged configs; default: every variant, with the figures of the paper',
     )
     configs.completer = configs_and_files
-    add_size(result, help='height and width of the image; default: 800 1280 for detectors, 512 512 for segmenters')
+    add_size(
+        result,
+        help='height and width of the image; default: those that the config pads images to, as RTMDet 640 640, '
+        'else 800 1280 for detectors, 512 512 for segmenters',
+    )
     result.add_argument(
-        '--proposals', type=positive, default=1000, help='regions that go through the box head; default: 1000'
+        '--proposals',
+        type=positive,
+        help='regions that go through the box head of a two-stage detector; default: 1000',
     )
     return result
 
@@ -54,18 +60,24 @@ def row_of_config(path: str, args: argparse.Namespace) -> tuple:
 
 def count(path: str, args: argparse.Namespace, size: Sequence[int] | None = None) -> tuple:
     """The complexity of a config's model, and the size of image that it is for."""
+    from ..datasets.padded_size import padded_size
     from ..engine.config import load_config
     from ..engine.runner import build_model
     from ..errors import UserError
-    from ..models.multiply_adds import complexity
+    from ..models.multiply_adds import PROPOSALS, complexity
 
     cfg = load_config(path)
     kind = cfg.get('model', {}).get('type')
     cfg.setdefault('default_scope', 'mmseg' if kind == 'EncoderDecoder' else 'mmdet')
-    size = size or (SEGMENTER_SIZE if kind == 'EncoderDecoder' else DETECTOR_SIZE)
+    size = size or padded_size(cfg) or (SEGMENTER_SIZE if kind == 'EncoderDecoder' else DETECTOR_SIZE)
     model = build_model(cfg)
+    if args.config and args.proposals and not hasattr(model, 'roi_head'):
+        raise UserError(
+            f'--proposals {args.proposals} is for two-stage detectors, and the model of {path}, a {kind}, has one '
+            'stage: leave it out'
+        )
     try:
-        return complexity(model, *size, args.proposals), size
+        return complexity(model, *size, args.proposals or PROPOSALS), size
     except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
         accepted = 'a segmenter (EncoderDecoder), or a detector of one stage or of two'
         raise UserError(f'the model of {path}, a {kind}, cannot be counted: give the config of {accepted}') from error

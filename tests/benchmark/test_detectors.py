@@ -7,7 +7,13 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from fasternet_mm.benchmark import detectors
-from fasternet_mm.benchmark.detectors import DetectorTask, detector_candidates, with_timm_backbone
+from fasternet_mm.benchmark.detectors import (
+    DetectorTask,
+    add_parts,
+    default_size,
+    detector_candidates,
+    with_timm_backbone,
+)
 from fasternet_mm.errors import UserError
 
 CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
@@ -79,7 +85,7 @@ def test_an_image_is_resized_beforehand(task, fixtures):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(config='{resnet}'), 'has no two-stage detector with FasterNet'),
+        (dict(config='{resnet}'), 'has no detector with FasterNet and boxes'),
         (dict(image='README.md'), 'README.md is not an image'),
         (dict(checkpoint='nowhere.pth'), 'nowhere.pth does not exist'),
     ],
@@ -99,3 +105,36 @@ def test_only_published_variants_have_a_peer(task):
     detector.backbone.arch['depths'] = (1, 1, 1, 1)
     with pytest.raises(UserError, match='only where its backbone is a published variant'):
         with_timm_backbone(detector)
+
+
+@pytest.fixture(params=['rtmdet', 'rtmdet_ins'])
+def one_stage_task(request, root, tmp_path):
+    settings = dict(neck=dict(out_channels=16), bbox_head=dict(in_channels=16, feat_channels=16, num_classes=3))
+    config = tmp_path / 'small.py'
+    config.write_text(f"_base_ = '{root}/configs/{request.param}_fasternet_t0.py'\nmodel = {settings}")
+    yield DetectorTask(str(config), 96, 128)
+    detectors._build.cache_clear()
+
+
+def test_rtmdet_and_its_peer_with_timm_find_the_same(one_stage_task):
+    candidates = detector_candidates(one_stage_task, ['optimized'], ('another', 'eager'))
+    assert {candidate.baseline for candidate in candidates} == {('another', 'eager')}
+    theirs, ours = (candidate.prepare()()[0].pred_instances for candidate in candidates)
+    assert len(ours) == len(theirs) >= 50
+    torch.testing.assert_close(ours.bboxes, theirs.bboxes, rtol=1e-3, atol=1e-2)
+    peer, _ = detectors._detector('timm', one_stage_task)
+    assert type(peer.bbox_head).__module__.startswith('mmdet')
+    assert type(peer.backbone.backbone).__module__.startswith('timm')
+
+
+def test_the_parts_of_a_one_stage_detector_have_their_own_time(one_stage_task):
+    rows = [dict(name=one_stage_task.name, engine='optimized'), dict(name='other.onnx', engine='eager')]
+    add_parts(one_stage_task, rows, rounds=1)
+    assert list(rows[0]['parts']) == ['preprocessing', 'backbone', 'neck', 'head', 'post-processing']
+    assert min(rows[0]['parts'].values()) > 0
+    assert 'parts' not in rows[1]
+
+
+def test_the_usual_size_is_the_one_that_a_config_pads_to(root):
+    assert default_size(str(root / 'configs/rtmdet_fasternet_t0.py')) == (640, 640)
+    assert default_size(str(root / 'configs/mask_rcnn_fasternet_s.py')) == (800, 1216)

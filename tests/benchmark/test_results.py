@@ -81,6 +81,7 @@ def test_a_table_has_the_columns_of_which_something_is_known():
     assert [cell.strip() for cell in head.split('|')[1:-1]] == [
         'detector',
         'engine',
+        'H × W',
         'detections',
         'p50',
         'p95',
