@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from mmdet.models.task_modules import AssignResult, MaxIoUAssigner
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmdet import registry
+from mmdet.models.task_modules import AssignResult, BaseAssigner, MaxIoUAssigner
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 
 from ..registry import TASK_UTILS
@@ -47,4 +54,47 @@ class IgnoringAssigner(MaxIoUAssigner):
         overlaps = self.iou_calculator(priors, gt_instances_ignore.bboxes, mode='iof')
         ignored = overlaps.max(dim=1).values > self.ignore_iof_thr
         result.gt_inds[ignored & (result.gt_inds == 0)] = -1
+        return result
+
+
+@TASK_UTILS.register_module()
+class CenterIgnoringAssigner(BaseAssigner):
+    """An assigner of MMDetection's by centers, for which ignored regions (crowds, difficult objects) are no background.
+
+    ATSS, TOOD and RTMDet give an object only candidates whose center is inside it. In the same way, of the candidates
+    that became background, those whose center is inside an ignored region are not sampled at all. Objects are assigned
+    as if there were no ignored regions.
+
+    Args:
+        assigner: the config of the assigner.
+        points: whether candidates are points with strides, x, y, width, height, as RTMDet's, instead of boxes, x1, y1,
+            x2, y2. Default: False.
+    """
+
+    def __init__(self, assigner: Mapping[str, Any], points: bool = False) -> None:
+        self.assigner = registry.TASK_UTILS.build(assigner)
+        self.points = points
+        self.signature = inspect.signature(self.assigner.assign)
+
+    def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
+        """Assign each candidate.
+
+        Args:
+            as for the assigner's own method. ``pred_instances`` has ``priors`` of shape (n, 4), and
+            ``gt_instances_ignore``, where there are any, ``bboxes`` of shape (m, 4): the ignored regions.
+
+        Returns:
+            ``gt_inds`` of shape (n,): the object's number from 1, 0 for background, -1 for what is not sampled.
+        """
+        call = self.signature.bind(*args, **kwargs)
+        regions = call.arguments.get('gt_instances_ignore')
+        call.arguments['gt_instances_ignore'] = None
+        result = self.assigner.assign(*call.args, **call.kwargs)
+        if regions is None or not len(regions):
+            return result
+        priors = call.arguments['pred_instances'].priors
+        centers = priors[:, None, :2] if self.points else (priors[:, None, :2] + priors[:, None, 2:]) / 2
+        first, last = get_box_tensor(regions.bboxes).split(2, dim=1)
+        inside = torch.cat((centers > first, centers < last), dim=2).all(dim=2).any(dim=1)
+        result.gt_inds[inside & (result.gt_inds == 0)] = -1
         return result

@@ -210,6 +210,8 @@ WRONG = [
     ('predict', ['tests', 'tests/fixtures', '--out-dir', '{work}'], 'tests has no checkpoint'),
     ('predict', [CONFIG, '{file}', 'tests/fixtures', '--out-dir', 'tests'], 'is in the folder of the results'),
     ('export', [CONFIG, '--format', 'onnx', '--out', '{work}/m.onnx'], 'alone is not enough'),
+    ('complexity', ['rtmdet_fasternet_t0', '--proposals', '300'], 'is for two-stage detectors, and the model of'),
+    ('test', ['rtmdet_ins_fasternet_t0', '{file}', '--tta'], 'cannot merge masks'),
     ('complexity', ['configs/_base_/runtime.py'], 'the config has no model'),
     (
         'benchmark',

@@ -371,7 +371,8 @@ def test_an_exported_file_of_one_size_gets_that_size(segmenter_dir, images, tmp_
 
 @pytest.mark.parametrize(
     'name',
-    ['mask_rcnn_fasternet_s', 'upernet_fasternet_t0', 'fpn_fasternet_t0', 'shapes/mask_rcnn_fasternet_t0_shapes'],
+    ['mask_rcnn_fasternet_s', 'upernet_fasternet_t0', 'fpn_fasternet_t0', 'shapes/mask_rcnn_fasternet_t0_shapes']
+    + ['rtmdet_fasternet_t0', 'rtmdet_ins_fasternet_s'],
 )
 def test_configs_of_this_project_are_read_from_checkpoints(name, root, tmp_path, monkeypatch):
     # MMEngine lays out the text of a config, which takes seconds and changes nothing that is read.

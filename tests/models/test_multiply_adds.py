@@ -4,6 +4,7 @@ from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
 from fasternet_mm import FasterNet, FasterNetClassifier
+from fasternet_mm.cli import complexity as complexity_command
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.models.multiply_adds import complexity
@@ -62,3 +63,9 @@ def test_nothing_is_computed():
     model = FasterNet('t0')
     complexity(model, 64, 64)
     assert all(p.device == torch.device('meta') for p in model.parameters())
+
+
+def test_the_command_counts_rtmdet_at_the_size_that_it_pads_to(root, capsys):
+    args = complexity_command.arguments().parse_args([str(root / 'configs/rtmdet_fasternet_t0.py')])
+    complexity_command.main(args)
+    assert capsys.readouterr().out.splitlines()[-1].split('|')[-2].strip() == '640x640'

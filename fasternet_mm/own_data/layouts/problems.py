@@ -38,6 +38,7 @@ class Fault(Enum):
     DUPLICATE_OBJECT_ID = 'duplicate annotation id', False
     NO_SAMPLES = 'class without samples', False
     NEVER_THERE = 'label that no label map has', False
+    LEARNED_AS_BACKGROUND = 'ignored regions learned as background', False
     MOSTLY_EMPTY = 'images without annotations', False
     MISSING_SPLIT = 'missing split', False
     IN_TWO_SPLITS = 'image in two splits', False
