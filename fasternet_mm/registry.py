@@ -38,6 +38,7 @@ MODELS = LazyRegistry(
     FasterNet='models',
     FasterNetClassifier='models',
     RPNHead='models.two_stage.rpn_head',
+    RTMDetInsSepBNHead='models.single_stage.rtmdet_ins_head',
     SingleRoIExtractor='models.two_stage.roi_extractor',
     StandardRoIHead='models.two_stage.roi_head',
     ExportedDetector='deployment.exported_models',
@@ -53,9 +54,12 @@ METRICS = LazyRegistry(mmengine.METRICS, CocoMetric='evaluation.coco_metric')
 HOOKS = LazyRegistry(
     mmengine.HOOKS,
     CheckpointHook='engine.checkpoint_hook',
+    EarlyStoppingHook='engine.early_stopping',
     PlainCheckpointHook='weights.training_state',
     BrokenLogitsHook='engine.logits_hook',
     MemoryLayoutHook='engine.memory_layout',
+    PipelineSwitchHook='engine.pipeline_switch',
+    ValidationLossHook='engine.validation_loss',
     OptimizeHook='acceleration.optimization',
     WriteLabelMapsHook='inference.label_map_files',
     DrawPredictionsHook='visualization.sample_drawing',
@@ -65,5 +69,9 @@ LOOPS = LazyRegistry(
 )
 OPTIM_WRAPPERS = LazyRegistry(mmengine.OPTIM_WRAPPERS, CpuAmpOptimWrapper='engine.mixed_precision')
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, StageDecayConstructor='engine.optimizer')
-TASK_UTILS = LazyRegistry(mmengine.TASK_UTILS, IgnoringAssigner='models.ignoring_assigner')
+TASK_UTILS = LazyRegistry(
+    mmengine.TASK_UTILS,
+    IgnoringAssigner='models.ignoring_assigner',
+    CenterIgnoringAssigner='models.ignoring_assigner',
+)
 WEIGHT_INITIALIZERS = LazyRegistry(mmengine.WEIGHT_INITIALIZERS, Pretrained='weights.pretrained')

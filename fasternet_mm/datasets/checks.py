@@ -119,10 +119,15 @@ def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
-def dataset_of_test(cfg: Config) -> dict[str, Any]:
-    """The config of the test data set, of the first one out of wrappers; empty where there is none."""
-    datasets = _datasets((cfg.get('test_dataloader') or {}).get('dataset'), '')
+def dataset_of(cfg: Config, split: str) -> dict[str, Any]:
+    """The config of a split's data set, of the first one out of wrappers; empty where there is none."""
+    datasets = _datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset'), '')
     return next((dataset for _, dataset in datasets), {})
+
+
+def dataset_of_test(cfg: Config) -> dict[str, Any]:
+    """`dataset_of` the split 'test'."""
+    return dataset_of(cfg, 'test')
 
 
 def meta_of_test_set(cfg: Config) -> dict[str, Any]:
@@ -150,6 +155,22 @@ def meta_of_test_set(cfg: Config) -> dict[str, Any]:
     return meta
 
 
+def learns_masks(cfg: Config) -> bool:
+    """Whether a config trains on masks: a step that loads annotations for ``train_dataloader`` loads them, too."""
+    return _loads_masks((cfg.get('train_dataloader') or {}).get('dataset'))
+
+
+def _loads_masks(node: Any) -> bool:
+    """Whether masks are loaded in a data set's config, its wrappers and pipelines, or in a part of these."""
+    if isinstance(node, (list, tuple)):
+        return any(_loads_masks(part) for part in node)
+    if not isinstance(node, dict):
+        return False
+    if str(node.get('type')).endswith('LoadAnnotations') and node.get('with_mask'):
+        return True
+    return any(_loads_masks(part) for part in node.values())
+
+
 def classes_of(cfg: Config, split: str) -> list[str] | None:
     """The classes of a split's data set, of the first one out of wrappers; None where its config does not say them."""
     for _, dataset in _datasets(cfg.get(f'{split}_dataloader', {}).get('dataset'), ''):
@@ -159,7 +180,14 @@ def classes_of(cfg: Config, split: str) -> list[str] | None:
 
 
 def _class_counts(model: Any) -> Iterator[tuple[str, int]]:
-    for path in ('bbox_head', 'roi_head.bbox_head', 'roi_head.mask_head', 'decode_head', 'auxiliary_head'):
+    for path in (
+        'bbox_head',
+        'mask_head',
+        'roi_head.bbox_head',
+        'roi_head.mask_head',
+        'decode_head',
+        'auxiliary_head',
+    ):
         node = model
         for part in path.split('.'):
             node = node.get(part) if hasattr(node, 'get') else None

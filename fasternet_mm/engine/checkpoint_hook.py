@@ -17,6 +17,10 @@ AVERAGE = re.compile(r'_?m?A[PR](?![a-z])')
 """Average precision or recall in the name of a metric, as in 'coco/bbox_mAP_50'."""
 
 
+EARLY_STOPPING = 'early_stopping'
+"""The name under which `EarlyStoppingHook` has its best figure, and the evaluations since, in the message hub."""
+
+
 def is_figure(name: str, value: float | None) -> bool:
     """Whether a metric has a value. NaN is not one, nor COCO's -1, which stands for an average over no objects."""
     return value is not None and math.isfinite(value) and not (value == -1 and AVERAGE.search(name))
@@ -76,3 +80,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             runner.logger.warning(f'This validation chooses no best checkpoint: {reason}')
             metrics[name] = None  # which MMEngine passes over
         super()._save_best_checkpoint(runner, metrics)
+        if EARLY_STOPPING in runner.message_hub.runtime_info and self.last_ckpt is not None:
+            # The last checkpoint was saved before this evaluation, which a resumed training would not count.
+            step = runner.epoch if self.by_epoch else runner.iter
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
 
+from ..datasets.checks import dataset_of
 from ..devices import device_of_choice, gpu_computes_bfloat16
 from ..errors import UserError
 from .mixed_precision import precision_of
@@ -77,8 +78,8 @@ def out_of_memory(cfg: Config, images: int) -> UserError:
 
 
 def _size_text(cfg: Config) -> str:
-    """The size that the train pipeline resizes images to, where it has one."""
-    scales = [step['scale'] for step in cfg.train_dataloader.dataset.get('pipeline', []) if 'scale' in step]
+    """The size that the test pipeline resizes images to, where it has one; that of training varies around it."""
+    scales = [step['scale'] for step in dataset_of(cfg, 'test').get('pipeline', []) if 'scale' in step]
     if scales and isinstance(scales[0], (list, tuple)) and len(scales[0]) == 2:
         width, height = scales[0]
         return f' of {height}x{width} (H x W)'

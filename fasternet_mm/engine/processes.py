@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -64,6 +65,23 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
     if status:
         raise SystemExit(status)
     return result
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Compute as if this process were the only one.
+
+    Heads share numbers of objects between processes; one that tries a step alone would wait for the others forever.
+    """
+    if get_world_size() == 1:
+        yield
+        return
+    world = torch.distributed.group.WORLD
+    torch.distributed.group.WORLD = torch.distributed.new_group([get_rank()], use_local_synchronization=True)
+    try:
+        yield
+    finally:
+        torch.distributed.group.WORLD = world
 
 
 def share_of_batch(batch: int, processes: int) -> int:

@@ -26,7 +26,9 @@ TYPES = {
     'FPN', 'RPNHead', 'AnchorGenerator', 'DeltaXYWHBBoxCoder', 'StandardRoIHead', 'SingleRoIExtractor',
     'RoIAlign', 'ConvFCBBoxHead', 'Shared2FCBBoxHead', 'Shared4Conv1FCBBoxHead', 'FCNMaskHead', 'UPerHead',
     'FCNHead', 'FPNHead', 'CrossEntropyLoss', 'L1Loss', 'SmoothL1Loss', 'BN', 'SyncBN', 'BN2d', 'GN', 'LN',
-    'ReLU', 'GELU', 'SiLU', 'Conv', 'Conv2d', 'nms', 'deconv',
+    'ReLU', 'GELU', 'SiLU', 'Swish', 'Conv', 'Conv2d', 'nms', 'deconv', 'RTMDet', 'CSPNeXtPAFPN', 'RTMDetHead',
+    'RTMDetSepBNHead', 'RTMDetInsHead', 'RTMDetInsSepBNHead', 'MlvlPointGenerator', 'DistancePointBBoxCoder',
+    'QualityFocalLoss', 'GIoULoss', 'DiceLoss',
 }
 """What ``type`` may be: models, parts and layers that compute and do nothing else."""
 

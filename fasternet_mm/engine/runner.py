@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..cpus import cpus_per_process
-from ..datasets.checks import check_data, classes_of
+from ..datasets.checks import check_data, classes_of, learns_masks
 from ..devices import device_of_choice
 from ..errors import UserError
 from ..files import appearing, check_writable, mark_output
@@ -36,7 +36,7 @@ from .optimizer import in_few_operators, keep_implementation
 from .processes import from_rank_0, start_processes
 from .training_step import check_training_step
 
-RESTART = 'a training on other classes starts with --load-from CHECKPOINT instead of --resume'
+RESTART = 'a training on other classes starts with --start CHECKPOINT instead of --resume'
 """What to do where a training cannot be resumed for its classes."""
 
 
@@ -57,10 +57,14 @@ class StrictRunner(Runner):
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
         checkpoint = read_checkpoint(filename)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        if self.cfg.get('resume'):
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         forget_unused_scaler(checkpoint)
         fit = fit_weights(_bare(self.model), checkpoint, filename, **_load_options(self.cfg))
         fit.load()
+        if not self.cfg.get('resume'):  # what was taken, by our names: EMAHook reads it
+            checkpoint = {**checkpoint, 'state_dict': _bare(self.model).state_dict()}
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if not fit.notes:  # which tell of heads for another number of classes
             check_classes(checkpoint, filename, classes_of(self.cfg, self.split), advice=None)
         self._has_loaded = True
@@ -72,7 +76,8 @@ class StrictRunner(Runner):
         reads = self.rank == 0 or self._resume
         if reads:
             super().load_or_resume()
-        self.resumed_at = self.iter
+        if self._resume:
+            self.resumed_at = self.iter
         state = _bare(self.model).state_dict()
         for value in state.values():
             broadcast(value)
@@ -166,15 +171,20 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     mmengines = 'CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook
     if checkpoint_hook and checkpoint_hook.type in mmengines:
         checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
-    hooks = cfg.get('custom_hooks', [])
-    if not any('MemoryLayoutHook' in str(hook['type']) for hook in hooks):
-        hooks = [*hooks, dict(type='fasternet_mm.MemoryLayoutHook')]
-    cfg.custom_hooks = [
-        *hooks,
-        dict(type='fasternet_mm.PlainCheckpointHook'),
-        dict(type='fasternet_mm.BrokenLogitsHook'),
-    ]
+    cfg.custom_hooks = _hooks(cfg, splits)
     return (StrictRunner if 'train' in splits else EvaluationRunner).from_cfg(cfg)
+
+
+def _hooks(cfg: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
+    """The config's own hooks that are for these splits, and those that every run of this package has."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    if 'train' not in splits:
+        # A checkpoint has the averages as its weights. The hook would exchange them with equal ones, which fails where
+        # another model, such as an optimized one, stands in the place of the runner's.
+        hooks = [hook for hook in hooks if not str(hook['type']).endswith('EMAHook')]
+    if not any('MemoryLayoutHook' in str(hook['type']) for hook in hooks):
+        hooks.append(dict(type='fasternet_mm.MemoryLayoutHook'))
+    return [*hooks, dict(type='fasternet_mm.PlainCheckpointHook'), dict(type='fasternet_mm.BrokenLogitsHook')]
 
 
 def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> None:
@@ -186,6 +196,11 @@ def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> No
     if augmented and not {'tta_model', 'tta_pipeline'} <= cfg.keys():
         raise UserError(
             '--tta: the config has no tta_model and tta_pipeline: add them, as the segmenters in configs/ do'
+        )
+    if augmented and cfg.tta_model.type.endswith('DetTTAModel') and learns_masks(cfg):
+        raise UserError(
+            '--tta: DetTTAModel merges the boxes of several predictions and cannot merge masks, which this config '
+            'learns: leave --tta out, or test a detector of boxes'
         )
     check_data(cfg, splits)
     check_checkpoints(cfg, splits)

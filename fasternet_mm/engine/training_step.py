@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..datasets.checks import dataset_of
 from ..devices import device_of_choice
 from ..errors import UserError
 from ..models.backbone import MIN_INPUT_SIZE, FasterNet
@@ -101,6 +102,6 @@ def _processes(cfg: Config) -> int:
 def _training_size(cfg: Config) -> tuple[int, int]:
     """Height and width: of crops, padded to the preprocessor's size."""
     sizes = [(cfg.model.get('data_preprocessor') or {}).get('size')]
-    sizes += [step.get('crop_size') for step in cfg.train_dataloader.dataset.get('pipeline', ())]
+    sizes += [step.get('crop_size') for step in dataset_of(cfg, 'train').get('pipeline', ())]
     sides = [(size, size) if isinstance(size, int) else size for size in sizes if size]
     return tuple(map(max, zip(*sides))) if sides else (USUAL_SIDE, USUAL_SIDE)

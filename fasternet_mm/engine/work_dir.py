@@ -39,7 +39,7 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
         UserError: the work directory lacks one of them, or the config came alone or does not exist.
     """
     if Path(source).is_dir():
-        return _config_of(Path(source)), checkpoint or _checkpoint_of(Path(source))
+        return _config_of(Path(source)), checkpoint or trained_checkpoint(Path(source))
     config = config_path(source)
     if checkpoint is None:
         raise UserError(f'{source} alone is not enough: add a checkpoint to a config, or give a work directory')
@@ -56,7 +56,12 @@ def _config_of(work_dir: Path) -> str:
     return str(max(configs, key=lambda path: path.stat().st_mtime))
 
 
-def _checkpoint_of(work_dir: Path) -> str:
+def trained_checkpoint(work_dir: Path) -> str:
+    """The checkpoint that a work directory stands for: its ``best_*.pth`` where there is exactly one, else its newest.
+
+    Raises:
+        UserError: it has none.
+    """
     best = list(work_dir.glob('best_*.pth'))
     checkpoint = str(best[0]) if len(best) == 1 else latest_checkpoint(str(work_dir))
     if checkpoint is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import product
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,9 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..engine.checkpoint_hook import AVERAGE
+from ..engine.validation_loss import NAME as VALIDATION_LOSS
 from ..errors import UserError
 from .plots import COLORS, INK
 from .training_log import COUNTERS, TrainingLog
+
+OVERFITTING = 'loss of training and validation'
+"""The title of the panel that shows overfitting: the validation's loss rises again while the training's falls."""
 
 NO_FORMULAS = rc_context({'text.parse_math': False})
 """Names are drawn letter by letter, even with a $."""
@@ -67,6 +72,8 @@ def _panels(runs: Sequence[TrainingLog], patterns: Sequence[str]) -> list[tuple[
     titles = {key: _training_title(key) for key in training}
     titles = dict(sorted(titles.items(), key=lambda item: item[1] == 'learning rate'))  # after the losses
     titles |= {key: _metric_title(key) for key in validation if key not in training}
+    if VALIDATION_LOSS in validation and 'loss' in training:
+        titles |= {'loss': OVERFITTING, VALIDATION_LOSS: OVERFITTING}
     known = [key for key in titles if key not in COUNTERS]
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in known):
@@ -87,7 +94,7 @@ def _panels(runs: Sequence[TrainingLog], patterns: Sequence[str]) -> list[tuple[
 def _training_title(key: str) -> str | None:
     """What a scalar of the training belongs to, if it is shown unasked."""
     if 'loss' in key:
-        return 'training losses'
+        return 'losses'
     return 'learning rate' if key.rpartition('.')[2] == 'lr' else None
 
 
@@ -107,20 +114,21 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _draw(axes: Axes, title: str, keys: Sequence[str], runs: Sequence[TrainingLog]) -> None:
-    trained = any(keys[0] in line for run in runs for line in run.training)
+    trained = {key for run in runs for line in run.training for key in line}.intersection(keys)
     evaluations = [line for run in runs for line in run.validation if not line.keys().isdisjoint(keys)]
     at = 'epoch' if not trained and all('epoch' in line for line in evaluations) else 'step'
-    curves = [(_split(key)[1] if len(runs) == 1 else run.name, *run.curve(key, at)) for key in keys for run in runs]
-    for number, (label, x, y) in enumerate(curves):
+    for number, (key, run) in enumerate(product(keys, runs)):
+        x, y = run.curve(key, at)
         if not len(x):  # another of the runs has it
             continue
-        label = f' {label}'  # else one that begins with _ would be left out of the legend
+        # A label that begins with _ would be left out of the legend.
+        label = f' {_split(key)[1] if len(runs) == 1 else run.name}'
         look = dict(color=COLORS[number % len(COLORS)], linestyle=('-', '--', ':')[number // len(COLORS) % 3])
-        if trained and title != 'learning rate':
+        if key in trained and title != 'learning rate':
             axes.plot(x, y, **look, alpha=0.35, linewidth=0.8)
             axes.plot(x, _smooth(y), **look, label=label, linewidth=1.6)
         else:
-            axes.plot(x, y, **look, label=label, linewidth=1.6, marker=None if trained else 'o', markersize=3)
+            axes.plot(x, y, **look, label=label, linewidth=1.6, marker=None if key in trained else 'o', markersize=3)
     axes.set_title(title, color=INK, loc='left')
     axes.set_xlabel('epoch' if at == 'epoch' else 'iteration', color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))

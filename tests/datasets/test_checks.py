@@ -3,7 +3,7 @@ import json
 import pytest
 from mmengine.config import Config
 
-from fasternet_mm.datasets.checks import check_data, meta_of_test_set
+from fasternet_mm.datasets.checks import check_data, learns_masks, meta_of_test_set
 from fasternet_mm.errors import UserError
 
 CATEGORIES = [dict(id=3, name='cat'), dict(id=7, name='dog'), dict(id=9, name='cow')]
@@ -97,3 +97,19 @@ def test_text_for_classes_is_not_taken_letter_by_letter():
 def test_a_config_without_a_test_set_is_said_in_one_sentence(content):
     with pytest.raises(UserError, match='the config has no test data set with classes: set metainfo='):
         meta_of_test_set(Config(content))
+
+
+@pytest.mark.parametrize('masked', [True, False])
+@pytest.mark.parametrize('wrapper', ['none', 'repeated', 'mixed', 'concatenated'])
+def test_masks_are_learned_where_a_step_of_the_train_pipeline_loads_them(masked, wrapper):
+    load = dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=masked)
+    dataset = dict(type='CocoDataset', pipeline=[dict(type='LoadImageFromFile'), load])
+    mixed = dict(type='MultiImageMixDataset', dataset=dataset, pipeline=[dict(type='CachedMosaic')])
+    dataset = dict(
+        none=dataset,
+        repeated=dict(type='RepeatDataset', times=2, dataset=dataset),
+        mixed=mixed,
+        concatenated=dict(type='ConcatDataset', datasets=[dict(type='CocoDataset', pipeline=[]), mixed]),
+    )[wrapper]
+    assert learns_masks(Config(dict(train_dataloader=dict(dataset=dataset)))) is masked
+    assert not learns_masks(Config(dict(test_dataloader=dict(dataset=dataset))))

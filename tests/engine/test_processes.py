@@ -18,7 +18,8 @@ from mmengine.config import Config
 
 def main(args):
     import torch
-    from fasternet_mm.engine.processes import from_rank_0, start_processes
+    from mmengine.dist import get_world_size
+    from fasternet_mm.engine.processes import alone, from_rank_0, start_processes
     from fasternet_mm.errors import UserError
 
     start_processes(Config(dict(launcher='pytorch')))
@@ -26,6 +27,17 @@ def main(args):
     calls = []
     for answer in ('a', 'b'):
         print(from_rank_0(lambda: calls.append(1) or f'{answer} of {rank}'), len(calls))
+
+    def sum_over_processes():
+        value = torch.ones(1)
+        torch.distributed.all_reduce(value)
+        return value.item()
+
+    def try_alone():
+        with alone():
+            return get_world_size(), sum_over_processes()
+
+    print(from_rank_0(try_alone), get_world_size(), sum_over_processes())
 
     def fail():
         raise UserError('the data is wrong')
@@ -54,10 +66,11 @@ def in_two_processes(script, cwd):
     return [(process.returncode, *output) for process, output in zip(processes, outputs)]
 
 
-def test_all_processes_have_the_first_ones_answer_and_end_with_its_error_which_it_alone_prints(root):
+def test_all_processes_have_what_the_first_one_computes_alone_and_end_with_its_error(root):
     (first, said, error), (second, said_too, silence) = in_two_processes(SCRIPT, root)
-    assert said == 'a of 0 1\nb of 0 2\n', error
-    assert said_too == 'a of 0 0\nb of 0 0\n', silence
+    tried_alone = '(1, 1.0) 2 2.0\n'
+    assert said == f'a of 0 1\nb of 0 2\n{tried_alone}', error
+    assert said_too == f'a of 0 0\nb of 0 0\n{tried_alone}', silence
     assert (first, second) == (2, 2)
     assert 'error: the data is wrong' in error
     assert 'error' not in silence

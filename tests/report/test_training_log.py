@@ -134,12 +134,30 @@ def test_one_run_is_drawn_in_groups(write):
     run = read(write(train(1, 4, 1, acc=50), train(2, 2, 1), evaluate(1, **metrics)))
     figures = plot_runs([run])
     titles = [figure.axes[0].get_title(loc='left') for figure in figures]
-    assert titles == ['training losses', 'learning rate', 'validation: coco/bbox', 'validation: coco/segm']
+    assert titles == ['losses', 'learning rate', 'validation: coco/bbox', 'validation: coco/segm']
     assert legend(figures[0].axes[0]) == ['loss', 'loss_cls']
     assert legend(figures[3].axes[0]) == ['mAP', 'mAP_50']
     raw, smoothed, *_ = figures[0].axes[0].get_lines()
     assert raw.get_ydata().tolist() == smoothed.get_ydata().tolist() == [4, 2]
     assert [axes.get_title(loc='left') for axes in plot_page([run]).axes] == titles
+
+
+def test_the_losses_of_training_and_validation_are_side_by_side_over_the_same_steps(write):
+    losses = {f'loss_{name}': 1.0 for name in ('rpn_cls', 'rpn_bbox', 'bbox', 'mask')}  # and loss_cls, as Mask R-CNN
+    epochs = [
+        (train(10 * epoch, 5 - epoch, epoch, **losses), evaluate(epoch, validation_loss=loss))
+        for epoch, loss in ((1, 4), (2, 3), (3, 6))
+    ]
+    run = read(write(*(line for epoch in epochs for line in epoch)))
+    figures = plot_runs([run])
+    titles = [figure.axes[0].get_title(loc='left') for figure in figures]
+    assert titles == ['loss of training and validation', 'losses', 'learning rate']
+    axes = figures[0].axes[0]
+    assert legend(axes) == ['loss', 'validation_loss']
+    _, smoothed, validation = axes.get_lines()
+    assert smoothed.get_xdata().tolist() == validation.get_xdata().tolist() == [10, 20, 30]
+    assert validation.get_ydata().tolist() == [4, 3, 6]
+    assert (smoothed.get_marker(), validation.get_marker()) == ('None', 'o')
 
 
 def test_more_scalars_than_colors_get_several_panels(write):
@@ -184,7 +202,7 @@ def test_smoothing_keeps_a_line_and_evens_out_noise(write):
 def test_keys_choose_scalars_in_their_order(write):
     log = read(write(train(1, 4, acc=50), evaluate(1, coco__bbox_mAP=0.1, coco__cat_precision=0.2)))
     titles = [f.axes[0].get_title(loc='left') for f in plot_runs([log], ['coco/*_precision', 'acc', 'loss'])]
-    assert titles == ['coco/cat_precision', 'acc', 'training losses']
+    assert titles == ['coco/cat_precision', 'acc', 'losses']
     with pytest.raises(
         UserError, match=r"'los' is not among the scalars: use data_time, loss, loss_cls, .*coco/bbox_mAP"
     ):
