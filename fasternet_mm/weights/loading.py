@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,7 @@ def fit_weights(
     stem: str | None = None,
     new_heads: bool = False,
     allow_mismatch: bool = False,
+    leave_out: Sequence[str] = (),
 ) -> Fit:
     """Match a checkpoint that was read with a model; nothing is loaded yet.
 
@@ -112,6 +113,8 @@ def fit_weights(
             With 'average', one gray channel is answered as three equal ones were. Default: an error.
         new_heads: keep the initial values of layers that differ only by the number of classes. Default: an error.
         allow_mismatch: load what fits by name and shape, and list the rest. Default: an error.
+        leave_out: beginnings of names of tensors that are not taken, whether or not they would fit: the model's keep
+            their initial values. Default: none.
 
     Raises:
         UserError: the checkpoint does not fit.
@@ -122,10 +125,12 @@ def fit_weights(
     if stem:
         stored = _with_stem(stored, own, stem)
 
-    missing = [name for name in own.tensors if name not in stored]
-    unknown = [name for name in stored if name not in own.tensors]
-    unfit = [name for name in own.tensors if name in stored and not _fits(own.tensors[name], stored[name])]
-    fitting = [name for name in own.tensors if name in stored and name not in set(unfit)]
+    skipped = [name for name in own.tensors if name.startswith(tuple(leave_out))]
+    asked = [name for name in own.tensors if name not in set(skipped)]
+    missing = [name for name in asked if name not in stored]
+    unknown = [name for name in stored if name not in own.tensors and not name.startswith(tuple(leave_out))]
+    unfit = [name for name in asked if name in stored and not _fits(own.tensors[name], stored[name])]
+    fitting = [name for name in asked if name in stored and name not in set(unfit)]
     classes = _classes(model, {name: (stored[name].shape, own.tensors[name].shape) for name in unfit})
     wrong = dict(
         missing=[name for name in missing if not _may_be_missing(model, name, stored)],
@@ -133,7 +138,7 @@ def fit_weights(
         unfit=[] if new_heads and classes else unfit,
     )
 
-    notes = []
+    notes = [f'not taken: {", ".join(leave_out)}'] if leave_out else []
     if new_heads and classes:
         notes.append(f'initialized for {classes[1]} classes instead of {classes[0]}: {", ".join(unfit)}')
     if any(wrong.values()):
@@ -145,7 +150,7 @@ def fit_weights(
         source,
         ', '.join(filter(None, (weights.layout, weights.arch and arch_name(weights.arch)))),
         [(name, own.tensors[name], stored[name]) for name in fitting],
-        missing + unfit,
+        missing + unfit + skipped,
         [name for name in weights.tensors if name not in used],
         notes,
     )
@@ -229,8 +234,8 @@ def _explanation(
         return f'holds no FasterNet: its tensors are {few(list(weights.tensors), 3)}; name a checkpoint that does'
     if STEM in weights.tensors and f'backbone.{STEM}' in own.tensors:
         return (
-            f'is a {weights.layout}, and a whole detector or segmenter is asked for: to start its backbone from it, '
-            'write model.backbone.init_cfg.checkpoint'
+            f'is a {weights.layout}, and a whole detector or segmenter is asked for: to start the training of one from '
+            'it, fasternet-mm train CONFIG --start CHECKPOINT'
         )
     if own.arch and not _same_variant(own.arch, weights.arch):
         return f'is of {arch_name(weights.arch)}, the model is {arch_name(own.arch)}: take the one that fits'
@@ -242,8 +247,8 @@ def _explanation(
     if classes and not missing and not unknown:
         return (
             f'was trained on {classes[0]} classes, the model has {classes[1]} ({few(unfit, 3, counted=True)}): use the '
-            'config that it was trained with; to train it on other classes, fasternet-mm train CONFIG --load-from '
-            'CHECKPOINT --new-heads'
+            'config that it was trained with; to train it on other classes, fasternet-mm train CONFIG --start '
+            'CHECKPOINT'
         )
     differences = [
         f'{len(names)} {kind} ({few(names, 3, counted=True)})'

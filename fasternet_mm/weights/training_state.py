@@ -21,7 +21,7 @@ def check_training_state(checkpoint: dict[str, Any], name: str) -> None:
     if not has_counts or not all(isinstance(checkpoint.get(key), dict) for key in ('optimizer', 'message_hub')):
         raise UserError(
             f'checkpoint {name} holds weights but no training to resume: give one that a training wrote '
-            '(epoch_N.pth, iter_N.pth), or start from these weights with --load-from'
+            '(epoch_N.pth, iter_N.pth), or start from these weights with --start'
         )
 
 

@@ -115,7 +115,7 @@ def test_a_configs_classes_are_found_in_wrappers_too(dataset, classes):
 
 @pytest.mark.parametrize('way', WAYS)
 def test_a_checkpoint_of_other_classes_is_refused(way, cfg, checkpoint, tmp_path):
-    advice = 'starts with --load-from' if way == 'resume' else 'add --allow-mismatch'
+    advice = 'starts with --start' if way == 'resume' else 'add --allow-mismatch'
     message = f"other classes than those of the config: label 0 is '{SWAPPED[0]}' in the file and '{CLASSES[0]}'"
     with pytest.raises(UserError, match=f'{message} in the config; use the config that it was trained with.*{advice}'):
         WAYS[way](cfg, checkpoint, tmp_path)

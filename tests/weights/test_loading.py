@@ -136,7 +136,7 @@ def test_a_checkpoint_without_a_fasternet_is_told(save):
 
 def test_a_classifier_for_a_whole_detector_is_told_where_it_belongs(save):
     source = save(FasterNetClassifier(TINY).state_dict())
-    assert_refused(Detector(), source, r'is a classifier, and a whole detector .* model.backbone.init_cfg.checkpoint')
+    assert_refused(Detector(), source, r'is a classifier, and a whole detector .* train CONFIG --start CHECKPOINT')
 
 
 def test_a_detector_for_a_classifier_misses_its_head(save):
@@ -145,7 +145,7 @@ def test_a_detector_for_a_classifier_misses_its_head(save):
 
 def test_another_number_of_classes_is_explained(save):
     source = save(Detector(num_classes=80).state_dict())
-    assert_refused(Detector(3), source, r'was trained on 80 classes, the model has 3 .*fc_cls.*--new-heads')
+    assert_refused(Detector(3), source, r'was trained on 80 classes, the model has 3 .*fc_cls.*--start')
     assert_refused(Detector(3), source, r'was trained on 80 classes', new_heads=False)
 
 

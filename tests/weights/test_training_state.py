@@ -46,5 +46,5 @@ def test_a_training_checkpoint_can_be_resumed():
     'change', [dict(meta=None), dict(meta=dict(epoch=1)), dict(optimizer=None), dict(message_hub=3)]
 )
 def test_weights_alone_are_no_training_to_resume(change):
-    with pytest.raises(UserError, match=r'net.pth holds weights but no training to resume.*--load-from'):
+    with pytest.raises(UserError, match=r'net.pth holds weights but no training to resume.*--start'):
         check_training_state({**COMPLETE, **change}, 'net.pth')
