@@ -171,6 +171,8 @@ def _silence_libraries() -> None:
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     # MMSegmentation's heads build their losses in its own old way, and tell of a default that is meant.
     warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated|Default ``avg_non_ignore``')
+    # MMDetection's point generator calls it without the argument that PyTorch will need one day.
+    warnings.filterwarnings('ignore', message='torch.meshgrid: in an upcoming release')
     # A box that reaches over the image's edge is nothing to warn of.
     warnings.filterwarnings('ignore', message=r'Warning: The (bbox|polygon) is out of bounds')
 

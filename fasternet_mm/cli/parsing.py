@@ -38,16 +38,22 @@ def command_parser(prog: str | None, description: str, epilog: str = '', usage: 
     return result
 
 
-def add_config(result: argparse.ArgumentParser) -> None:
-    """CONFIG and ``--cfg-options``."""
+def add_config(result: argparse.ArgumentParser, without: str = '') -> None:
+    """CONFIG and ``--cfg-options``.
+
+    Args:
+        result: it is changed.
+        without: what happens without a CONFIG, for the help. Default: it is needed.
+    """
     config = result.add_argument(
         'config',
         metavar='CONFIG',
         type=config_file,
-        help='a config file, or the name of one that comes with the package, such as mask_rcnn_fasternet_s',
+        nargs='?' if without else None,
+        help='a config file, or the name of one that comes with the package, such as mask_rcnn_fasternet_s' + without,
     )
     config.completer = configs_and_files
-    _add_cfg_options(result)
+    add_cfg_options(result)
 
 
 def add_model(result: argparse.ArgumentParser) -> None:
@@ -60,7 +66,7 @@ def add_model(result: argparse.ArgumentParser) -> None:
         'comes with the package), followed by its CHECKPOINT',
     )
     model.completer = configs_and_files
-    _add_cfg_options(result)
+    add_cfg_options(result)
     result.add_argument(
         '--allow-mismatch',
         action='store_true',
@@ -68,7 +74,8 @@ def add_model(result: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_cfg_options(result: argparse.ArgumentParser) -> None:
+def add_cfg_options(result: argparse.ArgumentParser) -> None:
+    """``--cfg-options``."""
     result.add_argument(
         '--cfg-options',
         nargs='+',

@@ -9,17 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..own_data.plan.recipe import INGREDIENTS
 from .parsing import add_config, add_size, command_parser, positive
 
 if TYPE_CHECKING:  # with PyTorch, which comes after the arguments
     from ..engine.device_memory import Card
+    from ..own_data.layouts.annotated_data import OwnData
+    from ..own_data.plan.model_choice import ModelChoice
 
 EPILOG = """examples:
+  fasternet-mm train --data my_images                               your own images and annotations
+  fasternet-mm train rtmdet_fasternet_t0 --data my_images           boxes, with a model that a CPU trains
+  fasternet-mm train --data more_images --start work_dirs/rtmdet_fasternet_t0_my_images
+      from the weights of a former training
   fasternet-mm train shapes/mask_rcnn_fasternet_t0_shapes           five minutes on two cores, no data needed
-  fasternet-mm train mask_rcnn_fasternet_s --data my_images         your own images and annotations
   fasternet-mm train mask_rcnn_fasternet_s --auto-scale-lr          COCO 2017 in data/coco, one GPU
-  fasternet-mm train CONFIG --load-from mask_rcnn_fasternet_s_coco --new-heads
-      a model of your own classes, from weights trained on COCO
   torchrun --nproc_per_node 8 -m fasternet_mm train mask_rcnn_fasternet_s --launcher pytorch
       eight GPUs; tools/dist_train.sh and tools/slurm_train.sh in the clone do the same
 """
@@ -27,7 +31,7 @@ EPILOG = """examples:
 
 def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result = command_parser(prog, 'Train a detector or segmenter from a config.', EPILOG)
-    add_config(result)
+    add_config(result, without='; with --data it may be left out: the data and the device choose it')
     result.add_argument(
         '--work-dir',
         metavar='DIR',
@@ -98,6 +102,10 @@ def _add_own_data(group: argparse._ArgumentGroup) -> None:
         help='folder of images with annotations: COCO, Pascal VOC, YOLO, LabelMe or VIA; label maps for segmenters '
         '(docs/your-own-data.md); the options below need it',
     )
+    tilt = group.add_mutually_exclusive_group()
+    for name, model in (('fast', 'a smaller model'), ('accurate', 'a larger model, which takes more time')):
+        help = f'without CONFIG: {model} than would be chosen'
+        tilt.add_argument(f'--{name}', action='store_const', const=name, dest='tilt', help=help)
     group.add_argument('--dry-run', action='store_true', help='show the plan of the training, and do not train')
     add_size(
         group,
@@ -109,6 +117,25 @@ def _add_own_data(group: argparse._ArgumentGroup) -> None:
         type=positive,
         metavar='N',
         help='train on each image N times; default: the fewer images, the more epochs',
+    )
+    group.add_argument(
+        '--patience',
+        type=positive,
+        metavar='N',
+        help='end the training after N evaluations in a row without a better one; default: never, since the falling '
+        'learning rate brings the best figures at the end',
+    )
+    group.add_argument(
+        '--without',
+        nargs='+',
+        action='extend',
+        choices=list(INGREDIENTS),
+        default=[],
+        metavar='NAME',
+        help='leave out of the training: ' + '; '.join(f'{name} ({what})' for name, what in INGREDIENTS.items()),
+    )
+    group.add_argument(
+        '--no-balance', dest='without', action='append_const', const='balance', help='the same as --without balance'
     )
     group.add_argument(
         '--ignore-label',
@@ -126,17 +153,17 @@ def _add_own_data(group: argparse._ArgumentGroup) -> None:
 
 def _add_start_weights(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        '--start',
         '--load-from',
-        metavar='CHECKPOINT',
-        help='start from the weights of a whole model: a file, a URL, or a published name (fasternet-mm weights list); '
-        "default: the config's own start, in most configs ImageNet weights of the backbone",
+        metavar='SOURCE',
+        help='a work directory, for its best weights; a file, a URL, or a published name (fasternet-mm weights list): '
+        'all weights of the same model but for layers of other classes, the backbone of any other; --load-from is '
+        "MMDetection's name for it; default: the config's own start, in most configs ImageNet weights of the backbone; "
+        'with --data the best that can be had',
     )
     group.add_argument(
-        '--new-heads',
-        action='store_true',
-        help='the model of CHECKPOINT was trained on other classes; initialize the layers whose size depends on them',
+        '--allow-mismatch', action='store_true', help='take from SOURCE the tensors that fit, and list the rest'
     )
-    group.add_argument('--allow-mismatch', action='store_true', help='load the tensors that fit, and list the rest')
 
 
 def count(text: str) -> int:
@@ -154,17 +181,19 @@ def label(text: str) -> int:
 def main(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     import torch
+    from mmengine.config import Config
 
     from ..cpus import leave_computing_to_gpu
     from ..engine.config import load_config
     from ..engine.device_memory import cards_of_training, out_of_memory
     from ..engine.processes import from_rank_0, start_processes
     from ..engine.runner import build_runner
+    from ..engine.validation_loss import NAME as VALIDATION_LOSS
     from ..evaluation.table import metric_table
 
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.launcher = args.launcher
-    start_processes(cfg)
+    check_options(args)
+    cfg = load_config(args.config, args.cfg_options) if args.config else None
+    start_processes(Config(dict(env_cfg=cfg.get('env_cfg', {}) if cfg else {}, launcher=args.launcher)))
     leave_computing_to_gpu()
     cards = cards_of_training()
     cfg = from_rank_0(lambda: prepare(cfg, args, cards))
@@ -177,18 +206,31 @@ def main(args: argparse.Namespace) -> None:
         raise out_of_memory(cfg, images_at_once(cfg, runner)) from error
 
     if runner.rank == 0 and runner.iter == runner.resumed_at:  # figures in a checkpoint are of an epoch before it
-        print(
-            f'nothing was left to train: {cfg.load_from} has gone through all of it; train longer with more epochs, or '
-            f'evaluate: fasternet-mm test {shlex.quote(cfg.work_dir)}'
-        )
+        print(nothing_left(cfg, ended_early=runner.train_loop.stop_training))
     elif runner.rank == 0:
         scalars = runner.message_hub.log_scalars
-        metrics = {k[4:]: v.current() for k, v in scalars.items() if k.startswith('val/') and 'time' not in k}
+        others = 'time', VALIDATION_LOSS
+        metrics = {
+            name[4:]: values.current()
+            for name, values in scalars.items()
+            if name.startswith('val/') and not any(other in name for other in others)
+        }
         if metrics:
             print(metric_table(metrics))
         print(f'checkpoints: {cfg.work_dir}\nlog:         {runner.log_dir}')
         if args.data:
             print(f'try it:      fasternet-mm predict {shlex.quote(cfg.work_dir)} IMAGES')
+
+
+def nothing_left(cfg, ended_early: bool) -> str:
+    """What is said where a resumed training was over before its first step."""
+    reason = (
+        'ended since evaluations did not get better; train longer with a larger --patience'
+        if ended_early
+        else 'has gone through all of it; train longer with more epochs'
+    )
+    evaluate = f'or evaluate: fasternet-mm test {shlex.quote(cfg.work_dir)}'
+    return f'nothing was left to train: {cfg.load_from} {reason}, {evaluate}'
 
 
 def images_at_once(cfg, runner) -> int:
@@ -197,27 +239,82 @@ def images_at_once(cfg, runner) -> int:
     return micro_batches.images_at_once if micro_batches else cfg.train_dataloader.batch_size
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Raise `UserError` where options contradict each other, or need another one."""
+    from ..errors import UserError
+
+    of_own_data = args.size, args.epochs, args.ignore_label, args.group, args.tilt, args.patience, args.without or None
+    if args.data is None:
+        if args.dry_run or any(option is not None for option in of_own_data):
+            raise UserError(
+                '--dry-run, --size, --epochs, --patience, --without, --no-balance, --ignore-label, --group, --fast and '
+                '--accurate are for --data DIR: name the folder'
+            )
+        if args.config is None:
+            raise UserError(
+                'name what to train: a CONFIG, such as rtmdet_fasternet_t0, or --data DIR with your own images, which '
+                'choose it'
+            )
+    if args.config and args.tilt:
+        raise UserError(
+            f'--{args.tilt} chooses the model, and {args.config} is one: leave out the config, or --{args.tilt}'
+        )
+    if args.allow_mismatch and not args.start:
+        raise UserError('--allow-mismatch says how to start from other weights: add --start SOURCE')
+
+
 def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card]):
-    """The config with all that the command line says, and with a plan for the user's own data; files are in place."""
+    """The config with all that the command line says, and with a plan for the user's own data; files are in place.
+
+    Args:
+        cfg: as the user named it; None where the data choose it.
+        args: of the command line.
+        cards: the GPU of each process; none where they compute on CPUs.
+    """
     from ..devices import tell_unused_gpu
-    from ..engine.config import default_work_dir
+    from ..engine.config import default_work_dir, load_config
+    from ..engine.start_checkpoint import start_from
     from ..engine.work_dir import refuse_earlier_training
     from ..errors import UserError
-    from ..own_data.plan.training_plan import earlier_run
+    from ..own_data.plan.model_choice import ModelChoice
+    from ..own_data.plan.training_plan import earlier_run, read_data
 
-    of_own_data = args.size, args.epochs, args.ignore_label, args.group
-    if args.data is None and (args.dry_run or any(option is not None for option in of_own_data)):
-        raise UserError('--dry-run, --size, --epochs, --ignore-label and --group are for --data DIR: name the folder')
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     tell_unused_gpu()
+    choice, data = ModelChoice(args.config, 'as you say'), None
+    if cfg is None:
+        data = read_data(args.data, ignored=args.ignore_label)
+        choice = choose_config(data, args, cards)
+        cfg = load_config(choice.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(choice.config, args.data)
     use_options(cfg, args, cards)
     resume = args.resume or cfg.get('resume')
+    if args.start and resume:
+        raise UserError(
+            '--start begins a new training from weights, --resume goes on with one that was interrupted: give one of '
+            'the two'
+        )
     resumed = checkpoint_to_resume(cfg, args) if resume else None
     if not (resumed or args.dry_run):
         refuse_earlier_training(cfg.work_dir)
     if args.data:
-        use_data(cfg, args, cards, resumed, earlier_run(Path(cfg.work_dir), resumed) if resume else None)
+        data = data or read_data(args.data, cfg, args.ignore_label)
+        earlier = earlier_run(Path(cfg.work_dir), resumed) if resume else None
+        use_data(cfg, data, args, cards, choice, resumed, earlier)
+    elif args.start:
+        print(f'start: {start_from(cfg, args.start, args.allow_mismatch)}', flush=True)
     return cfg
+
+
+def choose_config(data: OwnData, args: argparse.Namespace, cards: Sequence[Card]) -> ModelChoice:
+    """The model for the data; that of the run where one is resumed."""
+    from ..own_data.plan.model_choice import ModelChoice, choose_model, model_of_run
+
+    folder = Path(args.resume).parent if isinstance(args.resume, str) else args.work_dir
+    resumed = model_of_run(Path(folder)) if args.resume and folder else None
+    if resumed:
+        return ModelChoice(resumed, 'as the run has it')
+    return choose_model(data, cards, args.tilt)
 
 
 def use_options(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
@@ -237,13 +334,6 @@ def use_options(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {args.config} does not say its batch (auto_scale_lr.base_batch_size)')
         cfg.auto_scale_lr.enable = True
-    if args.load_from:
-        cfg.load_from = args.load_from
-        cfg.load_options = dict(new_heads=args.new_heads, allow_mismatch=args.allow_mismatch)
-    elif args.new_heads or args.allow_mismatch:
-        raise UserError(
-            '--new-heads and --allow-mismatch say how to start from other weights: add --load-from CHECKPOINT'
-        )
 
 
 def use_precision(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
@@ -295,7 +385,15 @@ def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
     return resumed
 
 
-def use_data(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str | None, earlier: Path | None) -> None:
+def use_data(
+    cfg,
+    data: OwnData,
+    args: argparse.Namespace,
+    cards: Sequence[Card],
+    choice: ModelChoice,
+    resumed: str | None,
+    earlier: Path | None,
+) -> None:
     """Make the config one for the user's own data, show what was decided, and write it into the work directory.
 
     All is written into a draft first, on which all checks are made. A dry run leaves a work directory that holds a
@@ -303,12 +401,15 @@ def use_data(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str 
 
     Args:
         cfg: with all else that the command line says; it is changed.
+        data: as they were read.
         args: of the command line.
         cards: the GPU of each process; none where they compute on CPUs.
+        choice: which config it is, and why.
         resumed: the checkpoint that training goes on from, if any.
         earlier: the work directory of that run, if it has the run's split.
     """
     import tempfile
+    from dataclasses import replace
 
     from mmengine.dist import get_world_size
 
@@ -326,11 +427,10 @@ def use_data(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str 
         cfg.work_dir = str(draft)
         plan = use_own_data(
             cfg,
-            args.data,
+            data,
             seed=args.seed or 0,
             size=args.size and tuple(args.size),
             epochs=args.epochs,
-            ignored=args.ignore_label,
             processes=get_world_size(),
             pattern=args.group,
             earlier=earlier,
@@ -338,12 +438,19 @@ def use_data(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str 
             batch=args.batch,
             mixed=args.amp,
             workers=args.workers,
+            start=args.start,
+            allow_mismatch=args.allow_mismatch,
+            patience=args.patience,
+            without=args.without,
         )
+        cfg.model_of_run = choice.config
         merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
         cfg.work_dir = str(draft)  # which the options may have named otherwise, and the checkpoint
         if resumed:
             cfg.load_from, cfg.resume = resumed, True
         check_run(cfg, ('train', 'val'))
+        time = measure_time(cfg, args, cards, resumed)
+        plan = replace(plan, model=f'{Path(choice.config).stem}, {choice.reason}', time=time)
         print(plan_text(plan), flush=True)
         if untouched:
             advice = 'train with --resume, or in another --work-dir'
@@ -354,6 +461,30 @@ def use_data(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str 
     print(f'{"samples:":15}{work_dir / "samples.png"}\n{"config:":15}{config}', flush=True)
     if args.dry_run:
         print(f'To train: the same command without --dry-run; nothing has to be edited in {config}')
+
+
+def measure_time(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str | None) -> str:
+    """How long the training will take, for people; the log then tells of progress as often as they want to know."""
+    import torch
+    from mmengine.dist import get_world_size
+
+    from ..own_data.plan.run_time import advice, measure_run_time, show_progress
+    from ..weights.sources import read_checkpoint
+
+    device = torch.device('cuda' if cards else 'cpu')
+    done = read_checkpoint(resumed, mmap=True)['meta']['iter'] if resumed else 0
+    run_time = measure_run_time(cfg, device, get_world_size(), done)
+    if not any(option.startswith('default_hooks.logger.interval=') for option in args.cfg_options):
+        show_progress(cfg, run_time.step)
+    return '\n'.join(filter(None, (str(run_time), advice(run_time.seconds, device, faster_model(args, cfg)))))
+
+
+def faster_model(args: argparse.Namespace, cfg) -> str:
+    """What to do for a faster model; '' where there is none."""
+    if args.config is None:
+        return 'leave out --accurate' if args.tilt == 'accurate' else ''
+    fast = cfg.model.backbone.get('arch') == 't0' and Path(args.config).name.startswith(('rtmdet', 'fpn'))
+    return '' if fast else 'leave out CONFIG, for the fastest model'
 
 
 def log_for_tensorboard(cfg) -> None:

@@ -55,6 +55,20 @@ def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_pa
     assert len([*(tmp_path / 'found').rglob('*.png')]) == 2
 
 
+def test_boxes_alone_choose_a_model_that_a_cpu_trains_and_another_training_starts_from_it(tmp_path, run):
+    write_yolo(tmp_path / 'data', made(train=8, val=2, masks=False))
+    options = ('--batch', 4, '--workers', 0, *SHORT)
+    said = run('train', '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *options)
+    assert 'model:         rtmdet_fasternet_t0, for boxes; T0' in said
+    assert re.search(r'^time: +about \d+ \w+ \([\d.]+ s a step on this machine, measured; 1 evaluation of', said, re.M)
+    assert re.search(r'Epoch\(train\) .* eta: ', said)
+    assert '| bbox |' in said
+    assert '| bbox |' in run('test', tmp_path / 'out')
+    more = ('--dry-run', '--work-dir', tmp_path / 'more', '--start', tmp_path / 'out')
+    said = run('train', '--data', tmp_path / 'data', *options, *more)
+    assert re.search(rf'start: +{tmp_path}/out, epoch 1: (\d+) of \1 tensors', said)
+
+
 def test_boxes_train_in_two_processes(tmp_path):
     write_yolo(tmp_path / 'data', made(train=8, val=2, masks=False))
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PORT': '29618'}

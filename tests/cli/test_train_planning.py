@@ -9,14 +9,17 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
 from own_layouts import made, write_coco
 
+from fasternet_mm.cli.train import nothing_left
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.device_memory import GIB, Card
 from fasternet_mm.engine.processes import share_of_batch
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import MARKER
+from fasternet_mm.own_data.plan.run_time import RunTime
 
 MASK_RCNN = 'shapes/mask_rcnn_fasternet_t0_shapes'
 
@@ -30,6 +33,13 @@ def train(command, tmp_path_factory, monkeypatch):
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
     return train
+
+
+@pytest.fixture(autouse=True)
+def _known_time(monkeypatch):
+    """Steps are not measured: tests of how a training is planned are many."""
+    time = RunTime(step=0.35, steps=2030, evaluation=7, evaluations=10)
+    monkeypatch.setattr('fasternet_mm.own_data.plan.run_time.measure_run_time', lambda *_: time)
 
 
 @pytest.fixture
@@ -241,13 +251,23 @@ def test_a_resumed_run_keeps_its_images_per_step(run, gpu, train, data):
     assert 'steps of 4 images (as the run has it)' in printed
 
 
-def test_on_a_cpu_the_plan_is_the_configs(train, data, tmp_path):
+def test_on_a_cpu_without_bfloat16_the_plan_is_the_configs(train, data, tmp_path, monkeypatch):
+    monkeypatch.setattr('fasternet_mm.own_data.plan.computing.cpu_computes_bfloat16', lambda: False)
     status, printed, error = train(MASK_RCNN, '--work-dir', tmp_path / 'work', '--data', data, '--dry-run')
     assert status == 0, error
-    assert 'steps of 4 images, evaluated' in printed
+    assert 'steps of 4 images (a tenth of the training images, but 4 at least), evaluated' in printed
     assert not {'device:', 'precision:', 'memory:', 'workers:'} & {line.split(' ')[0] for line in printed.splitlines()}
     cfg = load_config(str(tmp_path / 'work/config.py'))
     assert (cfg.optim_wrapper.type, cfg.train_cfg.type) == ('OptimWrapper', 'EpochBasedTrainLoop')
+
+
+@pytest.mark.parametrize(('option', 'kind'), [((), 'fasternet_mm.CpuAmpOptimWrapper'), (('--no-amp',), 'OptimWrapper')])
+def test_a_cpu_with_bfloat16_computes_in_it_unless_the_user_says_no(option, kind, train, data, tmp_path, monkeypatch):
+    monkeypatch.setattr('fasternet_mm.own_data.plan.computing.cpu_computes_bfloat16', lambda: True)
+    status, printed, error = train(MASK_RCNN, '--work-dir', tmp_path / 'work', '--data', data, '--dry-run', *option)
+    assert status == 0, error
+    assert ('precision:     bfloat16 mixed with float32, which this CPU' in printed) is not bool(option)
+    assert load_config(str(tmp_path / 'work/config.py')).optim_wrapper.type == kind
 
 
 @pytest.mark.parametrize(
@@ -257,6 +277,14 @@ def test_on_a_cpu_the_plan_is_the_configs(train, data, tmp_path):
         (('--batch', 'many'), 'argument --batch: many'),
         (('--workers', -1), 'argument --workers: -1: give a whole number from 0'),
         (('--workers', 'all'), 'argument --workers: all: give a whole number from 0'),
+        (('--start', 'x.pth', '--resume'), '--start begins a new training from weights, --resume goes on with one'),
+        (('--start', 'nothing'), 'checkpoint nothing does not exist; give a file, a URL, or a published name'),
+        (('--fast',), '--ignore-label, --group, --fast and --accurate are for --data DIR: name the folder'),
+        (('--patience', 0), 'argument --patience: 0'),
+        (('--without', 'mosaics'), "argument --without: invalid choice: 'mosaics'"),
+        (('--no-balance',), '--without, --no-balance, --ignore-label, --group, --fast and --accurate are for --data'),
+        (('--data', '.', '--accurate'), '--accurate chooses the model, and '),
+        (('--data', '.', '--fast', '--accurate'), 'argument --accurate: not allowed with argument --fast'),
         (
             ('--amp',),
             '--amp needs a GPU with CUDA, or a CPU that computes in bfloat16, and PyTorch sees neither: train',
@@ -270,6 +298,64 @@ def test_wrong_options_are_one_sentence(options, reason, train, tmp_path, monkey
     assert status == 2
     assert reason in error
     assert error.count('\n') == 1
+
+
+def test_without_a_config_and_without_data_there_is_nothing_to_train(train):
+    status, _, error = train()
+    assert status == 2
+    assert error.endswith(
+        'error: name what to train: a CONFIG, such as rtmdet_fasternet_t0, or --data DIR with your own images, which '
+        'choose it\n'
+    )
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_data_alone_choose_the_model_and_the_plan_says_why_and_how_long(nowhere, train, data):
+    status, printed, error = train('--data', data, '--dry-run', '--size', 64, 96)
+    assert status == 0, error
+    assert 'model:         rtmdet_ins_fasternet_t0, for boxes and masks; T0, the smallest variant, since' in printed
+    assert 'time:          about 13 minutes (0.35 s a step on this machine, measured; 10 evaluations of 7 s)' in printed
+    cfg = load_config('work_dirs/rtmdet_ins_fasternet_t0_data/config.py')
+    assert (cfg.model.type, cfg.model.bbox_head.num_classes) == ('RTMDet', 3)
+    assert cfg.val_evaluator.metric == ['bbox', 'segm']
+    assert cfg.default_hooks.logger.interval == 28
+
+
+def test_what_the_user_says_of_the_log_holds_and_a_named_config_is_the_model(nowhere, train, data):
+    options = ('--dry-run', '--size', 64, 96, '--cfg-options', 'default_hooks.logger.interval=7')
+    status, printed, error = train(MASK_RCNN, '--data', data, *options)
+    assert status == 0, error
+    assert 'model:         mask_rcnn_fasternet_t0_shapes, as you say' in printed
+    assert load_config('work_dirs/mask_rcnn_fasternet_t0_shapes_data/config.py').default_hooks.logger.interval == 7
+
+
+def test_a_long_run_on_a_cpu_gets_advice(nowhere, train, data, monkeypatch):
+    time = RunTime(step=8, steps=2000, evaluation=7, evaluations=10)
+    monkeypatch.setattr('fasternet_mm.own_data.plan.run_time.measure_run_time', lambda *_: time)
+    printed = train(MASK_RCNN, '--data', data, '--dry-run', '--size', 64, 96)[1]
+    assert 'time:          about 4.5 hours (8 s a step' in printed
+    assert (
+        '               that is long: leave out CONFIG, for the fastest model, give a smaller --size, give' in printed
+    )
+
+
+def test_a_resumed_run_keeps_its_model_whatever_the_data_would_choose(run, train, data):
+    status, printed, error = train('--work-dir', run, '--data', data, '--dry-run', '--resume')
+    assert status == 0, error
+    assert 'model:         mask_rcnn_fasternet_t0_shapes, as the run has it' in printed
+
+
+def test_a_run_starts_from_another_ones_weights(nowhere, run, train, data):
+    status, printed, error = train(MASK_RCNN, '--data', data, '--dry-run', '--size', 64, 96, '--start', run)
+    assert status == 0, error
+    tensors = len(torch.load(run / 'epoch_1.pth', weights_only=True)['state_dict'])
+    assert f'start:         {run}, epoch 1: {tensors} of {tensors} tensors\n' in printed
+    assert load_config('work_dirs/mask_rcnn_fasternet_t0_shapes_data/config.py').load_from == str(run / 'epoch_1.pth')
 
 
 @pytest.fixture
@@ -344,3 +430,17 @@ def test_two_processes_take_the_first_ones_plan(tmp_path):
     assert (tmp_path / '0.py').read_text() == (tmp_path / '1.py').read_text()
     assert '0/work/data/train.json' in (tmp_path / '1.py').read_text()
     assert not (tmp_path / '1/work').exists()
+
+
+@pytest.mark.parametrize(
+    ('ended_early', 'reason'),
+    [
+        (True, 'ended since evaluations did not get better; train longer with a larger --patience'),
+        (False, 'has gone through all of it; train longer with more epochs'),
+    ],
+)
+def test_a_resumed_training_that_was_over_says_why_and_how_to_train_longer(ended_early, reason):
+    said = nothing_left(Config(dict(work_dir='my work', load_from='my work/epoch_9.pth')), ended_early)
+    assert said == (
+        f"nothing was left to train: my work/epoch_9.pth {reason}, or evaluate: fasternet-mm test 'my work'"
+    )

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import gc
-import io
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_world_size
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, init_default_scope
 
+from ...datasets.checks import dataset_of
 from ...engine.device_memory import GIB, Card, out_of_memory
-from ...engine.optimizer import in_few_operators
-from ...engine.runner import build_model
+from ...engine.processes import alone
 from ..layouts.annotated_data import DetectionData, OwnData
+from .trial_steps import build_dataset, build_trial, release_memory
 
 ROOM = 0.9
 """The share of the free memory that a measured step may take: other images have more objects and other proposals."""
@@ -67,12 +63,12 @@ def peak_memory(cfg: Config, data: OwnData, images: int) -> int:
     """
     try:
         torch.cuda.reset_peak_memory_stats()
-        parameters = train_briefly(cfg, largest_batch(cfg, data, images), torch.device('cuda'))
+        with alone():
+            parameters = train_briefly(cfg, largest_batch(cfg, data, images), torch.device('cuda'))
         copies = 4 * parameters if get_world_size() > 1 else 0  # DistributedDataParallel's buckets of gradients
         return torch.cuda.max_memory_reserved() + copies
     finally:
-        gc.collect()
-        torch.cuda.empty_cache()
+        release_memory()
 
 
 def train_briefly(cfg: Config, batch: dict[str, Any], device: torch.device) -> int:
@@ -81,22 +77,27 @@ def train_briefly(cfg: Config, batch: dict[str, Any], device: torch.device) -> i
     Returns:
         The number of parameters.
     """
-    model = build_model(cfg).to(device).train()
-    wrapper = build_optim_wrapper(model, in_few_operators(cfg.optim_wrapper, model))
+    model, wrapper = build_trial(cfg, device)
     for _ in range(2):
         model.train_step(batch, optim_wrapper=wrapper)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def largest_batch(cfg: Config, data: OwnData, images: int) -> dict[str, Any]:
-    """A batch as the train pipeline makes it of the images that need most memory, each at the largest random size."""
-    init_default_scope(cfg.default_scope)
-    settings = copy.deepcopy(cfg.train_dataloader.dataset)
+    """A batch of the images that need most memory, each at the largest random size.
+
+    It is made by the pipeline of the last part of the training, where there is one: whole images are larger than
+    parts of mosaics.
+    """
+    settings = copy.deepcopy(dataset_of(cfg, 'train'))
+    settings.pipeline = next(
+        (copy.deepcopy(hook.switch_pipeline) for hook in cfg.get('custom_hooks', []) if 'switch_pipeline' in hook),
+        settings.pipeline,
+    )
     for step in settings.pipeline:
         if 'ratio_range' in step:
             step.ratio_range = (max(step.ratio_range),) * 2
-    with redirect_stdout(io.StringIO()):  # pycocotools tells of each step
-        dataset = DATASETS.build(settings)
+    dataset = build_dataset(settings, cfg.default_scope)
     order = _most_memory_first(cfg, data)
     return pseudo_collate([dataset[order[number % len(order)]] for number in range(images)])
 

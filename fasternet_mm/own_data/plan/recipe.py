@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 ENOUGH_IMAGES = 2000
@@ -18,8 +18,11 @@ MIN_STEPS = 400
 IMAGES_PER_STEP = 16
 """Images per step of all GPUs together, at most: those of the published recipes, whose learning rates are for them."""
 
+IMAGES_PER_STEP_ON_CPUS = 8
+"""The same on CPUs, for detectors whose neck and heads have batch norms, which learn little from fewer images."""
+
 STEPS_PER_EPOCH = 10
-"""On GPUs a step has a tenth of the training images at most: in one of more, the weights would change too seldom."""
+"""A step has a tenth of the training images at most: in one of more, the weights would change too seldom."""
 
 MIN_STEPS_ON_GPUS = 1200
 """Steps of the shortest training on GPUs. Their batches are larger, so that as many epochs are fewer steps, and new
@@ -36,6 +39,36 @@ LARGEST = dict(detection=(800, 1333), segmentation=(1024, 2048))
 
 JITTER = dict(detection=(0.8, 1.25), segmentation=(0.5, 2.0))
 """In training, images are resized to fit into the size times a random number between these."""
+
+MOSAIC_JITTER = (0.5, 1.5)
+"""In a mosaic, images are resized to fit into the size times a random number between these."""
+
+MOSAIC_IMAGES = 4
+"""The fewest images that a mosaic is put together from."""
+
+PLAIN_PART = 0.2
+"""The share of a run, at its end, in which images look as they will when the model is used: no mosaic, no color."""
+
+INGREDIENTS = dict(
+    color='hue, saturation and brightness vary',
+    mosaic='images are put together from parts of four',
+    average='evaluated and saved are weights averaged over the last steps',
+    balance='images with rare classes are seen more often',
+)
+"""What training may have beside mirrored and resized images, by the names that ``--without`` takes."""
+
+AVERAGED_PART = 0.1
+"""The steps, as a share of the run, over which weights are averaged with falling weight."""
+
+LONGEST_AVERAGE = 5000
+"""Steps over which weights are averaged at most: RTMDet's number, for 300 epochs of COCO."""
+
+LONGER_FROM_SCRATCH = dict(detection=1.25, segmentation=1.0)
+"""How many times as long a training is whose first weights are random."""
+
+LR_FROM_SCRATCH = 2e-3
+"""The learning rate of AdamW for detectors from random weights, for `IMAGES_PER_STEP`: those of the configs are for
+trained backbones, which must not move far."""
 
 CROP = 512
 """The side, in pixels, of the squares that segmenters are trained on, where images are as large."""
@@ -60,6 +93,9 @@ class Recipe:
         warmup: steps in which the learning rate grows.
         lr: learning rate after the warm-up.
         interval: the epochs (detection) or steps (segmentation) from one evaluation to the next.
+        ingredients: what training has of `INGREDIENTS`.
+        plain_from: the epoch, counted from 0, from which images are neither mosaics nor vary in color.
+        momentum: the share of the newest weights in their average.
     """
 
     task: str
@@ -73,6 +109,9 @@ class Recipe:
     warmup: int
     lr: float
     interval: int
+    ingredients: tuple[str, ...] = ()
+    plain_from: int = 0
+    momentum: float = 0.0
 
     @property
     def interval_text(self) -> str:
@@ -91,6 +130,9 @@ def choose_recipe(
     size_reason: str,
     epochs: int | None = None,
     least_steps: int = MIN_STEPS,
+    repeated: int = 0,
+    from_scratch: bool = False,
+    without: Collection[str] = (),
 ) -> Recipe:
     """The recipe for a data set.
 
@@ -105,15 +147,23 @@ def choose_recipe(
         size_reason: why, for people.
         epochs: how often each image is seen. Default: `EPOCHS`, and more where there are few images.
         least_steps: of a training whose epochs are not given. Default: `MIN_STEPS`.
+        repeated: how many images are seen once more in an epoch. Default: none.
+        from_scratch: whether the first weights are random. Default: no.
+        without: names of `INGREDIENTS` to leave out. Default: none.
     """
+    if from_scratch and task == 'detection':
+        lr, base_batch = LR_FROM_SCRATCH, IMAGES_PER_STEP
     batch = min(batch, max(LEAST_BATCH[task], count // processes))
     together = batch * processes
-    steps_per_epoch = math.ceil(count / together)
+    in_an_epoch = count + repeated
+    steps_per_epoch = math.ceil(in_an_epoch / together)
     if epochs is None:
         usual = EPOCHS[task] * max(1.0, math.sqrt(ENOUGH_IMAGES / count))
+        if from_scratch:
+            usual *= LONGER_FROM_SCRATCH[task]
         epochs = math.ceil(max(usual, least_steps / steps_per_epoch))
     # Detectors are trained by the epoch, whose last step may have fewer images; segmenters by the step.
-    steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * count / together)
+    steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * in_an_epoch / together)
     height, width = sorted(size)
     return Recipe(
         task=task,
@@ -127,21 +177,37 @@ def choose_recipe(
         warmup=min(MAX_WARMUP, steps // 10),
         lr=lr * math.sqrt(together / base_batch),
         interval=max(1, (epochs if task == 'detection' else steps) // 10),
+        ingredients=_ingredients(task, count, repeated, without),
+        plain_from=epochs - max(1, round(epochs * PLAIN_PART)),
+        momentum=1 / min(LONGEST_AVERAGE, max(2, round(steps * AVERAGED_PART))),
     )
 
 
-def choose_gpu_batch(task: str, count: int, processes: int) -> tuple[int, str]:
-    """Images per process and step on GPUs, a power of two, and the reason.
+def _ingredients(task: str, count: int, repeated: int, without: Collection[str]) -> tuple[str, ...]:
+    fitting = dict(
+        color=True,
+        mosaic=task == 'detection' and count >= MOSAIC_IMAGES,
+        average=True,
+        balance=repeated > 0,
+    )
+    return tuple(name for name in INGREDIENTS if fitting[name] and name not in without)
+
+
+def choose_batch(task: str, count: int, processes: int, on_gpus: bool) -> tuple[int, str]:
+    """Images per process and step, a power of two, and the reason.
 
     Args:
         task: 'detection' or 'segmentation'.
         count: the number of images to train on.
-        processes: that train together, each on a GPU of its own.
+        processes: that train together.
+        on_gpus: whether GPUs compute, else CPUs.
     """
-    together, reason = IMAGES_PER_STEP, 'as the published recipes have'
-    while together > 2 and together * STEPS_PER_EPOCH > count:
+    together, least, reason = IMAGES_PER_STEP, 2, 'as the published recipes have'
+    if not on_gpus:
+        together, least, reason = IMAGES_PER_STEP_ON_CPUS, 4, 'so that batch norms see enough images'
+    while together > least and together * STEPS_PER_EPOCH > count:
         together //= 2
-        reason = 'a tenth of the training images at most'
+        reason = f'a tenth of the training images, but {least} at least'
     return max(LEAST_BATCH[task], together // processes), reason
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from ...datasets.checks import dataset_of
 from ...visualization.drawing import write_drawing, write_sheet
 from ...visualization.sample_drawing import draw_truth
 
@@ -29,7 +30,8 @@ def draw_samples(cfg: Config, image_classes: Sequence[set[int]], out_file: Path)
     """
     init_default_scope(cfg.default_scope)
     pack = dict(type='PackSegInputs' if 'decode_head' in cfg.model else 'PackDetInputs')
-    config = {**cfg.train_dataloader.dataset, 'pipeline': [*cfg.train_dataloader.dataset.pipeline[:2], pack]}
+    settings = dataset_of(cfg, 'train')
+    config = {**settings, 'pipeline': [*settings.pipeline[:2], pack]}
     with redirect_stdout(io.StringIO()):  # pycocotools tells of each step
         dataset = DATASETS.build(config)
     with tempfile.TemporaryDirectory(prefix='fasternet_mm-') as folder:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from mmengine.config import Config, ConfigDict
 
-from ...engine.runner import build_model
+from ...engine.start_checkpoint import start_from
 from ...errors import UserError
 from ...weights.catalog import CATALOG
-from ...weights.loading import fit_weights
 from ...weights.sources import read_checkpoint
 
-HEADS = 'roi_head.bbox_head.fc_cls.', 'roi_head.bbox_head.fc_reg.', 'roi_head.mask_head.'
-"""The beginnings of the names of tensors that depend on the classes, or that a detector without masks lacks."""
 
+def choose_start(cfg: Config, source: str | None = None, allow_mismatch: bool = False) -> str:
+    """Set a config to start from what the user names, or else from the best weights that can be had here.
 
-def choose_start(cfg: Config) -> str:
-    """Set a config to start from the best weights that can be had here.
+    Args:
+        cfg: with the data of the training; it is changed.
+        source: what the user names, see `start_from`. Default: what the config says; else what was trained on COCO, all
+            of it or the backbone; else what was trained on ImageNet; else random weights.
+        allow_mismatch: see `start_from`.
 
     Returns:
         A description of them for people; on the lines after it, why better ones could not be had.
+
+    Raises:
+        UserError: what the user names cannot be had, or does not fit.
     """
+    if cfg.get('resume'):
+        return f'{cfg.load_from}, where it stopped'
+    if source:
+        return start_from(cfg, source, allow_mismatch)
     if cfg.get('load_from'):
-        return f'{cfg.load_from}, where it stopped' if cfg.get('resume') else cfg.load_from
+        return cfg.load_from
     backbone = cfg.model.backbone
     coco = f'mask_rcnn_fasternet_{backbone.get("arch")}_coco'
     notes = []
-    if coco in CATALOG and 'roi_head' in cfg.model:
+    if coco in CATALOG and 'decode_head' not in cfg.model:
         try:
-            return f'{coco}, heads of its own classes left out ({_start_from_coco(cfg, coco)} tensors)'
+            return start_from(cfg, coco)
         except UserError as error:
             notes.append(str(error))
     initial = backbone.get('init_cfg') or {}
@@ -44,13 +53,22 @@ def choose_start(cfg: Config) -> str:
     return '\n'.join(['random weights, which need much more data and time', *notes])
 
 
-def _start_from_coco(cfg: Config, source: str) -> int:
-    """Take a published Mask R-CNN where all but the heads of its classes, and its mask head, fit the config's model."""
-    options = dict(new_heads=True)
-    if not cfg.model.roi_head.get('mask_head'):
-        options['allow_mismatch'] = True
-    fit = fit_weights(build_model(cfg), read_checkpoint(source, mmap=True), source, **options)
-    if not all(name.startswith(HEADS) for name in (*fit.initialized, *fit.left_out)):
-        raise UserError(f'{source} does not fit this model')
-    cfg.load_from, cfg.load_options = source, ConfigDict(options)
-    return len(fit.pairs)
+def lacks_weights(cfg: Config, source: str | None = None) -> bool:
+    """Whether a new training can only start from random weights: neither named ones nor published ones can be had."""
+    if source or cfg.get('load_from'):
+        return False
+    backbone = cfg.model.backbone
+    initial = backbone.get('init_cfg') or {}
+    names = [f'mask_rcnn_fasternet_{backbone.get("arch")}_coco'] if 'decode_head' not in cfg.model else []
+    names = [name for name in names if name in CATALOG]
+    if initial.get('type') == 'Pretrained':
+        names.append(initial.checkpoint)
+    return not any(_can_be_had(name) for name in names)
+
+
+def _can_be_had(name: str) -> bool:
+    try:
+        read_checkpoint(name, mmap=True)
+    except UserError:
+        return False
+    return True

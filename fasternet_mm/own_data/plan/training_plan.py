@@ -6,15 +6,17 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from ...datasets.checks import learns_masks
 from ...engine.config import CONFIG, load_config, write_config
 from ...engine.device_memory import Card
+from ...engine.packaged_configs import config_names
 from ...engine.processes import share_of_batch
 from ...errors import UserError, few
 from ...files import check_writable, is_output, mark_output, write_atomically
@@ -22,11 +24,12 @@ from ..layouts.annotated_data import DetectionData, OwnData, SegmentationData
 from ..layouts.label_maps import TABLE, write_label_maps
 from ..layouts.problems import Fault, Problem
 from ..layouts.recognition import read_own_data
-from .computing import Computing, use_gpus, use_workers
-from .config_writing import use_data, use_schedule
+from .class_balance import ClassBalance, balance_classes
+from .computing import Computing, use_cpus, use_gpus
+from .config_writing import begin_from_scratch, spares_ignored_regions, use_data, use_schedule
 from .data_checks import check_own_data
-from .recipe import MIN_STEPS, MIN_STEPS_ON_GPUS, Recipe, choose_gpu_batch, choose_recipe
-from .start_weights import choose_start
+from .recipe import MIN_STEPS, MIN_STEPS_ON_GPUS, Recipe, choose_batch, choose_recipe
+from .start_weights import choose_start, lacks_weights
 from .summary import problem_list, summary_table
 from .validation_split import ensure_validation, read_earlier_split
 
@@ -51,7 +54,11 @@ class Plan:
         recipe: sizes and schedule.
         start: the weights that training starts from, for people.
         batch_reason: why a step has so many images; empty where the config says it.
-        computing: what was decided for GPUs; None on CPUs.
+        computing: what was decided for the device.
+        model: the config, and why it is that one, for people.
+        time: how long the training will take, for people; empty until it is measured.
+        patience: the evaluations without a better one after which training ends; None where it does not.
+        balance: which images are seen more often, for people; empty where none are.
     """
 
     data: OwnData
@@ -60,16 +67,36 @@ class Plan:
     recipe: Recipe
     start: str
     batch_reason: str = ''
-    computing: Computing | None = None
+    computing: Computing = field(default_factory=Computing)
+    model: str = ''
+    time: str = ''
+    patience: int | None = None
+    balance: str = ''
+
+
+def read_data(folder: str, cfg: Config | None = None, ignored: int | None = None) -> OwnData:
+    """Read a folder of data: objects, or label maps.
+
+    Args:
+        folder: the folder of the data; see docs/your-own-data.md for what is accepted.
+        cfg: of the model that is to learn from them. Default: objects where there are any, else label maps.
+        ignored: a label that is not a class, beside 255.
+
+    Raises:
+        UserError: the data is not recognized, or ``ignored`` is given for objects.
+    """
+    data = read_own_data(folder, None if cfg is None else 'decode_head' not in cfg.model, ignored)
+    if ignored is not None and isinstance(data, DetectionData):
+        raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
+    return data
 
 
 def use_own_data(
     cfg: Config,
-    folder: str,
+    data: OwnData,
     seed: int = 0,
     size: tuple[int, int] | None = None,
     epochs: int | None = None,
-    ignored: int | None = None,
     processes: int = 1,
     pattern: str | None = None,
     earlier: Path | None = None,
@@ -77,45 +104,51 @@ def use_own_data(
     batch: int | None = None,
     mixed: bool | None = None,
     workers: int | None = None,
+    start: str | None = None,
+    allow_mismatch: bool = False,
+    patience: int | None = None,
+    without: Collection[str] = (),
 ) -> Plan:
-    """Read a folder of data, and set a config to train on it; annotations are written into its ``work_dir``.
+    """Set a config to train on data of one's own; annotations are written into its ``work_dir``.
 
     Args:
         cfg: of a detector or segmenter, with ``work_dir`` set; it is changed.
-        folder: the folder of the data; see docs/your-own-data.md for what is accepted.
+        data: as `read_data` gave them.
         seed: the seed of the split, where the data has no validation split.
         size: height and width that images are resized to fit into. Default: the earlier run's, else chosen by the data.
         epochs: how often each image is seen. Default: chosen by their number.
-        ignored: a label that is not a class, beside 255.
         processes: the number of processes that train together.
         pattern: a regular expression of what images have in common that are never split; see `ensure_validation`.
         earlier: the work directory of the run that is resumed; its split and its size are kept. Default: a new run.
         cards: the GPU of each process. Default: training computes on CPUs.
         batch: images per step, of all processes together. Default: the earlier run's; else on GPUs chosen, on CPUs the
             config's.
-        mixed: whether GPUs compute in mixed precision. Default: yes.
+        mixed: whether to compute in mixed precision. Default: on GPUs yes, on CPUs that have bfloat16 too.
         workers: processes that prepare images, for each process that trains. Default: on GPUs by the CPUs, on CPUs the
             config's.
+        start: what the weights are taken from. Default: the best that can be had here, see `choose_start`.
+        allow_mismatch: take of ``start`` what fits.
+        patience: the evaluations in a row without a better one after which training ends. Default: it does not.
+        without: names of `INGREDIENTS` to leave out. Default: none.
 
     Raises:
-        UserError: the data is not recognized, has mistakes, or is not what the config's model learns from.
+        UserError: the data has mistakes, or is not what the config's model learns from; or ``start`` does not fit.
     """
-    data = read_own_data(folder, 'decode_head' not in cfg.model, ignored)
-    if ignored is not None and isinstance(data, DetectionData):
-        raise UserError(f'--ignore-label {ignored} is for label maps, and this data has objects: leave it out')
     reason = 'as you say'
     if size is None and earlier:
         size, reason = _size_of(earlier), 'as the run has it'
     checked = check_own_data(data, size, reason)
-    _refuse_severe(folder, checked.problems)
-    _check_masks(cfg, folder, data)
+    _refuse_severe(data.root, checked.problems)
+    _check_masks(cfg, data)
     check_writable(cfg.work_dir)
     written = Path(cfg.work_dir, DATA).absolute()
     if isinstance(data, SegmentationData):
         data = write_label_maps(data, written)
     before = read_earlier_split(earlier / DATA, data.root) if earlier else None
     split = ensure_validation(data, checked.images, seed, pattern, before)
-    per_process, batch_reason = _batch(cfg, data, processes, batch, earlier, bool(cards))
+    from_scratch = _began_from_scratch(earlier) if cfg.get('resume') else lacks_weights(cfg, start)
+    per_process, batch_reason = _batch(cfg, data, processes, batch, earlier, bool(cards), from_scratch)
+    balance = ClassBalance({}, 0) if 'balance' in without else balance_classes(data)
     recipe = choose_recipe(
         data.task,
         len(data.image_paths['train']),
@@ -127,19 +160,28 @@ def use_own_data(
         checked.size_reason,
         epochs,
         MIN_STEPS_ON_GPUS if cards else MIN_STEPS,
+        balance.repeated,
+        from_scratch,
+        without,
     )
     use_data(cfg, data, recipe, written)
-    use_schedule(cfg, recipe)
-    computing = None
-    if cards:
-        computing = use_gpus(cfg, data, recipe, cards, mixed, workers)
-    elif workers is not None:
-        use_workers(cfg, workers)
-    return Plan(data, checked.problems, split, recipe, choose_start(cfg), batch_reason, computing)
+    use_schedule(cfg, recipe, patience)
+    if from_scratch:
+        begin_from_scratch(cfg)
+    computing = use_gpus(cfg, data, recipe, cards, mixed, workers) if cards else use_cpus(cfg, mixed, workers)
+    problems = [*checked.problems, *_check_ignored_regions(cfg, data)]
+    begun = choose_start(cfg, start, allow_mismatch)
+    return Plan(data, problems, split, recipe, begun, batch_reason, computing, patience=patience, balance=str(balance))
 
 
 def _batch(
-    cfg: Config, data: OwnData, processes: int, batch: int | None, earlier: Path | None, on_gpus: bool
+    cfg: Config,
+    data: OwnData,
+    processes: int,
+    batch: int | None,
+    earlier: Path | None,
+    on_gpus: bool,
+    from_scratch: bool,
 ) -> tuple[int, str]:
     """Images per process and step, and the reason where it is not the config."""
     if batch is not None:
@@ -147,8 +189,9 @@ def _batch(
     before = _batch_of(earlier) if earlier else None
     if before:
         return max(1, before // processes), 'as the run has it'
-    if on_gpus:
-        return choose_gpu_batch(data.task, len(data.image_paths['train']), processes)
+    normed = from_scratch or 'roi_head' not in cfg.model  # heads of a single stage have batch norms
+    if on_gpus or (normed and data.task == 'detection'):
+        return choose_batch(data.task, len(data.image_paths['train']), processes, on_gpus)
     return cfg.train_dataloader.batch_size, ''
 
 
@@ -223,6 +266,13 @@ def _replace_start(node: Any, old: str, new: str) -> None:
             _replace_start(value, old, new)
 
 
+def _began_from_scratch(work_dir: Path | None) -> bool:
+    """Whether an earlier run began with random weights, as its config says."""
+    if work_dir is None or not Path(work_dir, CONFIG).is_file():
+        return False
+    return bool(load_config(str(Path(work_dir, CONFIG))).get('from_scratch'))
+
+
 def _size_of(work_dir: Path) -> tuple[int, int] | None:
     """Height and width that an earlier run resizes images to fit into; None where it has no config that says it."""
     if not Path(work_dir, CONFIG).is_file():
@@ -242,7 +292,7 @@ def _batch_of(work_dir: Path) -> int | None:
     return load_config(str(Path(work_dir, CONFIG))).get('auto_scale_lr', {}).get('base_batch_size')
 
 
-def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
+def _refuse_severe(folder: Path, problems: Sequence[Problem]) -> None:
     severe = [problem for problem in problems if problem.severe]
     if severe:
         raise UserError(
@@ -252,23 +302,53 @@ def _refuse_severe(folder: str, problems: Sequence[Problem]) -> None:
         )
 
 
-def _check_masks(cfg: Config, folder: str, data: OwnData) -> None:
-    if isinstance(data, SegmentationData) or data.with_masks or not cfg.model.get('roi_head', {}).get('mask_head'):
+def _check_masks(cfg: Config, data: OwnData) -> None:
+    if isinstance(data, SegmentationData) or data.with_masks or not learns_masks(cfg):
         return
     objects = [obj for annotations in data.objects.values() for obj in annotations]
     without_mask = sum('segmentation' not in obj for obj in objects)
     reasons = [problem for problem in data.problems if problem.kind is Fault.BAD_OUTLINE]
-    config = Path(cfg.filename)
-    of_boxes = config.with_name(config.name.replace('mask_rcnn', 'faster_rcnn'))
-    if of_boxes == config or not of_boxes.is_file():
-        of_boxes = Path('configs/faster_rcnn_fasternet_s.py')
     causes, advice = '', ''
     if reasons:
         causes, advice = f' ({few(reasons, NAMED_PROBLEMS, "; ")})', 'mend these outlines, or '
     raise UserError(
-        f'{without_mask} of the {len(objects)} objects in {folder} have a box and no mask{causes}, but {config} learns '
-        f'masks: {advice}train {of_boxes}, which learns boxes alone'
+        f'{without_mask} of the {len(objects)} objects in {data.root} have a box and no mask{causes}, but '
+        f'{cfg.filename} learns masks: {advice}train {_config_of_boxes(cfg.filename)}, which learns boxes alone'
     )
+
+
+def augmentation_text(recipe: Recipe) -> str:
+    """How training images vary, for people."""
+    kinds = ['mirrored and resized at random']
+    if 'color' in recipe.ingredients:
+        kinds.append('varied in color')
+    if 'mosaic' in recipe.ingredients:
+        kinds.append('put together from parts of four')
+    text = ', '.join(kinds)
+    if recipe.task == 'detection' and len(kinds) > 1:
+        text += f'; from epoch {recipe.plain_from + 1} on only mirrored and resized'
+    return text
+
+
+def _config_of_boxes(config: str) -> str:
+    """The name of the packaged config of the same method and variant without masks, else of a small detector."""
+    method, _, rest = Path(config).stem.partition('_fasternet_')
+    boxes = dict(mask_rcnn='faster_rcnn', rtmdet_ins='rtmdet').get(method)
+    name = f'{boxes}_fasternet_{rest.partition("_")[0]}'
+    return name if name in config_names() else 'rtmdet_fasternet_t0'
+
+
+def _check_ignored_regions(cfg: Config, data: OwnData) -> list[Problem]:
+    """A warning where a model takes crowds and difficult objects for background."""
+    count = len(data.ignored_regions['train']) if isinstance(data, DetectionData) else 0
+    if not count or spares_ignored_regions(cfg.model):
+        return []
+    head = cfg.model.get('bbox_head', cfg.model).type
+    what = (
+        f'the ignored regions of train (crowds or difficult objects, {count} in all) are learned as background, since '
+        f'{head} cannot leave them out: where they matter, train RTMDet, RetinaNet, ATSS, GFL, TOOD or Faster R-CNN'
+    )
+    return [Problem(str(data.root), what, Fault.LEARNED_AS_BACKGROUND)]
 
 
 def plan_text(plan: Plan) -> str:
@@ -280,16 +360,24 @@ def plan_text(plan: Plan) -> str:
         length += f' ({plan.batch_reason})'
     if recipe.task == 'segmentation':
         size += f'; trained on crops of {recipe.crop}x{recipe.crop}'
+    ending = f'; ended after {plan.patience} evaluations without a better one' if plan.patience else ''
     lines = {
         'data': f'{data.root}: {data.layout}',
+        'model': plan.model,
         'split': plan.split,
         'image size': size,
         'start': plan.start,
-        'schedule': f'{length}, evaluated every {recipe.interval_text}',
+        'schedule': f'{length}, evaluated every {recipe.interval_text}{ending}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',
     }
-    if plan.computing:
-        lines |= vars(plan.computing)
+    lines['images'] = augmentation_text(recipe)
+    lines['balance'] = plan.balance
+    if 'average' in recipe.ingredients:
+        lines['weights'] = (
+            f'averaged over about the last {round(1 / recipe.momentum):,} steps: these are evaluated and saved'
+        )
+    lines |= vars(plan.computing)
+    lines['time'] = plan.time
     warnings = [problem_list(plan.problems, NAMED_PROBLEMS)] if plan.problems else []
-    rows = [f'{title + ":":15}{value}'.replace('\n', '\n' + ' ' * 15) for title, value in lines.items()]
+    rows = [f'{title + ":":15}{value}'.replace('\n', '\n' + ' ' * 15) for title, value in lines.items() if value]
     return '\n'.join([summary_table(data), *warnings, *rows])

@@ -1,6 +1,6 @@
 import pytest
 
-from fasternet_mm.own_data.plan.recipe import MIN_STEPS_ON_GPUS, choose_gpu_batch, choose_recipe, choose_size
+from fasternet_mm.own_data.plan.recipe import MIN_STEPS_ON_GPUS, choose_batch, choose_recipe, choose_size
 
 
 def recipe(count, task='detection', **changes):
@@ -85,11 +85,11 @@ def test_segmenters_are_trained_on_crops_that_fit_into_the_images():
     [(8, 1, 2), (20, 1, 2), (50, 1, 4), (100, 1, 8), (205, 1, 16), (100_000, 1, 16), (100_000, 8, 2), (100_000, 64, 1)],
 )
 def test_on_gpus_a_step_has_up_to_16_images_and_a_tenth_of_the_data_at_most(count, processes, batch):
-    assert choose_gpu_batch('detection', count, processes)[0] == batch
+    assert choose_batch('detection', count, processes, on_gpus=True)[0] == batch
 
 
 def test_segmenters_have_two_images_in_each_process_on_gpus_too():
-    assert choose_gpu_batch('segmentation', 100_000, 64)[0] == 2
+    assert choose_batch('segmentation', 100_000, 64, on_gpus=True)[0] == 2
 
 
 def test_larger_batches_on_gpus_leave_enough_steps_to_learn():

@@ -281,7 +281,8 @@ def test_200_generated_data_sets_with_random_faults(tmp_path):
         if any(problem.severe for problem in check_own_data(data).problems):
             continue
         cfg = configs[data.with_masks]
-        recipe = recipe or choose_recipe('detection', 4, 1, 1, 0.1, 1, (48, 64), '')
+        data.splits.setdefault('val', data.splits['train'])
+        recipe = recipe or choose_recipe('detection', 4, 1, 1, 0.1, 1, (48, 64), '', without=['mosaic', 'color'])
         use_data(cfg, data, recipe, folder)
         dataset = cfg.train_dataloader.dataset
         dataset.pipeline = [*dataset.pipeline[:2], dict(type='PackDetInputs', meta_keys=())]

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 
 import cv2
@@ -13,10 +14,12 @@ from own_plans import fresh_config, planned
 from PIL import Image
 
 from fasternet_mm.datasets.checks import check_data
+from fasternet_mm.engine import start_checkpoint
 from fasternet_mm.engine.config import load_config, merge_options, write_config
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import MARKER
+from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.plan import start_weights
 from fasternet_mm.own_data.plan.data_checks import object_sides
 from fasternet_mm.own_data.plan.sample_sheet import choose_samples
@@ -96,7 +99,10 @@ def test_the_schedule_is_the_recipes(coco, tmp_path):
     assert cosine.end == recipe.steps == 20 * 2
     assert cfg.optim_wrapper.optimizer.lr == recipe.lr
     sizes = [step.scale for step in cfg.train_dataloader.dataset.pipeline if 'scale' in step]
-    assert [tuple(size) for size in sizes] == [(96, 64)]
+    assert [tuple(size) for size in sizes] == [(192, 192)]  # of a mosaic of four; MMDetection needs it square for masks
+    switch = next(hook for hook in cfg.custom_hooks if 'switch_pipeline' in hook)
+    assert [tuple(step.scale) for step in switch.switch_pipeline if 'scale' in step] == [(96, 64)]
+    assert switch.switch_epoch == recipe.plain_from == 16
     for split in ('train', 'val'):
         pipeline = cfg[f'{split}_dataloader'].dataset.pipeline
         assert [step.keep_ratio for step in pipeline if 'scale' in step] == [True]
@@ -170,7 +176,7 @@ def test_a_work_directory_in_the_data_may_have_logs_and_what_our_tools_wrote(tmp
 
 def test_boxes_alone_are_refused_for_masks_and_taken_for_boxes(tmp_path):
     write_yolo(tmp_path / 'data', made(train=8, masks=False))
-    with pytest.raises(UserError, match=r'have a box and no mask.*train configs/faster_rcnn_fasternet_t0.py'):
+    with pytest.raises(UserError, match=r'have a box and no mask.*train faster_rcnn_fasternet_t0,'):
         planned('configs/mask_rcnn_fasternet_t0.py', tmp_path / 'data', tmp_path / 'out')
     options = ['model.backbone.init_cfg=None']
     cfg, _ = planned('configs/faster_rcnn_fasternet_t0.py', tmp_path / 'data', tmp_path / 'out', options)
@@ -187,7 +193,7 @@ def test_an_object_that_lost_its_outline_is_named_for_masks_and_trained_as_a_box
     count = sum(len(json.loads(file.read_text())['annotations']) for file in path.parent.iterdir())
     message = (
         rf'1 of the {count} objects in .* have a box and no mask \(.*instances_train2017.json: annotation 100 .* has a '
-        r'polygon of 2 points .*\), but .* learns masks: mend these outlines, or train .*faster_rcnn.* boxes alone'
+        r'polygon of 2 points .*\), but .* learns masks: mend these outlines, or train faster_rcnn_fasternet_t0,'
     )
     with pytest.raises(UserError, match=message):
         planned(MASK_RCNN, coco, tmp_path / 'out')
@@ -197,6 +203,22 @@ def test_an_object_that_lost_its_outline_is_named_for_masks_and_trained_as_a_box
     assert sum(map(sum, plan.data.class_counts.values())) == count
 
 
+@pytest.mark.parametrize(
+    ('config', 'of_boxes'),
+    [
+        ('mask_rcnn_fasternet_t1', 'faster_rcnn_fasternet_t1'),
+        ('shapes/mask_rcnn_fasternet_t0_shapes', 'faster_rcnn_fasternet_t0'),
+        ('rtmdet_ins_fasternet_s', 'rtmdet_fasternet_s'),
+        ('shapes/rtmdet_ins_fasternet_t0_shapes', 'rtmdet_fasternet_t0'),
+    ],
+)
+def test_a_config_for_masks_is_refused_for_boxes_by_the_name_of_one_that_fits(config, of_boxes, tmp_path):
+    write_yolo(tmp_path / 'data', made(train=3, val=1, masks=False))
+    message = rf'have a box and no mask, but .*{config}.py learns masks: train {of_boxes}, which learns boxes alone'
+    with pytest.raises(UserError, match=message):
+        planned(config, tmp_path / 'data', tmp_path / 'out')
+
+
 def test_own_data_never_make_a_crowd_background_and_published_configs_are_as_published(coco, tmp_path):
     published = fresh_config('configs/mask_rcnn_fasternet_t0.py').model.train_cfg
     cfg, _ = planned(MASK_RCNN, coco, tmp_path / 'out')
@@ -204,6 +226,57 @@ def test_own_data_never_make_a_crowd_background_and_published_configs_are_as_pub
         assert published[stage].assigner.type == 'MaxIoUAssigner'
         ours = cfg.model.train_cfg[stage].assigner
         assert ours == {**published[stage].assigner, 'type': 'fasternet_mm.IgnoringAssigner', 'ignore_iof_thr': 0.5}
+
+
+SINGLE_STAGE = dict(
+    retinanet=dict(assigner='fasternet_mm.IgnoringAssigner'),
+    atss=dict(assigner='ATSSAssigner'),
+    gfl=dict(assigner='ATSSAssigner'),
+    tood=dict(initial_assigner='ATSSAssigner', assigner='TaskAlignedAssigner'),
+    fcos=None,
+    yolox=None,
+    rtmdet_fasternet_t0=dict(assigner='DynamicSoftLabelAssigner'),
+    rtmdet_ins_fasternet_t0=dict(assigner='DynamicSoftLabelAssigner'),
+)
+"""What assigns in each, after it was set to data of one's own; None where crowds cannot be left out."""
+
+PUBLISHED = dict(
+    retinanet='retinanet_r50_fpn_1x_coco',
+    atss='atss_r50_fpn_1x_coco',
+    gfl='gfl_r50_fpn_1x_coco',
+    tood='tood_r50_fpn_1x_coco',
+    fcos='fcos_r50-caffe_fpn_gn-head_1x_coco',
+    yolox='yolox_tiny_8xb8-300e_coco',
+)
+
+
+@pytest.mark.parametrize('method', SINGLE_STAGE)
+def test_single_stage_detectors_leave_crowds_out_or_the_plan_warns(method, coco, tmp_path):
+    if method in PUBLISHED:
+        config = tmp_path / f'{method}.py'
+        config.write_text(
+            f"_base_ = 'mmdet::{method}/{PUBLISHED[method]}.py'\n"
+            "model = dict(backbone=dict(_delete_=True, type='fasternet_mm.FasterNet', arch='t0'))\n"
+            'optim_wrapper = dict(optimizer=dict(lr=0.01))\nauto_scale_lr = dict(base_batch_size=16)\n'
+        )
+    path = coco / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0].update(iscrowd=1)
+    path.write_text(json.dumps(content))
+    options = ['model.backbone.init_cfg=None'] if method not in PUBLISHED else []
+    cfg, plan = planned(str(config) if method in PUBLISHED else method, coco, tmp_path / 'out', options)
+    assert cfg.model.bbox_head.num_classes == 3
+    warnings = [problem for problem in plan.problems if problem.kind is Fault.LEARNED_AS_BACKGROUND]
+    if SINGLE_STAGE[method] is None:
+        head = dict(fcos='FCOSHead', yolox='YOLOXHead')[method]
+        assert f'(crowds or difficult objects, 1 in all) are learned as background, since {head}' in str(warnings[0])
+        return
+    assert not warnings
+    assigners = {name: cfg.model.train_cfg[name] for name in SINGLE_STAGE[method]}
+    kinds = {name: assigner.get('assigner', assigner).type for name, assigner in assigners.items()}
+    assert kinds == SINGLE_STAGE[method]
+    again, _ = planned(str(write_config(cfg)), coco, tmp_path / 'again')
+    assert again.model.train_cfg == cfg.model.train_cfg
 
 
 def test_crowds_are_left_out_of_what_sizes_and_the_split_are_chosen_by(coco, tmp_path):
@@ -313,13 +386,25 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
         return available[source]
 
     monkeypatch.setattr(start_weights, 'read_checkpoint', read)
+    monkeypatch.setattr(start_checkpoint, 'read_checkpoint', read)
     ours = fresh_config(mask_rcnn, three)
     ours.model.roi_head.mask_head.num_classes = 3
-    assert start_weights.choose_start(ours).startswith('mask_rcnn_fasternet_s_coco, heads')
+    of = f'of {len(state)} tensors'
+    assert (
+        start_weights.choose_start(ours)
+        == f'mask_rcnn_fasternet_s_coco: {len(state) - 6} {of}, all but 6 of its classes'
+    )
     assert ours.load_from == 'mask_rcnn_fasternet_s_coco'
     boxes = fresh_config(faster_rcnn, three)
-    assert start_weights.choose_start(boxes).startswith('mask_rcnn_fasternet_s_coco, heads')
-    assert boxes.load_options == dict(new_heads=True, allow_mismatch=True)
+    assert start_weights.choose_start(boxes).endswith('tensors, all but 4 of its classes and 12 for masks')
+    heads = ['roi_head.bbox_head.fc_cls.', 'roi_head.bbox_head.fc_reg.', 'roi_head.mask_head.']
+    assert boxes.load_options == dict(leave_out=heads)
+    rtmdet = fresh_config('configs/rtmdet_fasternet_s.py')
+    assert re.fullmatch(
+        r'mask_rcnn_fasternet_s_coco: the backbone alone, \d+ tensors, of a Mask R-CNN',
+        start_weights.choose_start(rtmdet),
+    )
+    assert rtmdet.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='mask_rcnn_fasternet_s_coco')
     other = fresh_config(faster_rcnn, [*fast, 'model.rpn_head.feat_channels=128'])
     assert start_weights.choose_start(other).startswith('fasternet_s_in1k')
     assert other.load_from is None
