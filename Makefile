@@ -1,4 +1,5 @@
 # make demo        train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
+# make demo-fast   the same with RTMDet-Ins, the model for real time
 # make demo-seg    the same with UPerNet: label maps instead of instances, mIoU
 # make test        ruff and pytest
 # make test-gpu    the tests of tests/gpu alone, which need CUDA
@@ -15,11 +16,14 @@ VENV_ONEDL := .venv-onedl
 CONFIG := configs/shapes/mask_rcnn_fasternet_t0_shapes.py
 WORK := work_dirs/mask_rcnn_fasternet_t0_shapes
 CHECKPOINT := $(WORK)/epoch_4.pth
+FAST_CONFIG := configs/shapes/rtmdet_ins_fasternet_t0_shapes.py
+FAST_WORK := work_dirs/rtmdet_ins_fasternet_t0_shapes
+FAST_CHECKPOINT := $(FAST_WORK)/epoch_8.pth
 SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-seg test test-gpu test-onedl clean
+.PHONY: demo demo-fast demo-seg test test-gpu test-onedl clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt
@@ -50,6 +54,12 @@ $(CHECKPOINT): | $(VENV)/installed
 
 demo: $(CHECKPOINT)
 	$(BIN)/fasternet-mm test $(CONFIG) $(CHECKPOINT) --show-dir $(WORK)/drawings
+
+$(FAST_CHECKPOINT): | $(VENV)/installed
+	$(BIN)/fasternet-mm train $(FAST_CONFIG) --resume --seed 0
+
+demo-fast: $(FAST_CHECKPOINT)
+	$(BIN)/fasternet-mm test $(FAST_CONFIG) $(FAST_CHECKPOINT) --show-dir $(FAST_WORK)/drawings
 
 $(SEG_CHECKPOINT): | $(VENV)/installed
 	$(BIN)/fasternet-mm train $(SEG_CONFIG) --resume --seed 0

@@ -6,6 +6,7 @@ model = dict(
     # RGB, as FasterNet's ImageNet weights expect it; RTMDet's own backbone was trained on BGR.
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
     backbone=dict(_delete_=True, type='fasternet_mm.FasterNet', out_indices=(1, 2, 3)),
+    bbox_head=dict(type='fasternet_mm.RTMDetInsSepBNHead'),
 )
 val_evaluator = dict(type='fasternet_mm.CocoMetric')
 test_evaluator = val_evaluator
