@@ -21,6 +21,10 @@ PATIENCE = timedelta(days=7)
 """How long the other processes wait for rank 0, which may decode every image first; NCCL would wait ten minutes."""
 
 
+_rank_0: torch.distributed.ProcessGroup | None = None
+"""A group of rank 0 alone, for `alone`."""
+
+
 def start_processes(cfg: Config) -> None:
     """Join the processes that ``cfg.launcher`` started, unless that is done: NCCL on GPUs, gloo on CPUs.
 
@@ -51,7 +55,9 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
     """
     if get_world_size() == 1:
         return function()
+    global _rank_0
     group = torch.distributed.new_group(timeout=PATIENCE, backend='gloo')
+    _rank_0 = torch.distributed.new_group([0])  # which all processes have to make together
     answer: list[Any] = [None, 1]
     try:
         if get_rank() == 0:
@@ -69,7 +75,7 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Compute as if this process were the only one.
+    """In a function that `from_rank_0` calls: compute as if this process were the only one.
 
     Heads share numbers of objects between processes; one that tries a step alone would wait for the others forever.
     """
@@ -77,7 +83,7 @@ def alone() -> Iterator[None]:
         yield
         return
     world = torch.distributed.group.WORLD
-    torch.distributed.group.WORLD = torch.distributed.new_group([get_rank()], use_local_synchronization=True)
+    torch.distributed.group.WORLD = _rank_0
     try:
         yield
     finally:

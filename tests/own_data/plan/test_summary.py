@@ -71,7 +71,7 @@ def compare(data, cfg):
 
 
 def data_and_config(config, folder, work_dir):
-    cfg, plan = planned(config, folder, work_dir, OPTIONS, size=(48, 64))
+    cfg, plan = planned(config, folder, work_dir, OPTIONS, size=(48, 64), without=['mosaic'])
     return plan.data, cfg
 
 
