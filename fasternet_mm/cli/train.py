@@ -449,7 +449,7 @@ def use_data(
         if resumed:
             cfg.load_from, cfg.resume = resumed, True
         check_run(cfg, ('train', 'val'))
-        time = measure_time(cfg, args, cards, resumed)
+        time = measure_time(cfg, args, resumed)
         plan = replace(plan, model=f'{Path(choice.config).stem}, {choice.reason}', time=time)
         print(plan_text(plan), flush=True)
         if untouched:
@@ -463,15 +463,16 @@ def use_data(
         print(f'To train: the same command without --dry-run; nothing has to be edited in {config}')
 
 
-def measure_time(cfg, args: argparse.Namespace, cards: Sequence[Card], resumed: str | None) -> str:
+def measure_time(cfg, args: argparse.Namespace, resumed: str | None) -> str:
     """How long the training will take, for people; the log then tells of progress as often as they want to know."""
     import torch
     from mmengine.dist import get_world_size
 
+    from ..devices import device_of_choice
     from ..own_data.plan.run_time import advice, measure_run_time, show_progress
     from ..weights.sources import read_checkpoint
 
-    device = torch.device('cuda' if cards else 'cpu')
+    device = torch.device(device_of_choice())
     done = read_checkpoint(resumed, mmap=True)['meta']['iter'] if resumed else 0
     run_time = measure_run_time(cfg, device, get_world_size(), done)
     if not any(option.startswith('default_hooks.logger.interval=') for option in args.cfg_options):

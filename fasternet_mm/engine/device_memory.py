@@ -78,8 +78,11 @@ def out_of_memory(cfg: Config, images: int) -> UserError:
 
 
 def _size_text(cfg: Config) -> str:
-    """The size that the test pipeline resizes images to, where it has one; that of training varies around it."""
-    scales = [step['scale'] for step in dataset_of(cfg, 'test').get('pipeline', []) if 'scale' in step]
+    """The size that the train pipeline resizes images to, where it has one; that of a test where four make a mosaic."""
+    steps = dataset_of(cfg, 'train').get('pipeline', [])
+    if any('Mosaic' in str(step['type']) for step in steps):
+        steps = dataset_of(cfg, 'test').get('pipeline', [])
+    scales = [step['scale'] for step in steps if 'scale' in step]
     if scales and isinstance(scales[0], (list, tuple)) and len(scales[0]) == 2:
         width, height = scales[0]
         return f' of {height}x{width} (H x W)'

@@ -173,7 +173,7 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(trained
 
 
 WRONG = [
-    ('train', [CONFIG, '--dry-run'], '--ignore-label and --group are for --data DIR: name the folder'),
+    ('train', [CONFIG, '--dry-run'], '--group, --fast and --accurate are for --data DIR: name the folder'),
     ('train', [CONFIG, '--data', 'nowhere', '--work-dir', '{work}'], 'nowhere does not exist: name the folder'),
     ('train', [CONFIG, '--data', 'docs', '--work-dir', '{work}'], 'but no COCO, VIA or LabelMe JSON, Pascal VOC XML'),
     ('train', [CONFIG, '--data', 'docs', '--epochs', '0'], '0: give a whole number, at least 1'),

@@ -18,6 +18,7 @@ from printed import printed_rows
 from fasternet_mm.datasets.shapes import ensure_shapes
 from fasternet_mm.engine.device_memory import GIB, Card
 from fasternet_mm.files import MARKER
+from fasternet_mm.own_data.plan.run_time import RunTime
 
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
@@ -101,6 +102,8 @@ def crowded_gpu(monkeypatch):
         'fasternet_mm.engine.device_memory.card_at_hand', lambda: Card('A card', 7 * GIB, 8 * GIB, True)
     )
     monkeypatch.setattr('fasternet_mm.own_data.plan.gpu_batch.peak_memory', lambda *_: GIB)
+    time = RunTime(step=1, steps=2, evaluation=1, evaluations=1)
+    monkeypatch.setattr('fasternet_mm.own_data.plan.run_time.measure_run_time', lambda *_: time)
 
 
 @pytest.mark.usefixtures('crowded_gpu')

@@ -25,7 +25,7 @@ def plan(tmp_path_factory, root):
         patch.chdir(root)
         folder = tmp_path_factory.mktemp('data')
         write_coco(folder, made(train=8, val=2))
-        return planned(MASK_RCNN, folder, tmp_path_factory.mktemp('out'), size=(64, 96))
+        return planned(MASK_RCNN, folder, tmp_path_factory.mktemp('out'), size=(64, 96), mixed=False)
 
 
 def card(free):
