@@ -37,7 +37,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
 
-max_epochs = 8
+max_epochs = 10
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs, dynamic_intervals=None)
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=35.0))
 param_scheduler = [
