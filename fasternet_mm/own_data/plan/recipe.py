@@ -67,8 +67,8 @@ LONGER_FROM_SCRATCH = dict(detection=1.25, segmentation=1.0)
 """How many times as long a training is whose first weights are random."""
 
 LR_FROM_SCRATCH = 2e-3
-"""The learning rate of AdamW for detectors from random weights, for `IMAGES_PER_STEP`: those of the configs are for
-trained backbones, which must not move far."""
+"""The least learning rate of detectors from random weights, for `IMAGES_PER_STEP`: those of the configs are for trained
+backbones, which must not move far."""
 
 CROP = 512
 """The side, in pixels, of the squares that segmenters are trained on, where images are as large."""
@@ -151,8 +151,6 @@ def choose_recipe(
         from_scratch: whether the first weights are random. Default: no.
         without: names of `INGREDIENTS` to leave out. Default: none.
     """
-    if from_scratch and task == 'detection':
-        lr, base_batch = LR_FROM_SCRATCH, IMAGES_PER_STEP
     batch = min(batch, max(LEAST_BATCH[task], count // processes))
     together = batch * processes
     in_an_epoch = count + repeated
@@ -164,6 +162,9 @@ def choose_recipe(
         epochs = math.ceil(max(usual, least_steps / steps_per_epoch))
     # Detectors are trained by the epoch, whose last step may have fewer images; segmenters by the step.
     steps = epochs * steps_per_epoch if task == 'detection' else math.ceil(epochs * in_an_epoch / together)
+    lr *= math.sqrt(together / base_batch)
+    if from_scratch and task == 'detection':
+        lr = max(lr, LR_FROM_SCRATCH * math.sqrt(together / IMAGES_PER_STEP))
     height, width = sorted(size)
     return Recipe(
         task=task,
@@ -175,7 +176,7 @@ def choose_recipe(
         epochs=epochs,
         steps=steps,
         warmup=min(MAX_WARMUP, steps // 10),
-        lr=lr * math.sqrt(together / base_batch),
+        lr=lr,
         interval=max(1, (epochs if task == 'detection' else steps) // 10),
         ingredients=_ingredients(task, count, repeated, without),
         plain_from=epochs - max(1, round(epochs * PLAIN_PART)),

@@ -43,6 +43,26 @@ def test_the_learning_rate_follows_the_root_of_the_batch_of_all_processes():
     assert recipe(100, batch=4, processes=4).steps == recipe(100, batch=16).steps
 
 
+def test_from_scratch_detectors_train_longer_and_their_learning_rate_is_never_lowered():
+    usual, scratch = recipe(200, batch=16), recipe(200, batch=16, from_scratch=True)
+    assert (usual.epochs, scratch.epochs) == (38, 48)  # 12 * sqrt(10) = 37.9, and a quarter more
+    assert (usual.lr, scratch.lr) == (pytest.approx(2e-4), pytest.approx(2e-3))
+    assert recipe(200, batch=4, from_scratch=True).lr == pytest.approx(1e-3)
+    assert recipe(200, batch=16, lr=0.02, from_scratch=True).lr == pytest.approx(0.02)  # such as SGD's
+
+
+def test_weights_are_averaged_over_a_tenth_of_the_run_and_images_are_plain_in_its_last_fifth():
+    chosen = recipe(200, batch=8, epochs=40)
+    assert chosen.steps == 40 * 25
+    assert chosen.momentum == pytest.approx(1 / 100)
+    assert chosen.plain_from == 32
+    assert recipe(200, batch=8, epochs=1).plain_from == 0
+
+
+def test_an_epoch_is_longer_by_the_images_that_are_repeated():
+    assert recipe(20, batch=2, epochs=10, repeated=6).steps == 10 * 13
+
+
 def test_warm_up_and_evaluations_are_tenths_of_the_run():
     chosen = recipe(20)
     assert (chosen.warmup, chosen.interval, chosen.interval_text) == (120, 12, '12 epochs')

@@ -431,3 +431,16 @@ def test_a_reader_of_random_weights_is_not_left_with_the_authors_small_ones():
     backbone = build_model(cfg).backbone
     backbone.init_weights()
     assert torch.std(backbone.stages[0].blocks[0].mlp[0].weight) > 0.05
+
+
+@pytest.mark.parametrize('from_scratch', [True, False])
+def test_from_scratch_neck_and_heads_have_norms(from_scratch, coco, tmp_path, monkeypatch):
+    monkeypatch.setattr('fasternet_mm.own_data.plan.training_plan.lacks_weights', lambda *_: from_scratch)
+    cfg, _ = planned('configs/mask_rcnn_fasternet_t0.py', coco, tmp_path / 'out')
+    heads = cfg.model.roi_head
+    parts = cfg.model.neck, heads.bbox_head, heads.mask_head
+    assert [bool(part.get('norm_cfg')) for part in parts] == [from_scratch] * 3
+    assert heads.bbox_head.type == ('ConvFCBBoxHead' if from_scratch else 'Shared2FCBBoxHead')
+    assert bool(cfg.optim_wrapper.get('clip_grad')) is from_scratch
+    names = [name for name, module in build_model(cfg).named_modules() if 'BatchNorm' in type(module).__name__]
+    assert any(name.startswith('neck.') for name in names) is from_scratch
