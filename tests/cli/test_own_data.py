@@ -20,25 +20,11 @@ from fasternet_mm.engine.device_memory import GIB, Card
 from fasternet_mm.files import MARKER
 from fasternet_mm.own_data.plan.run_time import RunTime
 
+pytestmark = pytest.mark.usefixtures('in_the_project')
+
 MASK_RCNN = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
 SHORT = ('--epochs', '1', '--size', '64', '96')
-
-
-@pytest.fixture(autouse=True)
-def _in_the_project(root, tmp_path_factory, monkeypatch):
-    monkeypatch.chdir(root)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-
-
-@pytest.fixture
-def run(command):
-    def run(*args):
-        done = command(*args)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
 
 
 def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_path, run):

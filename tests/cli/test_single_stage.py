@@ -7,6 +7,8 @@ import pytest
 import torch
 from own_layouts import made, write_coco
 
+pytestmark = pytest.mark.usefixtures('in_the_project')
+
 SHORT = ('--size', '64', '96', '--cfg-options', 'model.test_cfg.score_thr=0')
 TINY = """
 model = dict(
@@ -15,22 +17,6 @@ model = dict(
     bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=1),
 )
 """
-
-
-@pytest.fixture(autouse=True)
-def _in_the_project(root, tmp_path_factory, monkeypatch):
-    monkeypatch.chdir(root)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-
-
-@pytest.fixture
-def run(command):
-    def run(*args):
-        done = command(*args)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
 
 
 @pytest.fixture

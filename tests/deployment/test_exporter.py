@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exported_detections import assert_same_detections, predict
 from malicious import Payload
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmengine.config import Config
 from mmseg.structures import SegDataSample
-from small_models import SCALES, SMALL, image, sample, spread_model
+from small_models import SCALES, SMALL, image, spread_model
 from torchvision.ops import box_iou
 
 from fasternet_mm.deployment.description import Description
@@ -58,22 +59,6 @@ def write(tmp_path_factory):
 def exported(write, detector_cfg, detector):
     """The detector in a format, opened once for all tests."""
     return functools.cache(lambda form: ExportedDetector(write(detector_cfg, detector, form), trust_program=True))
-
-
-def predict(model, image, **meta):
-    data = dict(inputs=[image], data_samples=[sample(*image.shape[1:], **meta)])
-    with torch.no_grad():
-        return model.test_step(data)[0].pred_instances
-
-
-def assert_same_detections(actual, expected):
-    assert len(actual) == len(expected)
-    torch.testing.assert_close(actual.bboxes, expected.bboxes, rtol=0, atol=1e-3)
-    torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=1e-5)
-    assert torch.equal(actual.labels, expected.labels)
-    if 'masks' in expected:
-        assert actual.masks.shape == expected.masks.shape
-        assert (actual.masks != expected.masks).sum() <= 1e-4 * actual.masks.numel()
 
 
 # Predictions

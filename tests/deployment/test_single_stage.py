@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from exported_detections import assert_same_detections, predict
 from mmengine.config import Config
-from small_models import SMALL, image, sample, spread_model
+from small_models import SMALL, image, spread_model
 
 from fasternet_mm.deployment.description import Description
 from fasternet_mm.deployment.exported_models import ExportedDetector
@@ -77,22 +78,6 @@ def changed(cfg, head=None, test=None):
     cfg.model.bbox_head = {key: value for key, value in cfg.model.bbox_head.items() if value is not None}
     cfg.model.test_cfg.update(test or {})
     return cfg
-
-
-def predict(model, image, **meta):
-    data = dict(inputs=[image], data_samples=[sample(*image.shape[1:], **meta)])
-    with torch.no_grad():
-        return model.test_step(data)[0].pred_instances
-
-
-def assert_same_detections(actual, expected):
-    assert len(actual) == len(expected)
-    torch.testing.assert_close(actual.bboxes, expected.bboxes, rtol=0, atol=1e-3)
-    torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=2e-5)
-    assert torch.equal(actual.labels, expected.labels)
-    if 'masks' in expected:
-        assert actual.masks.shape == expected.masks.shape
-        assert (actual.masks != expected.masks).sum() <= 1e-4 * actual.masks.numel()
 
 
 # Predictions

@@ -41,8 +41,9 @@ class RunTime:
 
     def __str__(self) -> str:
         """'about 12 minutes (0.35 s a step on this machine, measured; 10 evaluations of 7 s)'."""
-        evaluations = f'{self.evaluations} evaluation{"s" if self.evaluations > 1 else ""} of {self.evaluation:.2g} s'
-        return f'{_in_words(self.seconds)} ({self.step:.2g} s a step on this machine, measured; {evaluations})'
+        plural = 's' if self.evaluations > 1 else ''
+        evaluations = f'{self.evaluations} evaluation{plural} of {_in_digits(self.evaluation)} s'
+        return f'{_in_words(self.seconds)} ({_in_digits(self.step)} s a step on this machine, measured; {evaluations})'
 
 
 def measure_run_time(cfg: Config, device: torch.device, processes: int = 1, done: int = 0) -> RunTime:
@@ -97,12 +98,18 @@ def show_progress(cfg: Config, step: float) -> None:
     cfg.default_hooks.logger.interval = max(1, int(LOG_EVERY / step))
 
 
+def _in_digits(time: float) -> str:
+    return f'{time:.2g}' if time < 10 else f'{time:.0f}'
+
+
 def _in_words(seconds: float) -> str:
     if seconds < 90:
         return f'about {max(1, round(seconds))} seconds'
     if seconds < 1.5 * HOUR:
         return f'about {round(seconds / 60)} minutes'
-    return f'about {seconds / HOUR:.2g} hours' if seconds < 48 * HOUR else f'about {seconds / HOUR / 24:.2g} days'
+    if seconds < 48 * HOUR:
+        return f'about {_in_digits(seconds / HOUR)} hours'
+    return f'about {_in_digits(seconds / HOUR / 24)} days'
 
 
 def advice(seconds: float, device: torch.device, faster: str = '') -> str:

@@ -121,6 +121,10 @@ def test_steps_and_evaluations_that_are_left_are_counted_with_the_reading_of_ima
             'about 12 minutes (0.35 s a step on this machine, measured; 10 evaluations of 7 s)',
         ),
         (RunTime(0.1, 400, 0, 1), 'about 40 seconds (0.1 s a step on this machine, measured; 1 evaluation of 0 s)'),
+        (
+            RunTime(7.7, 1222, 104, 12),
+            'about 3 hours (7.7 s a step on this machine, measured; 12 evaluations of 104 s)',
+        ),
         (RunTime(10, 3600, 0, 1), 'about 10 hours (10 s a step on this machine, measured; 1 evaluation of 0 s)'),
     ],
 )
