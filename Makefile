@@ -3,6 +3,7 @@
 # make demo-seg    the same with UPerNet: label maps instead of instances, mIoU
 # make test        ruff and pytest
 # make test-gpu    the tests of tests/gpu alone, which need CUDA
+# make test-kills  kills trainings over and over, sends them signals, and looks that nothing is lost (KILLS=20 for fewer)
 # make test-onedl  pytest with OneDL's fork of OpenMMLab's libraries
 # make clean       remove what these made
 #
@@ -23,7 +24,7 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-fast demo-seg test test-gpu test-onedl clean
+.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-onedl clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt
@@ -74,6 +75,9 @@ test: $(VENV)/installed
 
 test-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest tests/gpu
+
+test-kills: $(VENV)/installed
+	$(BIN)/python -m pytest -s tests/kills
 
 test-onedl: $(VENV_ONEDL)/installed
 	$(VENV_ONEDL)/bin/python -m pytest --numprocesses auto --dist loadfile

@@ -1,4 +1,4 @@
-"""The error that a user can mend, and what its messages share."""
+"""The errors that commands tell in a sentence, and what their messages share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ class UserError(Exception):
     """A mistake of the user's: one sentence that says what was given, what is accepted and what to do now.
 
     Commands print it and exit with status 2.
+    """
+
+
+class RunError(Exception):
+    """What went wrong in a run that was asked for rightly, such as a disk that was full: one sentence, as `UserError`.
+
+    Commands print it and exit with status 1.
     """
 
 

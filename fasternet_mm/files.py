@@ -1,7 +1,9 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,12 @@ MARKER = '.fasternet_mm_output'
 
 CHECKPOINT = re.compile(r'((best_.+|(epoch|iter)_\d+)\.pth|last_checkpoint)')
 """The names of files that only a training leaves in a work directory."""
+
+LOCK = '.lock'
+"""The name of the file that keeps a work directory for one training."""
+
+DRAFT = '.draft-'
+"""How the names of `drafting`'s folders begin."""
 
 
 @contextmanager
@@ -36,9 +44,37 @@ def appearing(path: str | os.PathLike) -> Iterator[Path]:
                 path.unlink(missing_ok=True)
             for file in written:
                 os.replace(file, path.with_name(file.name))
+            _sync_folder(path.parent)
     except OSError as error:
         error.filename = error.filename or os.fspath(path)  # of a full disk, Python does not say where
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk know the names in a folder: until then a power cut takes the new ones back."""
+    if not hasattr(os, 'O_DIRECTORY'):  # Windows cannot, and has no need
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):  # where files alone can be synced
+            raise
+
+
+def sweep_drafts(folder: str | os.PathLike) -> None:
+    """Remove what trainings that were killed had begun to write into their work directory.
+
+    Drafts of other files stay: an evaluation may be writing them.
+    """
+    for entry in Path(folder).glob('.*'):
+        name, _, _random = entry.name.removeprefix('.').rpartition('.')
+        is_draft = entry.name.startswith(DRAFT) or name == 'config.py' or CHECKPOINT.fullmatch(name)
+        if is_draft and entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
@@ -97,7 +133,7 @@ def drafting(folder: str | os.PathLike) -> Iterator[Path]:
     existed = Path(folder).exists()
     check_writable(str(folder))
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix='.draft-') as draft:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=DRAFT) as draft:
             yield Path(draft)
     finally:
         if not existed:

@@ -49,6 +49,7 @@ DATASETS = LazyRegistry(
     ShapesDataset='datasets.dataset_classes',
     ShapesSegDataset='datasets.dataset_classes',
     LabelMapDataset='datasets.dataset_classes',
+    SeededDataset='engine.data_order',
 )
 METRICS = LazyRegistry(mmengine.METRICS, CocoMetric='evaluation.coco_metric')
 HOOKS = LazyRegistry(
@@ -59,14 +60,15 @@ HOOKS = LazyRegistry(
     BrokenLogitsHook='engine.logits_hook',
     MemoryLayoutHook='engine.memory_layout',
     PipelineSwitchHook='engine.pipeline_switch',
+    ProgressHook='engine.training_loops',
+    StopSignalsHook='engine.stop_signals',
     ValidationLossHook='engine.validation_loss',
     OptimizeHook='acceleration.optimization',
     WriteLabelMapsHook='inference.label_map_files',
     DrawPredictionsHook='visualization.sample_drawing',
 )
-LOOPS = LazyRegistry(
-    mmengine.LOOPS, MicroBatchEpochLoop='engine.micro_batches', MicroBatchIterLoop='engine.micro_batches'
-)
+DATA_SAMPLERS = LazyRegistry(mmengine.DATA_SAMPLERS, BatchOrder='engine.data_order')
+LOOPS = LazyRegistry(mmengine.LOOPS, EpochLoop='engine.training_loops', IterLoop='engine.training_loops')
 OPTIM_WRAPPERS = LazyRegistry(mmengine.OPTIM_WRAPPERS, CpuAmpOptimWrapper='engine.mixed_precision')
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, StageDecayConstructor='engine.optimizer')
 TASK_UTILS = LazyRegistry(
@@ -74,4 +76,5 @@ TASK_UTILS = LazyRegistry(
     IgnoringAssigner='models.ignoring_assigner',
     CenterIgnoringAssigner='models.ignoring_assigner',
 )
+VISBACKENDS = LazyRegistry(mmengine.VISBACKENDS, LocalVisBackend='engine.log_files')
 WEIGHT_INITIALIZERS = LazyRegistry(mmengine.WEIGHT_INITIALIZERS, Pretrained='weights.pretrained')

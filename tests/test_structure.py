@@ -27,7 +27,7 @@ MODULES = {
 """The package's modules by dotted name."""
 
 LAYERS = (
-    {'errors', 'files', 'cpus', 'devices', 'parallel', 'download', 'extras', 'version'},
+    {'errors', 'files', 'cpus', 'devices', 'parallel', 'download', 'extras', 'signals', 'version'},
     {'ops', 'registry'},
     {'models'},
     {'datasets'},

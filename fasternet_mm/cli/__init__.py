@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
-from ..errors import UserError, nearest
+from ..errors import RunError, UserError, nearest
 from ..extras import needs_openmmlab
+from ..signals import EndingSignals
 from ..version import __version__
 from .parsing import EXIT_USER_ERROR, Parser
 
@@ -53,6 +54,9 @@ WITHOUT_COMPUTING = {'env', 'plot-log', 'prepare', 'weights'}
 
 NO_ROOM = errno.ENOSPC, errno.EDQUOT
 """Errors of a disk that is full, or a user's share of it."""
+
+EXIT_RUN_ERROR = 1
+"""Exit status where the machine failed a command that was right."""
 
 EXIT_INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
@@ -97,9 +101,10 @@ def run_tool(file: str, *command: str) -> None:
 
 @contextmanager
 def _ending_quietly() -> Iterator[None]:
-    """End without a traceback after Ctrl-C, and where nobody reads what is printed any more, as in ``… | head``."""
+    """End without a traceback after a signal, and where nobody reads what is printed any more, as in ``… | head``."""
     try:
-        yield
+        with EndingSignals():
+            yield
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -155,7 +160,8 @@ def _run(name: str, argv: Sequence[str], prog: str, parent: str = '') -> None:
         message = _message(error)
         if args.debug or message is None:
             raise
-        parser.exit(EXIT_USER_ERROR, f'{prog}: error: {message}\n')
+        status = EXIT_RUN_ERROR if isinstance(error, RunError) else EXIT_USER_ERROR
+        parser.exit(status, f'{prog}: error: {message}\n')
 
 
 def _names() -> list[str]:
@@ -182,7 +188,7 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         where = error.filename or 'a file'
         return f'{where} cannot be written ({error.strerror}): make room, or name a folder elsewhere'
-    if isinstance(error, UserError):
+    if isinstance(error, (RunError, UserError)):
         return str(error)
     from ..models.backbone import InvalidArgument  # with PyTorch
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,20 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         nargs='?',
         const=True,
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; default: the newest in the work directory, or the start where there is none',
+        help='go on from a checkpoint; default: the latest in the work directory, or the start where there is none',
+    )
+    result.add_argument(
+        '--on-nan',
+        choices=('stop', 'skip'),
+        default='stop',
+        help='where losses or gradients are not finite: stop, or skip up to a hundredth of the steps; default: stop',
+    )
+    result.add_argument(
+        '--on-bad-sample',
+        choices=('stop', 'skip'),
+        default='stop',
+        help='where an image or its annotations cannot be read in the middle of training: stop, or take another one in '
+        'its place, for up to a hundredth of them; default: stop',
     )
     result.add_argument(
         '--batch',
@@ -180,25 +194,33 @@ def label(text: str) -> int:
 
 def main(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    import torch
     from mmengine.config import Config
 
     from ..cpus import leave_computing_to_gpu
     from ..engine.config import load_config
-    from ..engine.device_memory import cards_of_training, out_of_memory
+    from ..engine.device_memory import cards_of_training
     from ..engine.processes import from_rank_0, start_processes
-    from ..engine.runner import build_runner
-    from ..engine.validation_loss import NAME as VALIDATION_LOSS
-    from ..evaluation.table import metric_table
 
     check_options(args)
     cfg = load_config(args.config, args.cfg_options) if args.config else None
     start_processes(Config(dict(env_cfg=cfg.get('env_cfg', {}) if cfg else {}, launcher=args.launcher)))
     leave_computing_to_gpu()
     cards = cards_of_training()
-    cfg = from_rank_0(lambda: prepare(cfg, args, cards))
-    if args.dry_run:
-        return
+    with ExitStack() as lock:
+        cfg = from_rank_0(lambda: prepare(cfg, args, cards, lock))
+        if not args.dry_run:
+            train(cfg, args)
+
+
+def train(cfg, args: argparse.Namespace) -> None:
+    """Train as a config says, then show the figures and where everything is."""
+    import torch
+
+    from ..engine.device_memory import out_of_memory
+    from ..engine.runner import build_runner
+    from ..engine.validation_loss import NAME as VALIDATION_LOSS
+    from ..evaluation.table import metric_table
+
     runner = build_runner(cfg, ('train', 'val'))
     try:
         runner.train()
@@ -235,7 +257,7 @@ def nothing_left(cfg, ended_early: bool) -> str:
 
 def images_at_once(cfg, runner) -> int:
     """Images that went through the model together in a step, of each process."""
-    micro_batches = getattr(runner.train_loop, 'micro_batches', None)
+    micro_batches = runner.train_loop.micro_batches
     return micro_batches.images_at_once if micro_batches else cfg.train_dataloader.batch_size
 
 
@@ -263,18 +285,21 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError('--allow-mismatch says how to start from other weights: add --start SOURCE')
 
 
-def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card]):
+def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card], lock: ExitStack):
     """The config with all that the command line says, and with a plan for the user's own data; files are in place.
 
     Args:
         cfg: as the user named it; None where the data choose it.
         args: of the command line.
         cards: the GPU of each process; none where they compute on CPUs.
+        lock: keeps the work directory for this training until it is closed.
     """
     from ..devices import tell_unused_gpu
     from ..engine.config import default_work_dir, load_config
+    from ..engine.folder_lock import folder_lock
+    from ..engine.restarts import remember_launch, restarted_in
     from ..engine.start_checkpoint import start_from
-    from ..engine.work_dir import refuse_earlier_training
+    from ..engine.work_dir import checkpoint_of_training, refuse_earlier_training
     from ..errors import UserError
     from ..own_data.plan.model_choice import ModelChoice
     from ..own_data.plan.training_plan import earlier_run, read_data
@@ -288,15 +313,21 @@ def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card]):
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(choice.config, args.data)
     use_options(cfg, args, cards)
+    if restarted_in(cfg.work_dir):
+        args.resume, args.start = True, None
     resume = args.resume or cfg.get('resume')
     if args.start and resume:
         raise UserError(
             '--start begins a new training from weights, --resume goes on with one that was interrupted: give one of '
             'the two'
         )
+    if not (args.dry_run and checkpoint_of_training(cfg.work_dir)):  # which writes nothing
+        lock.enter_context(folder_lock(cfg.work_dir))
     resumed = checkpoint_to_resume(cfg, args) if resume else None
     if not (resumed or args.dry_run):
         refuse_earlier_training(cfg.work_dir)
+    if not args.dry_run:
+        remember_launch(cfg.work_dir)
     if args.data:
         data = data or read_data(args.data, cfg, args.ignore_label)
         earlier = earlier_run(Path(cfg.work_dir), resumed) if resume else None
@@ -323,6 +354,7 @@ def use_options(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
 
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
+    cfg.on_nan, cfg.on_bad_sample = args.on_nan, args.on_bad_sample
     use_precision(cfg, args, cards)
     if not args.data:
         use_batch(cfg, args)
@@ -376,13 +408,31 @@ def use_batch(cfg, args: argparse.Namespace) -> None:
 
 def checkpoint_to_resume(cfg, args: argparse.Namespace) -> str | None:
     """The checkpoint that training goes on from, which the config then names; None where there is none yet."""
-    from ..engine.runner import latest_checkpoint
+    from ..engine.work_dir import latest_checkpoint
 
     named = cfg.get('load_from') if args.resume is None else args.resume
     resumed = named if isinstance(named, str) else latest_checkpoint(cfg.work_dir)
     cfg.resume = resumed is not None
     cfg.load_from = resumed or cfg.get('load_from')
+    what = progress(resumed) if resumed else f'{cfg.work_dir} holds no checkpoint: the training begins anew'
+    print(f'resume: {what}', flush=True)
     return resumed
+
+
+def progress(checkpoint: str) -> str:
+    """A checkpoint and how far its training had come, for people.
+
+    Raises:
+        UserError: it is damaged, or cannot be had.
+    """
+    from ..weights.reading import check_file, read_meta
+    from ..weights.sources import local_file
+
+    with local_file(checkpoint) as path:
+        check_file(path, checkpoint, thorough=True)
+        meta = read_meta(path, checkpoint)
+    done = {unit: meta.get(key) for unit, key in (('epoch', 'epoch'), ('step', 'iter'))}
+    return ', '.join([checkpoint, *(f'{unit} {count:,}' for unit, count in done.items() if count)])
 
 
 def use_data(

@@ -13,7 +13,7 @@ from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError, few
 from ..models.backbone import MIN_INPUT_SIZE
-from .coco_json import read_annotations
+from .coco_json import check_objects, read_annotations
 from .label_map_checks import build_seg_dataset, check_label_maps, ignored_label, scoped_type
 
 
@@ -72,7 +72,9 @@ def _least_side(cfg: Config, split: str) -> int:
 
 
 def _check_classes(cfg: Config, key: str, dataset: Any, path: Path) -> None:
-    names = [category['name'] for category in read_annotations(path)['categories']]
+    content = read_annotations(path)
+    check_objects(path, content)
+    names = [category['name'] for category in content['categories']]
     classes = dataset_meta(cfg, dataset).get('classes')
     if classes is None:
         return

@@ -6,7 +6,10 @@ from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 from mmengine.runner import Runner
 
 from ..registry import HOOKS
-from .checkpoint_hook import EARLY_STOPPING, is_figure
+from .checkpoint_hook import is_figure
+
+EARLY_STOPPING = 'early_stopping'
+"""The name under which the message hub has the best figure, and the number of evaluations since."""
 
 
 @HOOKS.register_module()

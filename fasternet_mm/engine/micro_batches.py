@@ -19,10 +19,7 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
-
-from ..registry import LOOPS
 
 
 class MicroBatches:
@@ -123,46 +120,3 @@ def _parts(count: int, at_once: int, least: int) -> Sequence[range]:
     parts = max(1, min(math.ceil(count / at_once), count // least))
     bounds = [count * part // parts for part in range(parts + 1)]
     return [range(start, end) for start, end in pairwise(bounds)]
-
-
-@LOOPS.register_module()
-class MicroBatchEpochLoop(EpochBasedTrainLoop):
-    """MMEngine's loop by the epoch, with steps in parts.
-
-    Args:
-        runner: see MMEngine.
-        dataloader: see MMEngine.
-        images_at_once: see `MicroBatches`.
-        least_images: see `MicroBatches`.
-        settings: of MMEngine's loop.
-    """
-
-    def __init__(
-        self, runner: Any, dataloader: Any, images_at_once: int, least_images: int = 1, **settings: Any
-    ) -> None:
-        super().__init__(runner, dataloader, **settings)
-        self.micro_batches = MicroBatches(images_at_once, least_images)
-
-    def run_iter(self, idx: int, data_batch: Mapping[str, Any]) -> None:
-        self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
-        outputs = self.micro_batches.step(self.runner.model, data_batch, self.runner.optim_wrapper)
-        self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
-        self._iter += 1
-
-
-@LOOPS.register_module()
-class MicroBatchIterLoop(IterBasedTrainLoop):
-    """MMEngine's loop by the step, with steps in parts; arguments as `MicroBatchEpochLoop` has them."""
-
-    def __init__(
-        self, runner: Any, dataloader: Any, images_at_once: int, least_images: int = 1, **settings: Any
-    ) -> None:
-        super().__init__(runner, dataloader, **settings)
-        self.micro_batches = MicroBatches(images_at_once, least_images)
-
-    def run_iter(self, data_batch: Mapping[str, Any]) -> None:
-        hook = dict(batch_idx=self._iter, data_batch=data_batch)
-        self.runner.call_hook('before_train_iter', **hook)
-        outputs = self.micro_batches.step(self.runner.model, data_batch, self.runner.optim_wrapper)
-        self.runner.call_hook('after_train_iter', **hook, outputs=outputs)
-        self._iter += 1

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,6 +26,9 @@ PATIENCE = timedelta(days=7)
 """How long the other processes wait for rank 0, which may decode every image first; NCCL would wait ten minutes."""
 
 
+LAST_SECONDS = 20
+"""How long a process may save its training where the launcher is gone."""
+
 _rank_0: torch.distributed.ProcessGroup | None = None
 """A group of rank 0 alone, for `alone`."""
 
@@ -33,12 +41,39 @@ def start_processes(cfg: Config) -> None:
     launcher = cfg.get('launcher') or 'none'
     if launcher == 'none' or torch.distributed.is_initialized():
         return
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if device_of_choice() == 'cuda':
         environment = cfg.get('env_cfg', {})
         set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
-        init_dist(launcher, **environment.get('dist_cfg', {}))
+        init_dist(launcher, **environment.get('dist_cfg', {}), **_meeting())
     elif launcher == 'pytorch':
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', **_meeting())
+        # While Python still runs: gloo's threads may abort a process that ends below them, when another one has gone.
+        atexit.register(torch.distributed.destroy_process_group)
+
+
+def _meeting() -> dict[str, Any]:
+    """Where processes meet that torchrun has started again, as arguments of ``init_process_group``.
+
+    By itself PyTorch (2.14 does) has them read addresses of the processes that are gone.
+    """
+    start = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    if start == '0':
+        return {}
+    store, rank, processes = next(torch.distributed.rendezvous('env://'))
+    return dict(store=torch.distributed.PrefixStore(f'start {start}', store), rank=rank, world_size=processes)
+
+
+def _end_with(launcher: int) -> None:
+    """Wait until the launcher is gone, then end this process: well, if it can, else hard.
+
+    Nobody else would end it: it would train on, or wait for other processes forever.
+    """
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def from_rank_0(function: Callable[[], Result]) -> Result:
@@ -51,7 +86,8 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
 
     Raises:
         Exception: in rank 0, what ``function`` raises.
-        SystemExit: in the others, where it raises: status 2 for a `UserError`, else 1. Rank 0 has the message.
+        SystemExit: in the others, where it raises: status 2 for a `UserError`, that of a `SystemExit`, else 1. Rank 0
+            has the message.
     """
     if get_world_size() == 1:
         return function()
@@ -64,6 +100,9 @@ def from_rank_0(function: Callable[[], Result]) -> Result:
             answer = [function(), 0]
     except Exception as error:
         answer[1] = 2 if isinstance(error, UserError) else 1
+        raise
+    except SystemExit as end:  # after a signal
+        answer[1] = end.code
         raise
     finally:
         broadcast_object_list(answer, group=group)

@@ -60,7 +60,7 @@ def recorded_config(source: str) -> Config:
     if not isinstance(meta.get('cfg'), str) or not _are_names(classes):
         raise UserError(f'checkpoint {source} does not say its config and classes: give the config before it')
     try:
-        values = _values(meta['cfg'])
+        values = values_of(meta['cfg'])
         scope = values['default_scope']
         model = {**_checked(values['model']), 'train_cfg': None}
         resize = resizing(values['test_dataloader']['dataset']['pipeline'])
@@ -79,8 +79,13 @@ def _are_names(classes: Any) -> bool:
     return isinstance(classes, (list, tuple)) and bool(classes) and all(isinstance(name, str) for name in classes)
 
 
-def _values(text: str) -> dict[str, Any]:
-    """The assignments of a config without a single expression in it."""
+def values_of(text: str) -> dict[str, Any]:
+    """The assignments of a config without a single expression in it.
+
+    Raises:
+        SyntaxError: it is not Python.
+        ValueError: it has an expression, which is not executed.
+    """
     values = {}
     for statement in ast.parse(text).body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast, get_rank, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.visualization import LocalVisBackend as MMEngineLocalVisBackend
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -25,16 +27,29 @@ from ..devices import device_of_choice
 from ..errors import UserError
 from ..files import appearing, check_writable, mark_output
 from ..models.backbone import InvalidArgument
+from ..signals import EndingSignals, ignore_signals_of_the_group
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
 from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loading
+from ..weights.seal import seal
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
+from .finite_steps import refuse_not_finite
 from .initialization import initializers, leave_out_pretrained
+from .log_files import survive_full_disk
 from .mixed_precision import forget_unused_scaler
 from .optimizer import in_few_operators, keep_implementation
 from .processes import from_rank_0, start_processes
+from .resumed_settings import keep_settings
 from .training_step import check_training_step
+
+OWN_CLASSES = {
+    MMEngineCheckpointHook: 'CheckpointHook',
+    MMEngineLocalVisBackend: 'LocalVisBackend',
+    EpochBasedTrainLoop: 'EpochLoop',
+    IterBasedTrainLoop: 'IterLoop',
+}
+"""What stands in the place of MMEngine's classes that a config names."""
 
 RESTART = 'a training on other classes starts with --start CHECKPOINT instead of --resume'
 """What to do where a training cannot be resumed for its classes."""
@@ -53,6 +68,13 @@ class StrictRunner(Runner):
 
     resumed_at = 0
     """The iteration that training went on from."""
+
+    ending_signals = EndingSignals()
+    """What `StopSignalsHook` asks for signals; of the training that runs, which has its own."""
+
+    def train(self) -> nn.Module:
+        with EndingSignals() as self.ending_signals:
+            return super().train()
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
@@ -94,13 +116,21 @@ class StrictRunner(Runner):
             return
         with appearing(Path(out_dir, filename)) as draft:
             super().save_checkpoint(str(draft.parent), draft.name, *args, **kwargs)
+            seal(draft)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        survive_full_disk(logger)
+        return logger
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
         # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
         if isinstance(dataloader, dict) and dataloader.get('num_workers'):
             dataloader = {**dataloader, 'num_workers': min(dataloader['num_workers'], cpus_per_process())}
-        return Runner.build_dataloader(dataloader, *args, **kwargs)
+        loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+        loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+        return loader
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         device = device_of_choice()
@@ -120,6 +150,7 @@ class StrictRunner(Runner):
         built = super().build_optim_wrapper(optim_wrapper)
         for wrapper in built.values() if isinstance(built, OptimWrapperDict) else [built]:
             keep_implementation(wrapper.optimizer)
+            refuse_not_finite(wrapper.optimizer)
         return built
 
     def _maybe_compile(self, target: str) -> None:
@@ -133,6 +164,13 @@ class StrictRunner(Runner):
         if self._load_from or self.rank > 0:  # pretrained parts would be fetched and read, only to be overwritten
             leave_out_pretrained(_bare(self.model))
         super()._init_model_weights()
+
+
+def _start_worker(initialize: Callable[[int], None] | None, number: int) -> None:
+    """What a process that loads data does first; it may be pickled."""
+    ignore_signals_of_the_group()
+    if initialize:
+        initialize(number)
 
 
 class EvaluationRunner(StrictRunner):
@@ -167,12 +205,23 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
-    checkpoint_hook = cfg.get('default_hooks', {}).get('checkpoint')
-    mmengines = 'CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook
-    if checkpoint_hook and checkpoint_hook.type in mmengines:
-        checkpoint_hook.type = 'fasternet_mm.CheckpointHook'
+    _use_own_classes(cfg)
+    if 'train' in splits and cfg.get('resume') and cfg.get('load_from'):
+        keep_settings(cfg)
     cfg.custom_hooks = _hooks(cfg, splits)
     return (StrictRunner if 'train' in splits else EvaluationRunner).from_cfg(cfg)
+
+
+def _use_own_classes(cfg: Config) -> None:
+    """Let this package's classes do what MMEngine's do, by which less is lost: see each of them."""
+    loop = cfg.get('train_cfg') or {}
+    if 'by_epoch' in loop:
+        loop['type'] = EpochBasedTrainLoop if loop.pop('by_epoch') else IterBasedTrainLoop
+    backends = cfg.get('visualizer', {}).get('vis_backends') or ()
+    for part in (loop, cfg.get('default_hooks', {}).get('checkpoint') or {}, *backends):
+        for mmengines, own in OWN_CLASSES.items():
+            if part.get('type') in (mmengines, mmengines.__name__, f'mmengine.{mmengines.__name__}'):
+                part['type'] = f'fasternet_mm.{own}'
 
 
 def _hooks(cfg: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
@@ -184,7 +233,8 @@ def _hooks(cfg: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
         hooks = [hook for hook in hooks if not str(hook['type']).endswith('EMAHook')]
     if not any('MemoryLayoutHook' in str(hook['type']) for hook in hooks):
         hooks.append(dict(type='fasternet_mm.MemoryLayoutHook'))
-    return [*hooks, dict(type='fasternet_mm.PlainCheckpointHook'), dict(type='fasternet_mm.BrokenLogitsHook')]
+    every = 'ProgressHook', 'PlainCheckpointHook', 'BrokenLogitsHook', 'StopSignalsHook'
+    return [*hooks, *(dict(type=f'fasternet_mm.{name}') for name in every)]
 
 
 def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> None:
@@ -300,9 +350,3 @@ def build_model(cfg: Config) -> nn.Module:
         # What MMDetection's and MMSegmentation's constructors raise for a config that they do not accept.
         reason = f'{type(error).__name__}: {error.args[0] if error.args else "no reason given"}'
         raise UserError(f"the config's model cannot be built ({reason}); --debug shows where") from error
-
-
-def latest_checkpoint(work_dir: str) -> str | None:
-    """The newest training checkpoint in ``work_dir``. Since they are written atomically, each one is whole."""
-    checkpoints = [*Path(work_dir).glob('epoch_*.pth'), *Path(work_dir).glob('iter_*.pth')]
-    return str(max(checkpoints, key=lambda path: path.stat().st_mtime)) if checkpoints else None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from ..errors import UserError
+from mmengine.logging import print_log
+
+from ..errors import UserError, few
 from ..files import CHECKPOINT
+from ..weights.reading import check_file, read_meta
 from .config import CONFIG
 from .packaged_configs import config_path
-from .runner import latest_checkpoint
 
 
 def checkpoint_of_training(work_dir: str) -> Path | None:
@@ -32,8 +35,7 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
     Args:
         source: a config file, the name of a packaged config, or a work directory: its ``config.py``, else the newest
             config at its top.
-        checkpoint: the weights. Default: the work directory's own: its ``best_*.pth`` where there is exactly one, else
-            its newest ``epoch_*.pth`` or ``iter_*.pth``.
+        checkpoint: the weights. Default: the work directory's own, see `trained_checkpoint`.
 
     Raises:
         UserError: the work directory lacks one of them, or the config came alone or does not exist.
@@ -57,13 +59,78 @@ def _config_of(work_dir: Path) -> str:
 
 
 def trained_checkpoint(work_dir: Path) -> str:
-    """The checkpoint that a work directory stands for: its ``best_*.pth`` where there is exactly one, else its newest.
+    """The checkpoint that a work directory stands for: its ``best_*.pth`` where there is exactly one, else its latest.
+
+    One that is damaged is passed over, with a warning.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or none that is whole.
     """
     best = list(work_dir.glob('best_*.pth'))
-    checkpoint = str(best[0]) if len(best) == 1 else latest_checkpoint(str(work_dir))
+    problem = None
+    if len(best) == 1:
+        problem = _damage(best[0])
+        if not problem:
+            return str(best[0])
+    checkpoint = latest_checkpoint(work_dir)
+    if problem:
+        _tell_passed_over(problem)
     if checkpoint is None:
-        raise UserError(f'{work_dir} has no checkpoint (best_*.pth, epoch_*.pth, iter_*.pth): train first, or name one')
+        raise UserError(
+            f'{work_dir} has no checkpoint that is whole (best_*.pth, epoch_*.pth, iter_*.pth): train first, or name '
+            'one'
+        )
     return checkpoint
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """The checkpoint (``epoch_*.pth``, ``iter_*.pth``) with the most steps, as the files themselves say.
+
+    One that is cut short or has a wrong bit is passed over, with a warning, and the one before it counts.
+
+    Args:
+        work_dir: of a training.
+
+    Returns:
+        Its path; None where there is no checkpoint.
+
+    Raises:
+        UserError: all of them are damaged.
+    """
+    steps, problems = {}, []
+    for file in sorted([*Path(work_dir).glob('epoch_*.pth'), *Path(work_dir).glob('iter_*.pth')]):
+        try:
+            steps[file] = read_meta(file, str(file)).get('iter', 0)
+        except UserError as error:
+            problems.append(_problem(error))
+    for file in sorted(steps, key=steps.get, reverse=True):
+        problem = _damage(file)
+        if not problem:
+            for other in problems:
+                _tell_passed_over(other)
+            return str(file)
+        problems.append(problem)
+    if problems:
+        raise UserError(
+            f'{few(problems, shown=1)}, and {work_dir} has no other checkpoint that is whole: name one of another '
+            'folder, or train in another --work-dir'
+        )
+    return None
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint file, after reading all of it; None where it is whole."""
+    try:
+        check_file(checkpoint, str(checkpoint), thorough=True)
+    except UserError as error:
+        return _problem(error)
+    return None
+
+
+def _problem(error: UserError) -> str:
+    """The part of a sentence that says what is wrong, without the one that says what to do."""
+    return str(error).rpartition(': ')[0]
+
+
+def _tell_passed_over(problem: str) -> None:
+    print_log(f'{problem}: it is passed over', logger='current', level=logging.WARNING)

@@ -11,6 +11,7 @@ import safetensors.torch
 
 from ..errors import UserError
 from .pytorch_files import read_archive, read_legacy
+from .seal import damage
 from .unpickling import UnsafePickle
 
 
@@ -84,7 +85,7 @@ def check_file(path: Path, name: str, thorough: bool = False) -> str:
     Args:
         path: the file.
         name: what to call it in messages.
-        thorough: also compare the checksums in a PyTorch archive, which reads all of it. Default: False.
+        thorough: also compare the checksums in a PyTorch archive (see `damage`), which reads all of it. Default: False.
 
     Raises:
         UserError: it is empty, cut short, packed to more than its own size, or no checkpoint at all.
@@ -127,11 +128,11 @@ def _check_archive(path: Path, name: str, size: int, thorough: bool) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            damaged = archive.testzip() if thorough else None
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        damaged = damage(path) if thorough else None
+    except Exception as error:  # whatever a malformed archive can lead to
         raise UserError(f'checkpoint {name} is cut short or damaged ({error}): fetch it again') from error
     if damaged:
-        raise UserError(f'checkpoint {name} is damaged (the checksum of {damaged!r} differs): fetch it again')
+        raise UserError(f'checkpoint {name} is damaged ({damaged}): fetch it again')
     # PyTorch 2.1 would run it even where only weights are asked for.
     if any(member.filename.endswith('/constants.pkl') for member in members):
         raise UserError(f'checkpoint {name} is refused: it is a TorchScript program; save its state_dict() instead')

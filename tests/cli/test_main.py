@@ -11,7 +11,7 @@ import pytest
 from fasternet_mm import cli
 from fasternet_mm.cli.parsing import SMALLEST_SIDE
 from fasternet_mm.engine.packaged_configs import config_names
-from fasternet_mm.errors import UserError
+from fasternet_mm.errors import RunError, UserError
 from fasternet_mm.models.backbone import MIN_INPUT_SIZE, InvalidArgument
 from fasternet_mm.version import __version__
 
@@ -150,6 +150,11 @@ def converting(monkeypatch, command):
 def test_a_mistake_of_the_users_is_one_sentence(error, converting):
     done = converting(error)
     assert (done.returncode, done.stderr) == (2, 'fasternet-mm weights: error: name another\n')
+
+
+def test_what_happened_to_the_machine_is_one_sentence_with_another_status(converting):
+    done = converting(RunError('the disk is full'))
+    assert (done.returncode, done.stderr) == (1, 'fasternet-mm weights: error: the disk is full\n')
 
 
 @pytest.mark.parametrize('error', [ValueError('a bug'), RuntimeError('a bug'), KeyError('a bug'), OSError('a bug')])

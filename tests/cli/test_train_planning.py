@@ -15,6 +15,7 @@ from own_layouts import made, write_coco
 from fasternet_mm.cli.train import nothing_left
 from fasternet_mm.engine.config import load_config
 from fasternet_mm.engine.device_memory import GIB, Card
+from fasternet_mm.engine.folder_lock import folder_lock
 from fasternet_mm.engine.processes import share_of_batch
 from fasternet_mm.engine.runner import build_model
 from fasternet_mm.errors import UserError
@@ -93,6 +94,17 @@ def test_a_dry_run_shows_all_and_changes_nothing_where_a_training_is(checkpoint,
     assert snapshot(work) == before
 
 
+@pytest.mark.parametrize('options', [(), ('--resume',), ('--dry-run',)])
+def test_a_work_directory_that_another_process_trains_in_is_refused(options, train, data, tmp_path):
+    work = tmp_path / 'work'
+    with folder_lock(work):
+        before = snapshot(work)
+        status, _, error = train(MASK_RCNN, '--work-dir', work, '--data', data, *options)
+        assert status == 2
+        assert f'{work} is in use: process {os.getpid()} on {socket.gethostname()} has trained in it since' in error
+        assert snapshot(work) == before
+
+
 @pytest.fixture
 def run(train, data, tmp_path):
     """A work directory as a training with ``--size 90x60 --seed 5`` leaves it, but with random weights."""
@@ -110,11 +122,19 @@ def test_a_dry_run_with_resume_changes_nothing_either_and_keeps_split_and_size(r
     before = snapshot(run)
     status, printed, error = train(MASK_RCNN, '--work-dir', run, '--data', data, '--dry-run', '--resume', '--seed', 6)
     assert status == 0, error
+    assert printed.startswith(f'resume: {run / "epoch_1.pth"}, epoch 1, step 1\n')
     assert 'image size:    60x90 (H x W): as the run has it' in printed
     assert f'as the run has it ({run / "data"}), whatever --seed and --group; new images' in printed
     assert '(seed 6): 0; gone: 0' in printed
     assert f'{run / "epoch_1.pth"}, where it stopped' in printed
     assert snapshot(run) == before
+
+
+def test_where_there_is_nothing_to_resume_that_is_said(train, data, tmp_path):
+    work = tmp_path / 'work'
+    status, printed, error = train(MASK_RCNN, '--work-dir', work, '--data', data, '--dry-run', '--resume')
+    assert status == 0, error
+    assert printed.startswith(f'resume: {work} holds no checkpoint: the training begins anew\n')
 
 
 def test_what_fails_before_a_resumed_training_starts_changes_nothing(run, train, data):
@@ -222,7 +242,7 @@ def test_on_a_gpu_the_plan_says_batch_precision_and_workers_with_their_reasons(t
     assert torch.get_num_threads() == 1
     cfg = load_config(str(work / 'config.py'))
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AmpOptimWrapper', 'bfloat16')
-    loop = dict(type='fasternet_mm.MicroBatchEpochLoop', images_at_once=8, least_images=1)
+    loop = dict(type='fasternet_mm.EpochLoop', images_at_once=8, least_images=1)
     assert cfg.train_cfg == dict(loop, max_epochs=120, val_interval=12)
     loader = cfg.train_dataloader
     assert (loader.batch_size, loader.num_workers, loader.persistent_workers, loader.pin_memory) == (16, 3, True, True)

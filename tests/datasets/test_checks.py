@@ -53,6 +53,51 @@ def test_a_file_that_is_not_coco_is_named_with_what_it_lacks(cfg, tmp_path, cont
         check_data(cfg, ['train'])
 
 
+def write(folder, **values):
+    """An annotation file of two objects, of which the second one has these values."""
+    sound = dict(id=11, image_id=5, category_id=3, bbox=[1, 2, 30, 4.5], segmentation=[[1, 2, 30, 2, 30, 6.5]])
+    images = [dict(id=5, file_name='a.jpg', height=20, width=40)]
+    content = dict(images=images, annotations=[sound, {**sound, 'id': 12, **values}], categories=CATEGORIES)
+    (folder / 'train.json').write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ('values', 'problem'),
+    [
+        (dict(bbox=[1, float('nan'), 3, 4]), r'has the bbox \[1, nan, 3, 4\]: four numbers below 16,777,216'),
+        (dict(bbox=[1, 2, 1e30, 4]), 'has the bbox'),
+        (dict(bbox=[1, 2, float('inf'), 4]), 'has the bbox'),
+        (dict(bbox=[1, 2, 3]), 'has the bbox'),
+        (dict(bbox=['1', 2, 3, 4]), 'has the bbox'),
+        (dict(segmentation=[[1, 2, 3, 4, 5, float('nan')]]), 'has an outline with what is no number'),
+        (dict(segmentation=[[1, 2, 3, 4, 5, -1e30]]), 'has an outline'),
+        (dict(segmentation=[[1, 2, 3, 4, 5, 6], [1, 2, '3', 4, 5, 6]]), 'has an outline'),
+        (dict(segmentation=dict(size=[40, 20], counts=[800])), r'has a mask of size \[40, 20\], its image \[20, 40\]'),
+        (dict(segmentation=dict(size=[20, 40], counts=[10, 20])), 'has a mask whose counts end before the image does'),
+    ],
+)
+def test_objects_that_would_spoil_a_training_are_named(cfg, tmp_path, values, problem):
+    write(tmp_path, **values)
+    with pytest.raises(UserError, match=rf'train.json: annotation 1 \(id 12\) {problem}.*\(1 of 2 are bad'):
+        check_data(cfg, ['train'])
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        dict(bbox=[1, 2, 0, 0]),
+        dict(bbox=[-5, 2, 100, 4]),
+        dict(segmentation=[[1, 2, 3, 4]]),
+        dict(segmentation=[]),
+        dict(segmentation=dict(size=[20, 40], counts=[10, 20, 770])),
+        dict(image_id=6),
+    ],
+)
+def test_objects_that_mmdetection_leaves_out_or_mends_may_stand(cfg, tmp_path, values):
+    write(tmp_path, **values)
+    check_data(cfg, ['train'])
+
+
 def test_classes_that_the_file_lacks_are_named(cfg):
     cfg.train_dataloader.dataset.dataset.metainfo = dict(classes=('cat', 'horse'))
     with pytest.raises(UserError, match=r'cat, dog, cow, but .* lacks: horse'):

@@ -150,8 +150,8 @@ def test_names_in_a_config_are_the_same_when_it_is_read_again(root, tmp_path, mo
 
 
 def test_names_in_the_config_of_a_checkpoint_are_the_same_too(root):
-    from fasternet_mm.engine.recorded_config import _values
+    from fasternet_mm.engine.recorded_config import values_of
 
     cfg = load_config(config(root, 't0'))
     cfg.train_dataloader.dataset.metainfo = dict(classes=tuple(HOSTILE))
-    assert _values(cfg.pretty_text)['train_dataloader']['dataset']['metainfo']['classes'] == tuple(HOSTILE)
+    assert values_of(cfg.pretty_text)['train_dataloader']['dataset']['metainfo']['classes'] == tuple(HOSTILE)

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from fasternet_mm import FasterNet
 from fasternet_mm.engine.micro_batches import MicroBatches
 from fasternet_mm.engine.runner import StrictRunner
 
@@ -73,6 +74,31 @@ def test_parts_change_the_weights_as_the_whole_does(at_once, sizes, batch):
     torch.testing.assert_close(parted.state_dict(), whole.state_dict())
 
 
+class Backbone(BaseModel):
+    def __init__(self, **norms):
+        super().__init__()
+        self.backbone = FasterNet(dict(embed_dim=16, depths=(1, 1, 1, 1)), drop_path_rate=0.0, **norms)
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return dict(loss=sum(found.square().mean() for found in self.backbone(torch.stack(inputs))))
+
+
+@pytest.mark.parametrize(
+    'norms', [dict(norm_cfg=dict(type='GN', num_groups=4)), dict(norm_eval=True)], ids=['group norm', 'frozen']
+)
+def test_without_statistics_of_a_batch_gradients_of_parts_are_those_of_the_larger_batch(norms):
+    inputs = [*torch.randn(8, 3, 64, 64)]
+    parted = Backbone(**norms).train()
+    whole = copy.deepcopy(parted)
+    begun = copy.deepcopy(parted.state_dict())
+    for model, at_once in ((parted, 2), (whole, 8)):
+        MicroBatches(at_once).step(model, dict(inputs=inputs), OptimWrapper(torch.optim.SGD(model.parameters(), lr=1)))
+    for name, value in whole.state_dict().items():
+        difference = (parted.state_dict()[name] - value).abs().max()
+        assert difference <= 1e-5 * max(1, (begun[name] - value).abs().max()), name  # of the gradient, as the rate is 1
+    assert any(not torch.equal(begun[name], value) for name, value in whole.state_dict().items())
+
+
 def test_after_an_out_of_memory_error_the_step_is_repeated_with_half_the_images_at_once(batch, logged_warnings):
     model = Mean(memory=2)
     whole = copy.deepcopy(model)
@@ -99,9 +125,9 @@ def test_what_cannot_be_halved_is_an_error(processes, least, tried, batch, monke
     assert model.sizes == tried
 
 
-@pytest.mark.parametrize('loop', ['MicroBatchEpochLoop', 'MicroBatchIterLoop'])
+@pytest.mark.parametrize('loop', ['EpochLoop', 'IterLoop'])
 def test_a_run_that_runs_out_of_memory_goes_on_with_the_same_steps(loop, tmp_path):
-    length = dict(max_epochs=2) if loop == 'MicroBatchEpochLoop' else dict(max_iters=4)
+    length = dict(max_epochs=2) if loop == 'EpochLoop' else dict(max_iters=4)
     model = Mean(memory=2)
     runner = StrictRunner(
         model,

@@ -12,6 +12,7 @@ from fasternet_mm.errors import UserError
 
 SCRIPT = """
 import os
+import sys
 import fasternet_mm.cli
 import fasternet_mm.cli.train
 from mmengine.config import Config
@@ -35,6 +36,11 @@ def main(args):
             return get_world_size(), value.item()
 
     print(from_rank_0(try_alone), get_world_size())
+
+    try:
+        from_rank_0(lambda: sys.exit(143))
+    except SystemExit as end:
+        print('ended with', end.code)
 
     def fail():
         raise UserError('the data is wrong')
@@ -65,7 +71,7 @@ def in_two_processes(script, cwd):
 
 def test_all_processes_have_what_the_first_one_computes_alone_and_end_with_its_error(root):
     (first, said, error), (second, said_too, silence) = in_two_processes(SCRIPT, root)
-    tried_alone = '(1, 1.0) 2\n'
+    tried_alone = '(1, 1.0) 2\nended with 143\n'
     assert said == f'a of 0 1\nb of 0 2\n{tried_alone}', error
     assert said_too == f'a of 0 0\nb of 0 0\n{tried_alone}', silence
     assert (first, second) == (2, 2)

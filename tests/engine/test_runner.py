@@ -1,6 +1,5 @@
 import copy
 import io
-import os
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from fasternet_mm import FasterNet
-from fasternet_mm.engine.runner import StrictRunner, build_model, check_compiler, check_writable, latest_checkpoint
+from fasternet_mm.engine.runner import StrictRunner, build_model, check_compiler, check_writable
 from fasternet_mm.errors import UserError
 from fasternet_mm.files import write_atomically
 
@@ -82,23 +81,16 @@ def test_an_interrupted_checkpoint_leaves_the_old_one_and_nothing_else(training,
         file.write(b'half')
         raise KeyboardInterrupt
 
+    save = torch.save
     monkeypatch.setattr('torch.save', interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.save_checkpoint(training.work_dir, 'epoch_1.pth', save_param_scheduler=False)
-    monkeypatch.setattr('torch.save', lambda checkpoint, file: file.write(b'half'))
+    monkeypatch.setattr('torch.save', save)
     monkeypatch.setattr('os.fsync', lambda descriptor: interrupted(None, io.BytesIO()))
     with pytest.raises(KeyboardInterrupt):
         training.save_checkpoint(training.work_dir, 'epoch_1.pth', save_param_scheduler=False)
     assert (tmp_path / 'work_dir/epoch_1.pth').read_bytes() == b'old'
     assert sorted((tmp_path / 'work_dir').iterdir()) == before
-
-
-def test_the_latest_checkpoint_is_the_newest_file(tmp_path):
-    assert latest_checkpoint(str(tmp_path)) is None
-    for age, name in enumerate(('epoch_9.pth', 'epoch_10.pth', 'best_map.pth')):
-        torch.save({}, tmp_path / name)
-        os.utime(tmp_path / name, (age, age))
-    assert latest_checkpoint(str(tmp_path)).endswith('epoch_10.pth')
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -106,7 +106,7 @@ def _use_precision(cfg: Config, cards: Sequence[Card], mixed: bool | None) -> st
 def _use_memory(cfg: Config, data: OwnData, recipe: Recipe, cards: Sequence[Card]) -> str:
     least = min(recipe.batch, LEAST_BATCH[recipe.task])
     at_once, measured = measure_images_at_once(cfg, data, recipe.batch, least, cards)
-    loop = 'MicroBatchEpochLoop' if recipe.task == 'detection' else 'MicroBatchIterLoop'
+    loop = 'EpochLoop' if recipe.task == 'detection' else 'IterLoop'
     cfg.train_cfg.update(type=f'fasternet_mm.{loop}', images_at_once=at_once, least_images=least)
     if at_once == recipe.batch:
         return measured

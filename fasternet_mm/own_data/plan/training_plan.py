@@ -19,7 +19,7 @@ from ...engine.device_memory import Card
 from ...engine.packaged_configs import config_names
 from ...engine.processes import share_of_batch
 from ...errors import UserError, few
-from ...files import check_writable, is_output, mark_output, write_atomically
+from ...files import DRAFT, LOCK, check_writable, is_output, mark_output, write_atomically
 from ..layouts.annotated_data import DetectionData, OwnData, SegmentationData
 from ..layouts.label_maps import TABLE, write_label_maps
 from ..layouts.problems import Fault, Problem
@@ -219,7 +219,7 @@ def begin_draft(draft: Path, work_dir: Path, folder: str) -> None:
 
 def _holds_data(work_dir: Path, data: Path) -> bool:
     """Whether a work directory is the data's folder, or one in it with other files than logs and our tools'."""
-    names = [file.name for file in work_dir.iterdir() if not file.name.startswith('.draft-')]
+    names = [file.name for file in work_dir.iterdir() if not file.name.startswith((DRAFT, LOCK))]
     others = [name for name in names if Path(name).suffix not in LOGS]
     return work_dir == data or (data in work_dir.parents and bool(others) and not is_output(work_dir, names))
 

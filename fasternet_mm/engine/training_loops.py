@@ -1,0 +1,241 @@
+"""MMEngine's loops of training, which go on at the very step where a training was interrupted.
+
+MMEngine begins the epoch anew, or reads all images of the steps behind it once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner.utils import calc_dynamic_intervals
+from torch import nn
+
+from ..registry import HOOKS, LOOPS
+from .bad_samples import batches_of
+from .data_order import in_known_order, seed_generators
+from .finite_steps import NotFinite, SkippedSteps
+from .micro_batches import MicroBatches
+from .resumed_settings import PROCESSES
+
+VALIDATED = 'validated_at'
+"""The name under which the message hub has the step after which the last validation was."""
+
+BEHIND = 'batches_behind'
+"""The name under which the message hub has how many steps of the present epoch are done."""
+
+
+IMAGES = 'images_to_train_on'
+"""The name under which the message hub has how many images the data set has."""
+
+LONGEST_HISTORY = 1000
+"""Steps of which the message hub has losses and the like. The log's windows are shorter, and MMEngine's million would
+be copied at each step and be in each checkpoint."""
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Records what a resumed training has to know, and starts each step's random numbers from the step's own number.
+
+    Drop path, dropout and the sampling of boxes then are those of the step, whatever was drawn before it. Means of the
+    log over an epoch or all of the training are over its last `LONGEST_HISTORY` steps.
+    """
+
+    priority = 'VERY_HIGH'  # before hooks that draw, and before those that save
+
+    def before_train(self, runner: Runner) -> None:
+        recorded, images = runner.message_hub.runtime_info, len(runner.train_dataloader.dataset)
+        if recorded.get(IMAGES, images) != images:
+            recorded[BEHIND] = 0
+            runner.logger.warning(
+                f'The data have {images:,} images, and had {recorded[IMAGES]:,}: the epoch begins anew, and the order '
+                'of images is another one.'
+            )
+        runner.message_hub.update_info(IMAGES, images)
+        if runner.iter and _gathers_images(runner.train_dataloader.dataset):
+            runner.logger.info(
+                'Images to put together are gathered anew: the first ones differ from those of a training without an '
+                'interruption.'
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint['meta'][PROCESSES] = get_world_size()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        seed_generators(base_seed(runner), runner.iter, get_rank())
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        runner.message_hub.update_info(BEHIND, batch_idx + 1)
+        for history in runner.message_hub.log_scalars.values():
+            history.max_length = LONGEST_HISTORY
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        runner.message_hub.update_info(BEHIND, 0)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        runner.message_hub.update_info(VALIDATED, runner.iter)
+
+
+def _gathers_images(dataset: Any) -> bool:
+    """Whether a step of the pipeline, such as ``CachedMosaic``, keeps images that it has seen."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return any(hasattr(step, 'results_cache') for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', []))
+
+
+def base_seed(runner: Runner) -> int:
+    """The seed of a run, the same in all its processes."""
+    own = get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0
+    return runner.seed - own
+
+
+@LOOPS.register_module()
+class EpochLoop(EpochBasedTrainLoop):
+    """MMEngine's loop by the epoch, which goes on within an epoch, and does a validation that was interrupted.
+
+    Args:
+        runner: see MMEngine.
+        dataloader: config of the data loader.
+        images_at_once: see `MicroBatches`. Default: a step's images go through the model together.
+        least_images: see `MicroBatches`.
+        settings: of MMEngine's loop.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Mapping[str, Any],
+        images_at_once: int | None = None,
+        least_images: int = 1,
+        **settings: Any,
+    ) -> None:
+        super().__init__(runner, _dataloader(runner, dataloader), **settings)
+        self.micro_batches = MicroBatches(images_at_once, least_images) if images_at_once else None
+        self.skipped_steps = SkippedSteps(runner)
+
+    def run(self) -> nn.Module:
+        self.runner.call_hook('before_train')
+        behind = self.runner.message_hub.runtime_info.get(BEHIND, 0)
+        if self._epoch and not behind and not self.stop_training:
+            self._decide_current_val_interval()
+            self._validate()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.dataloader.batch_sampler.begin(self._epoch, behind)
+            self.run_epoch(behind)
+            behind = 0
+            self._decide_current_val_interval()
+            self._validate()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self, behind: int = 0) -> None:
+        """Train for an epoch, of which some batches lie behind."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        for number, batch in enumerate(batches_of(self.dataloader), behind):
+            self.run_iter(number, batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Mapping[str, Any]) -> None:
+        """Train for a step."""
+        _step(self, idx, data_batch)
+
+    def _validate(self) -> None:
+        is_last = self._epoch == self._max_epochs
+        if self._epoch >= self.val_begin and (self._epoch % self.val_interval == 0 or is_last):
+            _validate_once(self.runner)
+
+
+@LOOPS.register_module()
+class IterLoop(IterBasedTrainLoop):
+    """MMEngine's loop by the step, which goes on at a step without reading the images of those before.
+
+    Arguments are those of MMEngine's loop, and ``images_at_once`` and ``least_images`` as `EpochLoop` has them.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Mapping[str, Any],
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+        images_at_once: int | None = None,
+        least_images: int = 1,
+    ) -> None:
+        # MMEngine's constructor would begin to read images before it is known where the training goes on.
+        BaseLoop.__init__(self, runner, _dataloader(runner, dataloader))
+        self._max_iters, self._max_epochs = max_iters, 1
+        self._iter, self._epoch = 0, 0
+        self.val_begin, self.val_interval = val_begin, val_interval
+        self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(val_interval, dynamic_intervals)
+        self.stop_training = False
+        self.micro_batches = MicroBatches(images_at_once, least_images) if images_at_once else None
+        self.skipped_steps = SkippedSteps(runner)
+        runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
+
+    def run(self) -> nn.Module:
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        if self._iter and not self.stop_training:
+            self._decide_current_val_interval()
+            self._validate()
+        batches = self._batches()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(batches))
+            self._decide_current_val_interval()
+            self._validate()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_iter(self, data_batch: Mapping[str, Any]) -> None:
+        """Train for a step."""
+        _step(self, self._iter, data_batch)
+
+    def _batches(self) -> Iterator[Mapping[str, Any]]:
+        order = self.dataloader.batch_sampler
+        epoch = order.begin_at_step(self._iter)
+        while True:
+            yield from batches_of(self.dataloader)
+            epoch += 1
+            order.begin(epoch)
+
+    def _validate(self) -> None:
+        is_last = self._iter == self._max_iters
+        if self._iter >= self.val_begin and (self._iter % self.val_interval == 0 or is_last):
+            _validate_once(self.runner)
+
+
+def _dataloader(runner: Runner, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return in_known_order(settings, base_seed(runner), skip_bad=runner.cfg.get('on_bad_sample', 'stop') == 'skip')
+
+
+def _step(loop: EpochLoop | IterLoop, number: int, batch: Mapping[str, Any]) -> None:
+    runner = loop.runner
+    runner.call_hook('before_train_iter', batch_idx=number, data_batch=batch)
+    loop.skipped_steps.before_step()
+    try:
+        if loop.micro_batches:
+            outputs = loop.micro_batches.step(runner.model, batch, runner.optim_wrapper)
+        else:
+            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+    except NotFinite:
+        loop.skipped_steps.skip(batch)
+        outputs = {}
+    runner.call_hook('after_train_iter', batch_idx=number, data_batch=batch, outputs=outputs)
+    loop._iter += 1
+
+
+def _validate_once(runner: Runner) -> None:
+    """Validate, unless the resumed training had done so when it was interrupted."""
+    if runner.val_loop is not None and runner.message_hub.runtime_info.get(VALIDATED) != runner.iter:
+        runner.val_loop.run()
