@@ -50,6 +50,7 @@ DATASETS = LazyRegistry(
     ShapesSegDataset='datasets.dataset_classes',
     LabelMapDataset='datasets.dataset_classes',
     SeededDataset='engine.data_order',
+    WatchedDataset='engine.bad_samples',
 )
 METRICS = LazyRegistry(mmengine.METRICS, CocoMetric='evaluation.coco_metric')
 HOOKS = LazyRegistry(
@@ -61,6 +62,7 @@ HOOKS = LazyRegistry(
     MemoryLayoutHook='engine.memory_layout',
     PipelineSwitchHook='engine.pipeline_switch',
     ProgressHook='engine.training_loops',
+    SkippedSamplesHook='engine.bad_samples',
     StopSignalsHook='engine.stop_signals',
     ValidationLossHook='engine.validation_loss',
     OptimizeHook='acceleration.optimization',

@@ -13,7 +13,8 @@ from mmseg.datasets import BaseSegDataset
 
 from ..errors import UserError, few
 from ..models.backbone import MIN_INPUT_SIZE
-from .coco_json import check_objects, read_annotations
+from .coco_checks import check_objects
+from .coco_json import read_annotations
 from .label_map_checks import build_seg_dataset, check_label_maps, ignored_label, scoped_type
 
 

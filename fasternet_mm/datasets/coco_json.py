@@ -15,6 +15,9 @@ from hotcoco import mask as rle
 
 from ..errors import UserError
 
+LARGEST_COORDINATE = 1_000_000
+"""The largest coordinate that is accepted, in pixels or fractions: larger ones come of mistakes."""
+
 
 def read_annotations(path: str | PathLike) -> dict[str, Any]:
     """The content of a COCO annotation file: lists ``images``, ``annotations`` and ``categories``, and maybe more.
@@ -57,57 +60,15 @@ def refuse_bad(source: str | PathLike, kind: str, problems: Sequence[tuple[int, 
         raise UserError(f'{source}: {kind} {number} {problem} ({len(problems)} of {count} are bad, counted from 0)')
 
 
-LARGEST_COORDINATE = 2**24
-"""Pixels. From here on float32, in which models compute, does not know each pixel."""
-
-
-def check_objects(path: str | PathLike, content: dict[str, Any]) -> None:
-    """Raise `UserError` for objects whose numbers would spoil a training: the first one, and how many there are.
-
-    Boxes and outlines must be numbers of a size that images can have, and RLE masks those of their image's size. What
-    MMDetection leaves out by itself, such as objects of no area or of unknown images, may stand.
-
-    Args:
-        path: of the annotation file, for the message.
-        content: what `read_annotations` returns.
-    """
-    images = content['images']
-    sizes = {image.get('id'): (image.get('height'), image.get('width')) for image in images if isinstance(image, dict)}
-    problems = []
-    for number, annotation in enumerate(content['annotations']):
-        problem = _object_problem(annotation, sizes)
-        if problem:
-            problems.append((number, problem))
-    refuse_bad(path, 'annotation', problems, len(content['annotations']))
-
-
-def _object_problem(annotation: Any, sizes: dict[Any, tuple[Any, Any]]) -> str | None:
-    if not isinstance(annotation, dict):
-        return f'is {annotation!r}, and an object with a bbox is needed'
-    name = f'(id {annotation.get("id")!r}) has'
-    box = annotation.get('bbox')
-    if box is not None and not _are_coordinates(box, 4):
-        return f'{name} the bbox {box}: four numbers below {LARGEST_COORDINATE:,} are needed'
-    segmentation = annotation.get('segmentation')
-    if isinstance(segmentation, list) and not all(map(_are_coordinates, segmentation)):
-        return f'{name} an outline with what is no number, or none below {LARGEST_COORDINATE:,}'
-    size = sizes.get(annotation.get('image_id'))
-    if isinstance(segmentation, dict) and size:
-        problem = mask_problem(segmentation, size)
-        return problem and f'(id {annotation.get("id")!r}) {problem}'
-    return None
-
-
-def _are_coordinates(values: Any, count: int | None = None) -> bool:
-    """Whether a list has numbers alone; fast, since COCO has 25 million."""
+def are_coordinates(values: Any) -> bool:
+    """Whether this is a list of numbers that can be coordinates; fast, since large data sets have tens of millions."""
     try:
-        return (
-            isinstance(values, list)
-            and count in (None, len(values))
-            and math.isfinite(sum(values))
-            and (not values or -LARGEST_COORDINATE < min(values) <= max(values) < LARGEST_COORDINATE)
-        )
-    except (TypeError, ValueError, OverflowError):
+        if not isinstance(values, list):
+            return False
+        if math.hypot(*values) <= LARGEST_COORDINATE:  # never less than the largest of them; NaN is not less either
+            return True
+        return math.isfinite(sum(values)) and -LARGEST_COORDINATE <= min(values) <= max(values) <= LARGEST_COORDINATE
+    except (TypeError, OverflowError):
         return False
 
 

@@ -16,11 +16,10 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from torch.utils.data import BatchSampler, Sampler
 
 from ..registry import DATA_SAMPLERS, DATASETS
-from .bad_samples import BadSamples
+from .bad_samples import WatchedDataset
 
 
 def seed_generators(*numbers: int) -> None:
@@ -51,35 +50,24 @@ class Draw(int):
 
 
 @DATASETS.register_module()
-class SeededDataset:
+class SeededDataset(WatchedDataset):
     """A data set whose images vary by the seed, the epoch and their number alone, in whatever process they are read.
-
-    In everything else it is the data set itself.
 
     Args:
         dataset: a data set, or its config.
         seed: of the run.
-        skip_bad: see `BadSamples`. Default: False.
+        skip_bad: see `WatchedDataset`. Default: False.
     """
 
+    remedy = 'go on with --resume, or add --on-bad-sample skip'
+
     def __init__(self, dataset: Any, seed: int, skip_bad: bool = False) -> None:
-        own = dict(dataset=MMENGINE_DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset, seed=seed)
-        self.__dict__.update(own, bad_samples=BadSamples(skip_bad))
+        super().__init__(dataset, skip_bad)
+        self.__dict__.update(seed=seed)
 
-    def __getitem__(self, draw: Draw) -> Any:
-        seed_generators(self.seed, draw.epoch, int(draw))
-        return self.bad_samples.read(self.dataset, int(draw))
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ('dataset', 'seed', 'bad_samples') or name.startswith('__'):  # while it is copied or unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.dataset, name, value)  # as a hook that exchanges the pipeline does
+    def read(self, drawn: Draw, number: int) -> Any:
+        seed_generators(self.seed, drawn.epoch, number)
+        return super().read(drawn, number)
 
 
 class DrawnSampler(Sampler):
@@ -168,7 +156,7 @@ def in_known_order(dataloader: Mapping[str, Any], seed: int, skip_bad: bool = Fa
     Args:
         dataloader: as the config has it; it is not changed.
         seed: of the run, the same in all processes.
-        skip_bad: see `BadSamples`. Default: False.
+        skip_bad: see `WatchedDataset`. Default: False.
     """
     settings = dict(dataloader)
     order = dict(type='fasternet_mm.BatchOrder', batch_sampler=settings.pop('batch_sampler', None))

@@ -12,6 +12,7 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 from torch.optim import Optimizer
 
+from ..errors import UserError
 from ..models.backbone import FasterNet, InvalidArgument
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -119,6 +120,8 @@ def can_be_fused(optimizer: dict[str, Any], device: torch.device) -> bool:
 def keep_implementation(optimizer: Optimizer) -> None:
     """Let an optimizer load checkpoints that were written on another device, in another memory layout, or not fused.
 
+    Those whose parameters are in other groups are refused with a `UserError`.
+
     PyTorch would take from the checkpoint how to compute a step as well; and fused steps on the CPU go through
     weights and moments in the order of memory, so that moments in another layout would be other weights' moments.
     """
@@ -127,8 +130,19 @@ def keep_implementation(optimizer: Optimizer) -> None:
 
 
 def _with_own_implementation(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    before, now = ([len(group['params']) for group in part] for part in (state['param_groups'], optimizer.param_groups))
+    if before != now:
+        raise UserError(
+            f'the checkpoint has the state of an optimizer for {_counts(before)}, and the config makes one for '
+            f'{_counts(now)}: keep optim_wrapper.paramwise_cfg and what is frozen as they were, or begin a new '
+            'training with --start CHECKPOINT'
+        )
     own = {name: optimizer.defaults[name] for name in IMPLEMENTATIONS if name in optimizer.defaults}
     return {**state, 'param_groups': [{**group, **own} for group in state['param_groups']]}
+
+
+def _counts(groups: list[int]) -> str:
+    return f'{sum(groups)} tensors in {len(groups)} group{"s" * (len(groups) > 1)}'
 
 
 def _lay_out_as_parameters(optimizer: Optimizer) -> None:

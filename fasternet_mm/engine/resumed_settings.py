@@ -16,33 +16,58 @@ from .recorded_config import values_of
 PROCESSES = 'processes'
 """The key in a checkpoint's ``meta`` for the number of processes that trained."""
 
-COMPARED = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
+COMPARED = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader'
 """Parts of a config that say what is trained and how."""
+
+NOT_COMPARED = {'batch_size', 'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'init_cfg'}
+"""Settings in these parts that change nothing in a training that goes on. The batch is told by itself."""
+
+
+def refuse_other_steps(cfg: Config) -> None:
+    """Raise `UserError` where the optimizer or the schedule is of another type than in the checkpoint to go on from.
+
+    MMEngine would give each the state of the other.
+    """
+    _, recorded = _recorded(cfg)
+    if not recorded:
+        return
+    for which, types in (('optimizer', _optimizer), ('schedule', _schedule)):
+        before, now = types(recorded), types(cfg)
+        if before != now:
+            raise UserError(
+                f'{cfg.load_from} was trained with the {which} {before}, and the config has {now}, which cannot go on '
+                f'from its state: keep the {which}, or begin a new training with --start {cfg.load_from}'
+            )
 
 
 def keep_settings(cfg: Config) -> None:
     """Take over from the checkpoint that training goes on from what would make it another one, and tell what differs.
 
     The seed stays, which MMEngine reads when the order of images is made already. Another number of processes shares
-    the same images per step. The optimizer must be of the same type.
+    the same images per step.
 
     Args:
         cfg: with ``resume`` and ``load_from``; it is changed.
 
     Raises:
-        UserError: the training cannot go on with these settings.
+        UserError: the processes cannot share the images of a step.
     """
-    with local_file(cfg.load_from) as path:
-        meta = read_meta(path, cfg.load_from)
-    try:
-        recorded = values_of(meta['cfg'])
-    except (KeyError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        recorded = {}  # a config with expressions in it, which are not executed
+    meta, recorded = _recorded(cfg)
     told = [_keep_seed(cfg, meta.get('seed')), _share_batch(cfg, recorded, meta.get(PROCESSES))]
     told.append(_differences(cfg, recorded))
     if get_rank() == 0:
         for line in filter(None, told):
             print(line, flush=True)
+
+
+def _recorded(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the checkpoint says besides its tensors, and its config; that is empty where it has expressions."""
+    with local_file(cfg.load_from) as path:
+        meta = read_meta(path, cfg.load_from)
+    try:
+        return meta, values_of(meta['cfg'])
+    except (KeyError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return meta, {}
 
 
 def _keep_seed(cfg: Config, seed: int | None) -> str:
@@ -77,26 +102,38 @@ def _share_batch(cfg: Config, recorded: Mapping[str, Any], processes: int | None
 
 def _differences(cfg: Config, recorded: Mapping[str, Any]) -> str:
     if not recorded:
-        return ''
-    before, now = ({part: values.get(part) for part in COMPARED} for values in (recorded, cfg.to_dict()))
-    types = [(values['optim_wrapper'] or {}).get('optimizer', {}).get('type') for values in (before, now)]
-    if types[0] != types[1]:
-        raise UserError(
-            f'{cfg.load_from} was trained by {types[0]}, and the config has {types[1]}, which cannot go on from its '
-            f'state: keep the optimizer, or begin a new training with --start {cfg.load_from}'
+        return (
+            f'Whether settings differ from those before is not known: the config in {cfg.load_from} is missing, or has '
+            'expressions, which are not executed.'
         )
-    before, now = _flat(before), _flat(now)
+    before, now = (_flat({part: values.get(part) for part in COMPARED}) for values in (recorded, cfg.to_dict()))
     changed = [
         f'{name} {before.get(name, "missing")} -> {now.get(name, "missing")}'
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and 'init_cfg' not in name
+        if before.get(name) != now.get(name) and not NOT_COMPARED & {*name.split('.')}
     ]
     if not changed:
         return ''
     return (
-        f'Other settings than before: {few(changed)}. The learning rate and its schedule go on as they were; what else '
-        'is new counts from here on.'
+        f"Other settings than before: {few(changed)}. The optimizer's settings, the learning rate and its schedule go "
+        'on as they were; what else is new counts from here on.'
     )
+
+
+def _optimizer(values: Mapping[str, Any]) -> str:
+    optimizer = (values.get('optim_wrapper') or {}).get('optimizer') or {}
+    return _name(optimizer)
+
+
+def _schedule(values: Mapping[str, Any]) -> str:
+    """The types of its parts, one after the other."""
+    parts = values.get('param_scheduler') or []
+    return ', '.join(map(_name, [parts] if isinstance(parts, Mapping) else parts)) or 'none'
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+    """A type without the registry or module that it is in."""
+    return str(settings.get('type')).rpartition('.')[2]
 
 
 def _flat(value: Any, name: str = '') -> dict[str, Any]:

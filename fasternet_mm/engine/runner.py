@@ -34,13 +34,15 @@ from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loa
 from ..weights.seal import seal
 from ..weights.sources import read_checkpoint
 from ..weights.training_state import check_training_state
+from .bad_samples import watched
 from .finite_steps import refuse_not_finite
 from .initialization import initializers, leave_out_pretrained
+from .loader_processes import explaining_dead_loaders
 from .log_files import survive_full_disk
 from .mixed_precision import forget_unused_scaler
 from .optimizer import in_few_operators, keep_implementation
 from .processes import from_rank_0, start_processes
-from .resumed_settings import keep_settings
+from .resumed_settings import keep_settings, refuse_other_steps
 from .training_step import check_training_step
 
 OWN_CLASSES = {
@@ -53,6 +55,9 @@ OWN_CLASSES = {
 
 RESTART = 'a training on other classes starts with --start CHECKPOINT instead of --resume'
 """What to do where a training cannot be resumed for its classes."""
+
+GO_ON = 'go on with --resume'
+"""What to do where a training was ended by what is mended now."""
 
 
 class StrictRunner(Runner):
@@ -73,8 +78,13 @@ class StrictRunner(Runner):
     """What `StopSignalsHook` asks for signals; of the training that runs, which has its own."""
 
     def train(self) -> nn.Module:
-        with EndingSignals() as self.ending_signals:
+        with EndingSignals() as self.ending_signals, explaining_dead_loaders('--workers', '--batch', GO_ON):
             return super().train()
+
+    def test(self) -> dict[str, float]:
+        settings = '--cfg-options test_dataloader.num_workers', 'test_dataloader.batch_size'
+        with explaining_dead_loaders(*settings, 'test again'):
+            return super().test()
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.
@@ -125,9 +135,10 @@ class StrictRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
-        # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
-        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
-            dataloader = {**dataloader, 'num_workers': min(dataloader['num_workers'], cpus_per_process())}
+        if isinstance(dataloader, dict):
+            # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
+            workers = min(dataloader.get('num_workers', 0), cpus_per_process())
+            dataloader = {**dataloader, 'num_workers': workers, 'dataset': watched(dataloader['dataset'])}
         loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
         return loader
@@ -233,8 +244,10 @@ def _hooks(cfg: Config, splits: Sequence[str]) -> list[dict[str, Any]]:
         hooks = [hook for hook in hooks if not str(hook['type']).endswith('EMAHook')]
     if not any('MemoryLayoutHook' in str(hook['type']) for hook in hooks):
         hooks.append(dict(type='fasternet_mm.MemoryLayoutHook'))
-    every = 'ProgressHook', 'PlainCheckpointHook', 'BrokenLogitsHook', 'StopSignalsHook'
-    return [*hooks, *(dict(type=f'fasternet_mm.{name}') for name in every)]
+    ours = ['ProgressHook', 'PlainCheckpointHook', 'BrokenLogitsHook', 'StopSignalsHook']
+    if 'train' in splits and cfg.get('on_bad_sample') == 'skip':
+        ours.append('SkippedSamplesHook')
+    return [*hooks, *(dict(type=f'fasternet_mm.{name}') for name in ours)]
 
 
 def check_run(cfg: Config, splits: Sequence[str], augmented: bool = False) -> None:
@@ -276,6 +289,7 @@ def check_checkpoints(cfg: Config, splits: Sequence[str]) -> None:
         fit_weights(model, checkpoint, source, **_load_options(cfg))
         if cfg.get('resume'):
             check_training_state(checkpoint, source)
+            refuse_other_steps(cfg)
             check_classes(checkpoint, source, classes_of(cfg, 'train'), RESTART)
         elif 'train' not in splits and not _load_options(cfg).get('allow_mismatch'):
             check_classes(checkpoint, source, classes_of(cfg, 'test'))

@@ -5,7 +5,10 @@ MMEngine begins the epoch anew, or reads all images of the steps behind it once 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
@@ -15,7 +18,6 @@ from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 
 from ..registry import HOOKS, LOOPS
-from .bad_samples import batches_of
 from .data_order import in_known_order, seed_generators
 from .finite_steps import NotFinite, SkippedSteps
 from .micro_batches import MicroBatches
@@ -31,23 +33,31 @@ BEHIND = 'batches_behind'
 IMAGES = 'images_to_train_on'
 """The name under which the message hub has how many images the data set has."""
 
-LONGEST_HISTORY = 1000
-"""Steps of which the message hub has losses and the like. The log's windows are shorter, and MMEngine's million would
-be copied at each step and be in each checkpoint."""
+ANNOTATIONS = 'annotations_to_train_on'
+"""The name under which the message hub has a checksum of the data set's annotation files."""
+
+HISTORY = 1000
+"""Steps of which the message hub has losses and the like, unless the log's means are over more. MMEngine's million
+would be copied at each step and be in each checkpoint."""
 
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
     """Records what a resumed training has to know, and starts each step's random numbers from the step's own number.
 
-    Drop path, dropout and the sampling of boxes then are those of the step, whatever was drawn before it. Means of the
-    log over an epoch or all of the training are over its last `LONGEST_HISTORY` steps.
+    Drop path, dropout and the sampling of boxes then are those of the step, whatever was drawn before it. And it bounds
+    what is remembered of the losses.
     """
 
     priority = 'VERY_HIGH'  # before hooks that draw, and before those that save
 
     def before_train(self, runner: Runner) -> None:
-        recorded, images = runner.message_hub.runtime_info, len(runner.train_dataloader.dataset)
+        self.history = max(HISTORY, _longest_window(runner))
+        dataset = runner.train_dataloader.dataset
+        recorded, images, annotations = runner.message_hub.runtime_info, len(dataset), _checksum(dataset)
+        if recorded.get(ANNOTATIONS, annotations) != annotations:
+            runner.logger.warning('The annotation files have changed: the training goes on with what they are now.')
+        runner.message_hub.update_info(ANNOTATIONS, annotations)
         if recorded.get(IMAGES, images) != images:
             recorded[BEHIND] = 0
             runner.logger.warning(
@@ -55,7 +65,7 @@ class ProgressHook(Hook):
                 'of images is another one.'
             )
         runner.message_hub.update_info(IMAGES, images)
-        if runner.iter and _gathers_images(runner.train_dataloader.dataset):
+        if runner.iter and _gathers_images(dataset):
             runner.logger.info(
                 'Images to put together are gathered anew: the first ones differ from those of a training without an '
                 'interruption.'
@@ -72,7 +82,7 @@ class ProgressHook(Hook):
     ) -> None:
         runner.message_hub.update_info(BEHIND, batch_idx + 1)
         for history in runner.message_hub.log_scalars.values():
-            history.max_length = LONGEST_HISTORY
+            history.max_length = self.history
 
     def after_train_epoch(self, runner: Runner) -> None:
         runner.message_hub.update_info(BEHIND, 0)
@@ -81,11 +91,43 @@ class ProgressHook(Hook):
         runner.message_hub.update_info(VALIDATED, runner.iter)
 
 
+def _readers(dataset: Any) -> Iterator[Any]:
+    """The data sets that read files, out of wrappers."""
+    parts = [dataset.dataset] if hasattr(dataset, 'dataset') else getattr(dataset, 'datasets', None)
+    if parts is None:
+        yield dataset
+    else:
+        for part in parts:
+            yield from _readers(part)
+
+
+def _checksum(dataset: Any) -> int:
+    """Of the content of annotation files; that of folders of label maps, which have none, is 0."""
+    checksum = 0
+    for part in _readers(dataset):
+        path = Path(getattr(part, 'ann_file', None) or '')
+        if path.is_file():
+            with open(path, 'rb') as file:
+                for block in iter(partial(file.read, 2**20), b''):
+                    checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 def _gathers_images(dataset: Any) -> bool:
     """Whether a step of the pipeline, such as ``CachedMosaic``, keeps images that it has seen."""
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    return any(hasattr(step, 'results_cache') for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', []))
+    pipelines = (getattr(part, 'pipeline', None) for part in _readers(dataset))
+    return any(hasattr(step, 'results_cache') for pipeline in pipelines for step in getattr(pipeline, 'transforms', ()))
+
+
+def _longest_window(runner: Runner) -> int:
+    """The most steps, of training or of a validation, that a mean of the log is over."""
+    epochs = [len(loop.dataloader) for loop in (runner.train_loop, runner.val_loop) if loop is not None]
+    lengths = {'epoch': max(epochs), 'global': runner.max_iters, None: runner.max_iters}
+    own = [log for log in runner.log_processor.custom_cfg if log['method_name'] != 'current']
+    windows = [runner.log_processor.window_size, *(log.get('window_size') for log in own)]
+    if runner.val_loop is not None:
+        windows.append(len(runner.val_loop.dataloader))  # its time for an image
+    return max(lengths.get(window, window) for window in windows)
 
 
 def base_seed(runner: Runner) -> int:
@@ -137,7 +179,7 @@ class EpochLoop(EpochBasedTrainLoop):
         """Train for an epoch, of which some batches lie behind."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        for number, batch in enumerate(batches_of(self.dataloader), behind):
+        for number, batch in enumerate(self.dataloader, behind):
             self.run_iter(number, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -205,7 +247,7 @@ class IterLoop(IterBasedTrainLoop):
         order = self.dataloader.batch_sampler
         epoch = order.begin_at_step(self._iter)
         while True:
-            yield from batches_of(self.dataloader)
+            yield from self.dataloader
             epoch += 1
             order.begin(epoch)
 

@@ -22,7 +22,7 @@ from .training_log import PLACES
 def check_reportable(runner: Runner, out: str) -> None:
     """Raise `UserError` where a report of the test run could not be made or written."""
     check_writable(str(Path(out).parent))
-    dataset = runner.test_dataloader.dataset
+    dataset = runner.test_dataloader.dataset.dataset  # out of the WatchedDataset
     if isinstance(dataset, BaseSegDataset):
         if dataset.label_map is not None:
             raise UserError(
@@ -45,7 +45,7 @@ def write_test_report(runner: Runner, predictions: str, out: str) -> None:
     Raises:
         UserError: predictions, annotations or images cannot be used.
     """
-    dataset, cfg = runner.test_dataloader.dataset, runner.cfg
+    dataset, cfg = runner.test_dataloader.dataset.dataset, runner.cfg
     logged = any(Path(runner.work_dir).glob(PLACES[0]))
     config = Path(cfg.filename).resolve()
     # Every work directory has a config.py, whose name says nothing.

@@ -260,7 +260,7 @@ def _explanation(
         differences.append(f'{len(unfit)} of another shape or type ({few(unfit, 3, counted=True)}: {shapes})')
     return (
         f'({weights.layout}) is not of this model: tensors {"; ".join(differences)}; use the config that it was '
-        'trained with, or take what fits with --allow-mismatch'
+        'trained with, or take what fits with --allow-mismatch (to train, with --start CHECKPOINT --allow-mismatch)'
     )
 
 

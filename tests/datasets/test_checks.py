@@ -53,32 +53,70 @@ def test_a_file_that_is_not_coco_is_named_with_what_it_lacks(cfg, tmp_path, cont
         check_data(cfg, ['train'])
 
 
-def write(folder, **values):
-    """An annotation file of two objects, of which the second one has these values."""
-    sound = dict(id=11, image_id=5, category_id=3, bbox=[1, 2, 30, 4.5], segmentation=[[1, 2, 30, 2, 30, 6.5]])
-    images = [dict(id=5, file_name='a.jpg', height=20, width=40)]
-    content = dict(images=images, annotations=[sound, {**sound, 'id': 12, **values}], categories=CATEGORIES)
-    (folder / 'train.json').write_text(json.dumps(content))
+@pytest.fixture
+def write(tmp_path):
+    """Write an annotation file of an image and two objects, of which the second one has these values."""
+
+    def write(image=None, without=(), **values):
+        sound = dict(
+            id=11, image_id=5, category_id=3, bbox=[1, 2, 30, 4.5], area=99, segmentation=[[1, 2, 30, 2, 30, 6]]
+        )
+        second = {key: value for key, value in {**sound, 'id': 12, **values}.items() if key not in without}
+        images = [dict(id=5, file_name='a.jpg', height=20, width=40) | (image or {})]
+        content = dict(images=images, annotations=[sound, second], categories=CATEGORIES)
+        (tmp_path / 'train.json').write_text(json.dumps(content))
+
+    return write
+
+
+NAN, INFINITE = float('nan'), float('inf')
 
 
 @pytest.mark.parametrize(
     ('values', 'problem'),
     [
-        (dict(bbox=[1, float('nan'), 3, 4]), r'has the bbox \[1, nan, 3, 4\]: four numbers below 16,777,216'),
+        (
+            dict(bbox=[1, NAN, 3, 4]),
+            r'has the bbox \[1, nan, 3, 4\]: x, y, width, height are needed, numbers up to 1,000',
+        ),
         (dict(bbox=[1, 2, 1e30, 4]), 'has the bbox'),
-        (dict(bbox=[1, 2, float('inf'), 4]), 'has the bbox'),
+        (dict(bbox=[1, 2, INFINITE, 4]), 'has the bbox'),
+        (dict(bbox=[9, 9, -3, 4]), r'has the bbox \[9, 9, -3, 4\]: .*, no side below 0'),
         (dict(bbox=[1, 2, 3]), 'has the bbox'),
         (dict(bbox=['1', 2, 3, 4]), 'has the bbox'),
-        (dict(segmentation=[[1, 2, 3, 4, 5, float('nan')]]), 'has an outline with what is no number'),
-        (dict(segmentation=[[1, 2, 3, 4, 5, -1e30]]), 'has an outline'),
-        (dict(segmentation=[[1, 2, 3, 4, 5, 6], [1, 2, '3', 4, 5, 6]]), 'has an outline'),
+        (dict(area=NAN), 'has the area nan: a number is needed'),
+        (dict(area='12'), "has the area '12'"),
+        (
+            dict(segmentation=[[1, 2, 3, 4, 5, NAN]]),
+            r'has the polygon \[1, 2, 3, 4, 5, nan\] in its segmentation: numbers',
+        ),
+        (dict(segmentation=[[1, 2, 3, 4, 5, -1e30]]), 'has the polygon'),
+        (dict(segmentation=[[1, 2, 3, 4, 5, 6], [1, 2, '3', 4, 5, 6]]), r"has the polygon \[1, 2, '3'"),
+        (dict(segmentation='1 2 3'), "has the segmentation '1 2 3': a list of polygons or an RLE mask is needed"),
         (dict(segmentation=dict(size=[40, 20], counts=[800])), r'has a mask of size \[40, 20\], its image \[20, 40\]'),
         (dict(segmentation=dict(size=[20, 40], counts=[10, 20])), 'has a mask whose counts end before the image does'),
+        (dict(image_id=[5]), r'has the image_id \[5\]: a number or text is needed'),
+        (dict(without=['area', 'bbox']), 'lacks area, bbox'),
     ],
 )
-def test_objects_that_would_spoil_a_training_are_named(cfg, tmp_path, values, problem):
-    write(tmp_path, **values)
+def test_objects_that_would_end_a_training_or_spoil_it_are_named(cfg, write, values, problem):
+    write(**values)
     with pytest.raises(UserError, match=rf'train.json: annotation 1 \(id 12\) {problem}.*\(1 of 2 are bad'):
+        check_data(cfg, ['train'])
+
+
+def test_an_id_of_two_objects_is_named(cfg, write):
+    write(id=11)
+    with pytest.raises(UserError, match=r'annotation 1 \(id 11\) has the id of one before: number them anew \(1 of 2'):
+        check_data(cfg, ['train'])
+
+
+@pytest.mark.parametrize('values', [dict(height=0), dict(height=NAN), dict(height='20'), dict(height=None)])
+def test_an_image_without_a_size_is_named(cfg, write, values):
+    write(image=values)
+    with pytest.raises(
+        UserError, match=r'train.json: image 0 \(id 5\) has the height .*: a number of pixels is needed'
+    ):
         check_data(cfg, ['train'])
 
 
@@ -89,13 +127,37 @@ def test_objects_that_would_spoil_a_training_are_named(cfg, tmp_path, values, pr
         dict(bbox=[-5, 2, 100, 4]),
         dict(segmentation=[[1, 2, 3, 4]]),
         dict(segmentation=[]),
+        dict(without=['segmentation']),
         dict(segmentation=dict(size=[20, 40], counts=[10, 20, 770])),
-        dict(image_id=6),
     ],
 )
-def test_objects_that_mmdetection_leaves_out_or_mends_may_stand(cfg, tmp_path, values):
-    write(tmp_path, **values)
+def test_objects_that_mmdetection_leaves_out_or_mends_may_stand(cfg, write, values):
+    write(**values)
     check_data(cfg, ['train'])
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What is warned of."""
+    messages = []
+    monkeypatch.setattr('fasternet_mm.datasets.coco_checks.print_log', lambda message, **_: messages.append(message))
+    return messages
+
+
+@pytest.mark.parametrize('key', ['image_id', 'category_id'])
+def test_objects_of_unknown_images_and_categories_are_warned_of(cfg, write, warnings, tmp_path, key):
+    write(**{key: 6})
+    check_data(cfg, ['train'])
+    assert warnings == [
+        f'{tmp_path}/train.json: 1 of 2 annotations have an image_id or category_id that the file does not have, the '
+        f'first (id 12) the {key} 6: they are left out'
+    ]
+
+
+def test_ids_of_another_type_than_those_of_all_images_are_refused(cfg, write):
+    write(image=dict(id='5'))
+    with pytest.raises(UserError, match=r'2 of 2 annotations .* \(id 11\) the image_id 5: nothing is left to train'):
+        check_data(cfg, ['train'])
 
 
 def test_classes_that_the_file_lacks_are_named(cfg):

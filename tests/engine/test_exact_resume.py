@@ -23,6 +23,7 @@ from fasternet_mm.engine.resumed_settings import keep_settings
 from fasternet_mm.engine.runner import StrictRunner
 
 DATASET = dict(type='NoisyDataset', serialize_data=False)
+LOG = dict(by_epoch=True)
 NUMBERS = itertools.count()
 IMAGES, BATCH = 10, 4  # three steps an epoch, of 4, 4 and 2 images
 AVERAGES = dict(type='EMAHook', ema_type='mmdet.ExpMomentumEMA', momentum=0.1, gamma=5, update_buffers=True)
@@ -98,6 +99,14 @@ class NoMetric(BaseMetric):
         return dict(figure=1.0)
 
 
+def validation(batch):
+    return dict(
+        val_dataloader=dict(dataset=DATASET, sampler=dict(type='DefaultSampler'), batch_size=batch),
+        val_evaluator=dict(type='NoMetric'),
+        val_cfg=dict(),
+    )
+
+
 def train(folder, loop, *hooks, resume=False, seed=0, workers=0, by_epoch=False, save=3, val=None, val_interval=100):
     length = dict(max_epochs=3) if loop == 'EpochLoop' else dict(max_iters=9)
     sampler = 'DefaultSampler' if loop == 'EpochLoop' else 'InfiniteSampler'
@@ -125,6 +134,7 @@ def train(folder, loop, *hooks, resume=False, seed=0, workers=0, by_epoch=False,
             dict(type='fasternet_mm.ProgressHook'),
             *hooks,
         ],
+        log_processor=LOG,
         randomness=dict(seed=seed),
         resume=resume,
         cfg=Config(dict(resume=resume)),
@@ -232,12 +242,7 @@ def test_another_seed_than_the_one_of_the_training_is_said_and_not_taken(tmp_pat
 @pytest.mark.parametrize(('loop', 'interval'), [('EpochLoop', 1), ('IterLoop', 3)])
 def test_a_validation_that_was_interrupted_is_done_and_no_other_one_again(loop, interval, tmp_path):
     ended = []
-    val = dict(
-        val_dataloader=dict(dataset=DATASET, sampler=dict(type='DefaultSampler'), batch_size=5),
-        val_evaluator=dict(type='NoMetric'),
-        val_cfg=dict(),
-    )
-    settings = dict(val=val, val_interval=interval)
+    settings = dict(val=validation(5), val_interval=interval)
     train(tmp_path, loop, Validations(ended), InterruptedValidation(6), **settings)
     assert ended == [3]
     train(tmp_path, loop, Validations(ended), resume=True, **settings)
@@ -267,10 +272,38 @@ def test_that_mosaics_begin_without_images_is_told(step, tmp_path, monkeypatch):
 
 
 def test_what_is_remembered_of_the_steps_does_not_grow_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr('fasternet_mm.engine.training_loops.LONGEST_HISTORY', 4)
+    monkeypatch.setattr('fasternet_mm.engine.training_loops.HISTORY', 4)
+    monkeypatch.setitem(LOG, 'window_size', 2)
     train(tmp_path, 'IterLoop')
-    histories = torch.load(tmp_path / 'iter_9.pth', weights_only=True)['message_hub']['log_scalars']
-    assert {len(history['values']) for name, history in histories.items() if 'loss' in name} == {4}
+    assert losses_in(tmp_path) == 4
+
+
+@pytest.mark.parametrize(('window', 'steps'), [(6, 6), ('epoch', 5), ('global', 9), (None, 9)])
+def test_as_many_steps_are_remembered_as_the_logs_means_are_over(window, steps, tmp_path, monkeypatch):
+    """An epoch of validation has five steps here, and one of training three."""
+    monkeypatch.setattr('fasternet_mm.engine.training_loops.HISTORY', 1)
+    means = dict(data_src='loss', method_name='mean', window_size=window)
+    last = dict(data_src='loss', method_name='current', log_name='last')
+    monkeypatch.setitem(LOG, 'custom_cfg', [means, last])
+    monkeypatch.setitem(LOG, 'window_size', 2)
+    train(tmp_path, 'EpochLoop', val=validation(2))
+    assert losses_in(tmp_path) == steps
+
+
+def losses_in(folder):
+    """How many losses the last checkpoint has."""
+    histories = torch.load(folder / 'iter_9.pth', weights_only=True)['message_hub']['log_scalars']
+    return len(histories['train/loss']['values'])
+
+
+def test_annotations_that_were_changed_are_told(tmp_path, monkeypatch):
+    file = tmp_path / 'annotations.json'
+    monkeypatch.setitem(DATASET, 'ann_file', str(file))
+    for number, (text, interruption) in enumerate([('old', 2), ('old', 4), ('new', 6)]):
+        file.write_text(text)
+        train(tmp_path, 'EpochLoop', Interruption(interruption), save=2, resume=number > 0)
+    told = ['annotation files have changed' in path.read_text() for path in sorted(tmp_path.glob('*/*.log'))]
+    assert sum(told) == 1
 
 
 # The order of images

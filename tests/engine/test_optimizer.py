@@ -178,4 +178,4 @@ def test_a_step_takes_a_handful_of_operators_however_many_tensors_there_are(back
     with Counter() as counter:
         wrapper.step()
         wrapper.zero_grad()
-    assert counter.count <= 20
+    assert counter.count <= 25, 'clipping, the look for NaN, and the step'

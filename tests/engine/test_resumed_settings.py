@@ -1,12 +1,14 @@
 """What a training that goes on keeps of its settings, and what it tells of others."""
 
 import copy
+import re
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from fasternet_mm.engine.resumed_settings import keep_settings
+from fasternet_mm.engine.optimizer import keep_implementation
+from fasternet_mm.engine.resumed_settings import keep_settings, refuse_other_steps
 from fasternet_mm.errors import UserError
 
 BEFORE = dict(
@@ -14,7 +16,7 @@ BEFORE = dict(
     optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.002)),
     param_scheduler=[dict(type='LinearLR', end=50), dict(type='CosineAnnealingLR', T_max=4)],
     train_cfg=dict(type='fasternet_mm.EpochLoop', max_epochs=4),
-    train_dataloader=dict(batch_size=4),
+    train_dataloader=dict(batch_size=4, num_workers=2, dataset=dict(pipeline=[dict(type='RandomFlip', prob=0.5)])),
 )
 
 
@@ -28,6 +30,7 @@ def go_on(tmp_path, capsys):
         torch.save(dict(state_dict={}, meta=dict(cfg=text, seed=seed, processes=processes)), path)
         cfg = Config(dict(copy.deepcopy(BEFORE), resume=True, load_from=str(path)))
         cfg.merge_from_dict(changes or {})
+        refuse_other_steps(cfg)
         keep_settings(cfg)
         return cfg, capsys.readouterr().out
 
@@ -40,17 +43,55 @@ def test_nothing_is_told_where_nothing_differs(go_on):
 
 
 def test_settings_that_differ_are_named(go_on):
-    _, told = go_on({'model.neck.out_channels': 32, 'param_scheduler.1.T_max': 8, 'train_cfg.val_interval': 2})
+    changes = {
+        'model.neck.out_channels': 32,
+        'param_scheduler.1.T_max': 8,
+        'train_cfg.val_interval': 2,
+        'train_dataloader.dataset.pipeline.0.prob': 0.2,
+        'train_dataloader.num_workers': 4,
+    }
+    _, told = go_on(changes)
     assert told == (
         'Other settings than before: model.neck.out_channels 64 -> 32, param_scheduler.1.T_max 4 -> 8, '
-        'train_cfg.val_interval missing -> 2. The learning rate and its schedule go on as they were; what else is new '
-        'counts from here on.\n'
+        'train_cfg.val_interval missing -> 2, train_dataloader.dataset.pipeline.0.prob 0.5 -> 0.2. '
+        "The optimizer's settings, the learning rate and its schedule go on as they were; what else is new counts from "
+        'here on.\n'
     )
 
 
 def test_another_optimizer_is_refused(go_on):
-    with pytest.raises(UserError, match=r'was trained by AdamW, and the config has SGD, .* --start .*epoch_2.pth$'):
+    with pytest.raises(UserError, match=r'with the optimizer AdamW, and the config has SGD, .* --start .*epoch_2.pth$'):
         go_on({'optim_wrapper.optimizer.type': 'SGD'})
+    go_on({'optim_wrapper.optimizer.type': 'torch.AdamW'})
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'named'),
+    [
+        ([dict(type='LinearLR', end=50), dict(type='PolyLR', end=4)], 'LinearLR, PolyLR'),
+        ([dict(type='LinearLR', end=50)], 'LinearLR'),
+        (None, 'none'),
+    ],
+)
+def test_another_schedule_is_refused(schedule, named, go_on):
+    with pytest.raises(UserError, match=f'the schedule LinearLR, CosineAnnealingLR, and the config has {named}, which'):
+        go_on({'param_scheduler': schedule})
+
+
+def test_a_setting_of_the_optimizer_goes_on_as_the_checkpoint_has_it():
+    """As is told: PyTorch takes it from there."""
+    before, now = (torch.optim.AdamW([torch.zeros(2)], weight_decay=decay) for decay in (0.1, 0.9))
+    now.load_state_dict(before.state_dict())
+    assert now.param_groups[0]['weight_decay'] == 0.1
+
+
+def test_other_groups_of_parameters_are_refused():
+    tensors = [torch.zeros(2), torch.zeros(3)]
+    before = torch.optim.AdamW(tensors)
+    now = torch.optim.AdamW([dict(params=[tensor]) for tensor in tensors])
+    keep_implementation(now)
+    with pytest.raises(UserError, match=r'for 2 tensors in 1 group, and .* for 2 tensors in 2 groups: keep'):
+        now.load_state_dict(before.state_dict())
 
 
 def test_another_number_of_processes_shares_the_same_step(go_on, monkeypatch):
@@ -72,5 +113,6 @@ def test_another_batch_that_the_config_says_is_told(go_on):
 def test_a_config_with_an_expression_is_not_compared_and_not_executed(go_on, tmp_path, monkeypatch):
     monkeypatch.setattr(Config, 'pretty_text', property(lambda _: f'open({str(tmp_path / "made")!r}, "w")'))
     cfg, told = go_on({'optim_wrapper.optimizer.type': 'SGD'})
-    assert (cfg.randomness.seed, told) == (7, '')
+    assert cfg.randomness.seed == 7
+    assert re.fullmatch(r'Whether settings differ .* not known: the config in .*epoch_2.pth .*\n', told)
     assert not (tmp_path / 'made').exists()

@@ -63,10 +63,10 @@ def start(*arguments, log, environment=None):
     return process
 
 
-def train(*arguments, log, environment=None):
+def train(*arguments, log, environment=None, seconds=SECONDS):
     """Its exit status, once it has ended."""
     process = start(*arguments, log=log, environment=environment)
-    process.join(SECONDS)
+    process.join(seconds)
     return process.exitcode
 
 

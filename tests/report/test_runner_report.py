@@ -7,6 +7,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from fasternet_mm.datasets.dataset_classes import LabelMapDataset
+from fasternet_mm.engine.bad_samples import WatchedDataset
 from fasternet_mm.report.runner_report import write_test_report
 
 
@@ -31,7 +32,7 @@ def test_images_of_one_name_have_rows_of_their_own_and_are_compared_with_their_o
     model = dict(decode_head=dict(ignore_index=7), data_preprocessor=dict(seg_pad_val=7))
     cfg = Config(dict(default_scope='mmseg', model=model, test_evaluator=[metric] if several else metric))
     object.__setattr__(cfg, '_filename', str(tmp_path / 'upernet_streets/config.py'))
-    loader = SimpleNamespace(dataset=dataset)
+    loader = SimpleNamespace(dataset=WatchedDataset(dataset))
     runner = SimpleNamespace(test_dataloader=loader, cfg=cfg, work_dir=str(tmp_path))
     write_test_report(runner, str(tmp_path / 'found'), str(tmp_path / 'page.html'))
     page = (tmp_path / 'page.html').read_text()

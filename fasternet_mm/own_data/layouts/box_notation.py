@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .outlines import EDGE, are_four_numbers, are_numbers, as_polygons, extent
+from ...datasets.coco_json import are_coordinates
+from .outlines import EDGE, are_four_numbers, as_polygons, extent
 
 MOST = 0.5
 """The share of boxes that must be wrong as they were read before the user is asked whether they mean something else."""
@@ -51,7 +52,7 @@ class NumbersAsRead:
         stated = are_four_numbers(box)
         if not stated:
             polygons = as_polygons(segmentation)
-            if not polygons or not all(are_numbers(polygon) and len(polygon) > 1 for polygon in polygons):
+            if not polygons or not all(are_coordinates(polygon) and len(polygon) > 1 for polygon in polygons):
                 return
             box = extent(polygons)
         height, width = size

@@ -11,14 +11,11 @@ from typing import Any
 
 from hotcoco import mask as rle
 
-from ...datasets.coco_json import mask_problem
+from ...datasets.coco_json import are_coordinates, mask_problem
 from .problems import Fault, Report, UnusableError
 
 EDGE = 1.0
 """Pixels by which an object may reach over the image's edge without being reported: rounding does that."""
-
-LARGEST = 1e6
-"""The largest coordinate that is accepted, in pixels or fractions: larger ones come of mistakes."""
 
 CORNERS = 64
 """Corners of the polygon that stands for an ellipse: with so many it lacks 0.2 % of the area."""
@@ -115,18 +112,9 @@ def _are_points(values: list[Any]) -> bool:
     return all(isinstance(value, list) and len(value) == 2 for value in values)
 
 
-def are_numbers(values: Any) -> bool:
-    """Whether this is a list of numbers that can be coordinates."""
-    try:
-        finite = isinstance(values, list) and math.isfinite(sum(values))
-        return finite and (not values or (max(values) <= LARGEST and min(values) >= -LARGEST))
-    except (TypeError, OverflowError):
-        return False
-
-
 def are_four_numbers(values: Any) -> bool:
     """Whether this is a list of numbers that can be a box."""
-    return are_numbers(values) and len(values) == 4
+    return are_coordinates(values) and len(values) == 4
 
 
 def repeats_box(segmentation: Any, box: Any) -> bool:
@@ -161,7 +149,7 @@ def _read_mask(mask: dict[str, Any], size: tuple[int, int]) -> Outline:
 
 def _read_polygons(polygons: list[list[Any]], scale: tuple[int, int], size: tuple[int, int], report: Report) -> Outline:
     for polygon in polygons:
-        if not are_numbers(polygon):
+        if not are_coordinates(polygon):
             what = f'has the polygon {reprlib.repr(polygon)} where numbers up to a million are needed'
             raise BadOutlineError(what, Fault.NOT_A_NUMBER)
         if len(polygon) % 2:
