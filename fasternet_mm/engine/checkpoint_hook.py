@@ -227,7 +227,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             except (UserError, KeyError):
                 continue
             if own.get(f'best_ckpt{suffix}') == path.name != before:
-                recorded[f'best_score{suffix}'] = own[f'best_score{suffix}']
+                runner.message_hub.update_info(f'best_score{suffix}', own[f'best_score{suffix}'])
                 self._set_best(runner, suffix, path.name)
                 if before:
                     self._remove(runner, before)

@@ -126,6 +126,18 @@ def test_resuming_keeps_a_best_with_a_figure(tmp_path):
     assert training.warnings == []
 
 
+def test_a_best_that_only_its_own_file_knows_of_is_known_to_the_checkpoints_after_it(tmp_path):
+    """The training was killed when it had saved the best weights of an epoch, and not yet the state that has them."""
+    name = 'best_coco_bbox_mAP_epoch_1.pth'
+    own = dict(runtime_info=dict(best_score=0.4, best_ckpt=name))
+    torch.save(dict(state_dict={}, meta={}, message_hub=own), tmp_path / name)
+    training = Training(tmp_path, save_best='coco/bbox_mAP')
+    training.epoch = 1
+    assert training.validate(*ap(0.3)) == [name]
+    saved = training.message_hub.state_dict()['runtime_info']
+    assert (saved['best_score'], saved['best_ckpt']) == (0.4, name)
+
+
 def test_a_best_checkpoint_of_another_training_is_said(tmp_path):
     (tmp_path / 'best_mIoU_iter_900.pth').touch()
     training = Training(tmp_path, save_best='mIoU')
