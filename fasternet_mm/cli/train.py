@@ -257,7 +257,7 @@ def nothing_left(cfg, ended_early: bool) -> str:
 
 def images_at_once(cfg, runner) -> int:
     """Images that went through the model together in a step, of each process."""
-    micro_batches = runner.train_loop.micro_batches
+    micro_batches = getattr(runner.train_loop, 'micro_batches', None)  # a loop may be the config's own
     return micro_batches.images_at_once if micro_batches else cfg.train_dataloader.batch_size
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_dist_info
+from mmengine.dist import get_dist_info, get_rank
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, Sampler
 
+from ..errors import UserError
 from ..registry import DATA_SAMPLERS, DATASETS
 from .bad_samples import WatchedDataset
 
@@ -33,6 +35,17 @@ def seed_generators(*numbers: int) -> None:
     torch.default_generator.manual_seed(int(pytorch))
     if torch.cuda.is_initialized():  # else torch.manual_seed would take milliseconds to note a seed for later
         torch.cuda.manual_seed_all(int(pytorch))
+
+
+def base_seed(runner: Runner) -> int:
+    """The seed of a run, the same in all its processes."""
+    own = get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0
+    return runner.seed - own
+
+
+def seed_step(runner: Runner) -> None:
+    """Start the generators for a run's present step, in each process from numbers of its own."""
+    seed_generators(base_seed(runner), runner.iter, get_rank())
 
 
 class Draw(int):
@@ -110,6 +123,9 @@ class BatchOrder(Sampler):
         drop_last: leave out a last batch with fewer. Default: False.
         batch_sampler: config of what groups the sampler's numbers instead, such as ``AspectRatioBatchSampler``.
             Default: they are grouped as they come.
+
+    Raises:
+        UserError: there is not a single batch.
     """
 
     def __init__(
@@ -124,6 +140,11 @@ class BatchOrder(Sampler):
         else:
             arguments = dict(sampler=self.sampler, batch_size=batch_size, drop_last=drop_last)
             self.batches = MMENGINE_DATA_SAMPLERS.build(batch_sampler, default_args=arguments)
+        if not len(self):
+            raise UserError(
+                f'the training data give {len(sampler)} images to a process, which are no whole batch of {batch_size}, '
+                'and drop_last leaves out all others: give a smaller batch, or train_dataloader.drop_last=False'
+            )
 
     def begin(self, epoch: int, behind: int = 0) -> None:
         """Let the next pass over the data be that of an epoch, from its batch ``behind`` on."""

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch.optim import Optimizer
 
 from ..errors import RunError, few
+from .data_order import seed_step
 from .work_dir import latest_checkpoint
 
 MOST_SKIPPED = 0.01
@@ -20,8 +21,8 @@ LEAST_SKIPPED = 10
 """As many may be skipped in any case."""
 
 
-class NotFinite(Exception):
-    """The gradients of a step are not finite."""
+class NotFinite(RunError):
+    """The gradients of a step are not finite. `SkippedSteps` says more about it, in the loops that have it."""
 
 
 def refuse_not_finite(optimizer: Optimizer) -> None:
@@ -40,7 +41,9 @@ def _check(optimizer: Optimizer, *_: Any) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     # Few operators, and one wait for a GPU: a sum of numbers that are not negative is finite where each of them is.
     if gradients and not math.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
-        raise NotFinite
+        raise NotFinite(
+            'training stopped: losses or gradients are not finite; lower the learning rate or clip gradients'
+        )
 
 
 class SkippedSteps:
@@ -103,11 +106,18 @@ class SkippedSteps:
 
     @torch.no_grad()
     def _losses(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        """The losses of a step once more, which nothing has kept."""
-        model = getattr(self.runner.model, 'module', self.runner.model)
-        with self.runner.optim_wrapper.optim_context(model):
-            losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
-        return {name: float(value) for name, value in model.parse_losses(losses)[1].items()}
+        """The losses of a step once more, which nothing has kept: means over the images."""
+        runner = self.runner
+        seed_step(runner)
+        model = getattr(runner.model, 'module', runner.model)
+        micro_batches = runner.train_loop.micro_batches
+        means: dict[str, float] = {}
+        for images, share in micro_batches.split(batch) if micro_batches else [(batch, 1.0)]:
+            with runner.optim_wrapper.optim_context(model):
+                losses = model._run_forward(model.data_preprocessor(images, True), mode='loss')
+            for name, value in model.parse_losses(losses)[1].items():
+                means[name] = means.get(name, 0.0) + share * float(value)
+        return means
 
 
 def _images(batch: Mapping[str, Any]) -> str:

@@ -75,16 +75,22 @@ class MicroBatches:
         if count <= self.images_at_once:
             return model.train_step(batch, optim_wrapper=wrapper)
         logged: dict[str, torch.Tensor] = {}
-        parts = _parts(count, self.images_at_once, self.least_images)
-        for part in parts:
-            share = len(part) / count
-            images = {key: values[part.start : part.stop] for key, values in batch.items()}
-            losses = model.train_step(images, optim_wrapper=PartOfStep(wrapper, share, last=part is parts[-1]))
+        parts = self.split(batch)
+        for number, (images, share) in enumerate(parts, start=1):
+            losses = model.train_step(images, optim_wrapper=PartOfStep(wrapper, share, last=number == len(parts)))
             for name, loss in losses.items():
                 logged[name] = logged.get(name, 0) + share * loss.detach()
         wrapper.step()
         wrapper.zero_grad()
         return logged
+
+    def split(self, batch: Mapping[str, Any]) -> list[tuple[dict[str, Any], float]]:
+        """The parts of a batch, each with its share of the images."""
+        count = len(batch['inputs'])
+        return [
+            ({key: values[part.start : part.stop] for key, values in batch.items()}, len(part) / count)
+            for part in _parts(count, self.images_at_once, self.least_images)
+        ]
 
 
 class PartOfStep(OptimWrapper):

@@ -25,7 +25,6 @@ Result = TypeVar('Result')
 PATIENCE = timedelta(days=7)
 """How long the other processes wait for rank 0, which may decode every image first; NCCL would wait ten minutes."""
 
-
 LAST_SECONDS = 20
 """How long a process may save its training where the launcher is gone."""
 
@@ -49,7 +48,12 @@ def start_processes(cfg: Config) -> None:
     elif launcher == 'pytorch':
         torch.distributed.init_process_group('gloo', **_meeting())
         # While Python still runs: gloo's threads may abort a process that ends below them, when another one has gone.
-        atexit.register(torch.distributed.destroy_process_group)
+        atexit.register(_leave_processes)
+
+
+def _leave_processes() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _meeting() -> dict[str, Any]:

@@ -211,12 +211,12 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
     from_rank_0(partial(check_run, cfg, splits, augmented))  # whose error ends all
     if get_rank() > 0:
         check_run(cfg, splits, augmented)
+    _use_own_classes(cfg)
     check_writable(cfg.work_dir)
     mark_output(cfg.work_dir)
     if augmented:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
-    _use_own_classes(cfg)
     if 'train' in splits and cfg.get('resume') and cfg.get('load_from'):
         keep_settings(cfg)
     cfg.custom_hooks = _hooks(cfg, splits)
@@ -224,7 +224,11 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
 
 
 def _use_own_classes(cfg: Config) -> None:
-    """Let this package's classes do what MMEngine's do, by which less is lost: see each of them."""
+    """Let this package's classes do what MMEngine's do, by which less is lost: see each of them.
+
+    Raises:
+        UserError: an option needs them, and the config has other ones.
+    """
     loop = cfg.get('train_cfg') or {}
     if 'by_epoch' in loop:
         loop['type'] = EpochBasedTrainLoop if loop.pop('by_epoch') else IterBasedTrainLoop
@@ -233,6 +237,12 @@ def _use_own_classes(cfg: Config) -> None:
         for mmengines, own in OWN_CLASSES.items():
             if part.get('type') in (mmengines, mmengines.__name__, f'mmengine.{mmengines.__name__}'):
                 part['type'] = f'fasternet_mm.{own}'
+    skipping = [option for option in ('on_nan', 'on_bad_sample') if cfg.get(option) == 'skip']
+    if skipping and loop and not str(loop['type']).startswith('fasternet_mm.'):
+        raise UserError(
+            f"{skipping[0]}='skip' is for the training loops of MMEngine, EpochBasedTrainLoop and IterBasedTrainLoop, "
+            f'and train_cfg has {loop["type"]}: leave it out, or change the loop'
+        )
 
 
 def _hooks(cfg: Config, splits: Sequence[str]) -> list[dict[str, Any]]:

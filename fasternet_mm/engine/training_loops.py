@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 
 from ..registry import HOOKS, LOOPS
-from .data_order import in_known_order, seed_generators
+from .data_order import base_seed, in_known_order, seed_step
 from .finite_steps import NotFinite, SkippedSteps
 from .micro_batches import MicroBatches
 from .resumed_settings import PROCESSES
@@ -29,9 +29,11 @@ VALIDATED = 'validated_at'
 BEHIND = 'batches_behind'
 """The name under which the message hub has how many steps of the present epoch are done."""
 
-
 IMAGES = 'images_to_train_on'
 """The name under which the message hub has how many images the data set has."""
+
+BATCHES = 'batches_in_an_epoch'
+"""The name under which the message hub has how many steps an epoch has, by which `BEHIND` counts."""
 
 ANNOTATIONS = 'annotations_to_train_on'
 """The name under which the message hub has a checksum of the data set's annotation files."""
@@ -55,6 +57,7 @@ class ProgressHook(Hook):
         self.history = max(HISTORY, _longest_window(runner))
         dataset = runner.train_dataloader.dataset
         recorded, images, annotations = runner.message_hub.runtime_info, len(dataset), _checksum(dataset)
+        batches = len(runner.train_dataloader)
         if recorded.get(ANNOTATIONS, annotations) != annotations:
             runner.logger.warning('The annotation files have changed: the training goes on with what they are now.')
         runner.message_hub.update_info(ANNOTATIONS, annotations)
@@ -64,7 +67,14 @@ class ProgressHook(Hook):
                 f'The data have {images:,} images, and had {recorded[IMAGES]:,}: the epoch begins anew, and the order '
                 'of images is another one.'
             )
+        elif recorded.get(BEHIND) and recorded.get(BATCHES, batches) != batches:
+            recorded[BEHIND] = 0
+            runner.logger.warning(
+                f'An epoch has {batches:,} steps, and had {recorded[BATCHES]:,}: the one that was interrupted begins '
+                'anew.'
+            )
         runner.message_hub.update_info(IMAGES, images)
+        runner.message_hub.update_info(BATCHES, batches)
         if runner.iter and _gathers_images(dataset):
             runner.logger.info(
                 'Images to put together are gathered anew: the first ones differ from those of a training without an '
@@ -75,7 +85,7 @@ class ProgressHook(Hook):
         checkpoint['meta'][PROCESSES] = get_world_size()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        seed_generators(base_seed(runner), runner.iter, get_rank())
+        seed_step(runner)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -128,12 +138,6 @@ def _longest_window(runner: Runner) -> int:
     if runner.val_loop is not None:
         windows.append(len(runner.val_loop.dataloader))  # its time for an image
     return max(lengths.get(window, window) for window in windows)
-
-
-def base_seed(runner: Runner) -> int:
-    """The seed of a run, the same in all its processes."""
-    own = get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0
-    return runner.seed - own
 
 
 @LOOPS.register_module()

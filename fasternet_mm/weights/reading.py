@@ -129,6 +129,8 @@ def _check_archive(path: Path, name: str, size: int, thorough: bool) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
         damaged = damage(path) if thorough else None
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a malformed archive can lead to
         raise UserError(f'checkpoint {name} is cut short or damaged ({error}): fetch it again') from error
     if damaged:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import pickle
 import random
+import sys
 
 import mmdet.models  # noqa: F401 - registers ExpMomentumEMA
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils.data import BatchSampler
 from fasternet_mm.engine.data_order import BatchOrder, Draw, SeededDataset
 from fasternet_mm.engine.resumed_settings import keep_settings
 from fasternet_mm.engine.runner import StrictRunner
+from fasternet_mm.errors import UserError
 
 DATASET = dict(type='NoisyDataset', serialize_data=False)
 LOG = dict(by_epoch=True)
@@ -260,6 +262,15 @@ def test_images_of_another_number_begin_the_epoch_anew(tmp_path, monkeypatch):
     assert 'The data have 6 images, and had 10: the epoch begins anew' in log
 
 
+def test_steps_of_other_images_begin_the_epoch_anew(tmp_path, monkeypatch):
+    train(tmp_path, 'EpochLoop', Interruption(5), save=5)
+    monkeypatch.setattr(sys.modules[__name__], 'BATCH', 8)
+    after = train(tmp_path, 'EpochLoop', resume=True)
+    assert [len(images) for images in after] == [8, 2] * 2
+    log = max(tmp_path.glob('*/*.log'), key=lambda path: path.stat().st_mtime).read_text()
+    assert 'An epoch has 2 steps, and had 3: the one that was interrupted begins anew' in log
+
+
 @pytest.mark.parametrize('step', ['CachedMosaic', 'CachedMixUp'])
 def test_that_mosaics_begin_without_images_is_told(step, tmp_path, monkeypatch):
     pipeline = [dict(type=f'mmdet.{step}', img_scale=(8, 8))]
@@ -332,6 +343,14 @@ def test_an_order_that_begins_in_the_middle_is_the_rest_of_the_whole_one(sampler
     assert rest == whole[3:]
     assert len(rest) >= 2
     assert [draw.epoch for draw in rest[0]] == [draw.epoch for draw in whole[3]]
+
+
+@pytest.mark.parametrize('batch_sampler', [None, dict(type='mmdet.AspectRatioBatchSampler')])
+def test_an_order_without_a_whole_batch_is_refused_where_others_are_left_out(batch_sampler):
+    sampler = DefaultSampler(OfTwoShapes(range(3)))
+    assert len(BatchOrder(sampler, 4, batch_sampler=batch_sampler)) == 1
+    with pytest.raises(UserError, match=r'give 3 images to a process, which are no whole batch of 4.*a smaller batch'):
+        BatchOrder(sampler, 4, drop_last=True, batch_sampler=batch_sampler)
 
 
 def test_an_order_is_that_of_mmengines_samplers():

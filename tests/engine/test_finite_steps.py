@@ -9,8 +9,8 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from fasternet_mm.engine.finite_steps import NotFinite, refuse_not_finite
-from fasternet_mm.engine.runner import StrictRunner
-from fasternet_mm.errors import RunError
+from fasternet_mm.engine.runner import StrictRunner, build_runner
+from fasternet_mm.errors import RunError, UserError
 
 GOOD, BAD = 1.0, float('nan')
 
@@ -22,25 +22,28 @@ class Linear(BaseModel):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
         self.norm = nn.BatchNorm1d(1)
+        self.sizes, self.drawn = [], []
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         x = torch.stack(inputs)
+        self.sizes.append(len(x))
+        self.drawn.append(torch.rand(1).item())
         self.norm(x)
         return dict(loss_mean=(x * self.weight).mean(), accuracy=x.new_tensor(0.5))
 
 
-def train(folder, images, monkeypatch, wrapper=None, saved_every=100, **settings):
+def train(folder, images, monkeypatch, wrapper=None, saved_every=100, model=None, batch=2, loop=None, **settings):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     dataset = [
         dict(inputs=torch.full((1,), value), data_samples=SimpleNamespace(img_path=f'{number}.jpg', to=None))
         for number, value in enumerate(images)
     ]
-    model = Linear()
+    model = model or Linear()
     runner = StrictRunner(
         model,
         str(folder),
-        train_dataloader=dict(dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2),
-        train_cfg=dict(type='fasternet_mm.EpochLoop', max_epochs=1),
+        train_dataloader=dict(dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=batch),
+        train_cfg={'type': 'fasternet_mm.EpochLoop', 'max_epochs': 1, **(loop or {})},
         optim_wrapper={'optimizer': dict(type='SGD', lr=0.1), **(wrapper or {})},
         default_hooks=dict(checkpoint=dict(type='fasternet_mm.CheckpointHook', interval=saved_every, by_epoch=False)),
         custom_hooks=[dict(type='fasternet_mm.PlainCheckpointHook'), dict(type='fasternet_mm.ProgressHook')],
@@ -68,6 +71,14 @@ def test_without_a_checkpoint_the_training_is_begun_again(tmp_path, monkeypatch)
         train(tmp_path, [BAD, GOOD], monkeypatch)
 
 
+def test_the_losses_of_a_step_in_parts_are_told_from_the_same_parts_and_random_numbers(tmp_path, monkeypatch):
+    model = Linear()
+    with pytest.raises(RunError, match=r'\(loss nan, loss_mean nan, accuracy 0.5\)'):
+        train(tmp_path, [GOOD] * 3 + [BAD], monkeypatch, model=model, batch=4, loop=dict(images_at_once=2))
+    assert model.sizes == [2, 2, 2, 2]
+    assert model.drawn[2:] == model.drawn[:2]
+
+
 @pytest.mark.parametrize('clip', [dict(), dict(clip_grad=dict(max_norm=10.0))])
 def test_a_step_that_is_skipped_leaves_weights_and_norms_as_they_were(clip, tmp_path, monkeypatch):
     model = train(tmp_path, [GOOD, GOOD, GOOD, BAD, GOOD, GOOD], monkeypatch, wrapper=clip, on_nan='skip')
@@ -79,6 +90,14 @@ def test_a_step_that_is_skipped_leaves_weights_and_norms_as_they_were(clip, tmp_
 def test_more_than_ten_steps_and_a_hundredth_are_not_skipped(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r'stopped at step 15 after 11 of 15 steps were skipped, .* and train again$'):
         train(tmp_path, [GOOD] * 8 + [BAD] * 30, monkeypatch, on_nan='skip')
+
+
+@pytest.mark.parametrize('option', ['on_nan', 'on_bad_sample'])
+def test_a_loop_of_the_configs_own_cannot_skip(option, root, tmp_path):
+    cfg = Config.fromfile(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py')
+    cfg.work_dir, cfg.train_cfg, cfg[option] = str(tmp_path), dict(type='OwnLoop'), 'skip'
+    with pytest.raises(UserError, match=f"^{option}='skip' is for the training loops of MMEngine, .* has OwnLoop"):
+        build_runner(cfg, ())
 
 
 def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_seen():

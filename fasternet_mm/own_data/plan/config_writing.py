@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ from .recipe import Recipe
 
 LOSS_IMAGES = 100
 """The most validation images whose loss is computed: their mean shows overfitting, and more would only take time."""
+
+LEAST_REGIONS = dict(sampled=128, classified=300)
+"""From scratch, the fewest regions of an image that a box head learns from, and later classifies: twice what Fast R-CNN
+samples (arXiv 1504.08083, section 2.3), and what Faster R-CNN classifies (arXiv 1506.01497, section 4.1). MMDetection's
+512 and 1,000 are for box heads without convolutions, to which a region is five times as cheap."""
+
+REGIONS_PER_OBJECT = dict(sampled=4, classified=10)
+"""The same, for each object of the image with the most. A quarter of those sampled are to be on objects."""
 
 LARGEST_GRADIENT = 35.0
 """The norm that gradients are cut to from scratch, where the config cuts none: MMDetection's usual number, above that
@@ -88,11 +97,12 @@ def use_schedule(cfg: Config, recipe: Recipe, patience: int | None = None) -> No
     cfg.default_hooks.checkpoint.update(interval=recipe.interval, max_keep_ckpts=1, rule='greater')
 
 
-def begin_from_scratch(cfg: Config) -> None:
+def begin_from_scratch(cfg: Config, data: OwnData) -> None:
     """Change a config's model so that it learns from random weights: norms in the neck and heads that have none.
 
     Without trained weights, gradients through many layers without a norm vanish or explode (He et al., arXiv
-    1811.08883). A box head of fully connected layers alone, which can have no norm, gets convolutions before them.
+    1811.08883). A box head of fully connected layers alone, which can have no norm, gets convolutions before them, and
+    fewer regions, since each costs it more.
     """
     cfg.from_scratch = True
     cfg.optim_wrapper.setdefault('clip_grad', dict(max_norm=LARGEST_GRADIENT))
@@ -106,8 +116,17 @@ def begin_from_scratch(cfg: Config) -> None:
         box_head.update(
             type='ConvFCBBoxHead', num_shared_convs=2, num_shared_fcs=1, conv_out_channels=width, norm_cfg=norm
         )
+        sampler, proposals = cfg.model.train_cfg.rcnn.sampler, cfg.model.test_cfg.rpn
+        sampler.num = min(sampler.num, _regions(data, 'sampled'))
+        proposals.max_per_img = min(proposals.max_per_img, _regions(data, 'classified'))
     if mask_head and not mask_head.get('norm_cfg'):
         mask_head.norm_cfg = norm
+
+
+def _regions(data: DetectionData, kind: str) -> int:
+    contents = data.splits.items()
+    objects = Counter((split, obj['image_id']) for split, content in contents for obj in content['annotations'])
+    return max(LEAST_REGIONS[kind], REGIONS_PER_OBJECT[kind] * max(objects.values(), default=0))
 
 
 def _use_objects(cfg: Config, data: DetectionData, recipe: Recipe, folder: Path) -> None:

@@ -167,7 +167,7 @@ def use_own_data(
     use_data(cfg, data, recipe, written)
     use_schedule(cfg, recipe, patience)
     if from_scratch:
-        begin_from_scratch(cfg)
+        begin_from_scratch(cfg, data)
     computing = use_gpus(cfg, data, recipe, cards, mixed, workers) if cards else use_cpus(cfg, mixed, workers)
     problems = [*checked.problems, *_check_ignored_regions(cfg, data)]
     begun = choose_start(cfg, start, allow_mismatch)

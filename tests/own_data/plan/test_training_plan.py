@@ -433,6 +433,21 @@ def test_a_reader_of_random_weights_is_not_left_with_the_authors_small_ones():
     assert torch.std(backbone.stages[0].blocks[0].mlp[0].weight) > 0.05
 
 
+@pytest.mark.parametrize(('objects', 'sampled', 'classified'), [(1, 128, 300), (50, 200, 500), (500, 512, 1000)])
+def test_from_scratch_a_box_head_gets_the_regions_that_the_fullest_image_needs(
+    objects, sampled, classified, coco, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('fasternet_mm.own_data.plan.training_plan.lacks_weights', lambda *_: True)
+    file = coco / 'annotations/instances_val2017.json'
+    content = json.loads(file.read_text())
+    image = content['annotations'][0]['image_id']
+    others = [annotation for annotation in content['annotations'] if annotation['image_id'] != image]
+    same = [{**content['annotations'][0], 'id': 10_000 + number} for number in range(objects)]
+    file.write_text(json.dumps({**content, 'annotations': [*others, *same]}))
+    cfg, _ = planned('configs/mask_rcnn_fasternet_t0.py', coco, tmp_path / 'out')
+    assert (cfg.model.train_cfg.rcnn.sampler.num, cfg.model.test_cfg.rpn.max_per_img) == (sampled, classified)
+
+
 @pytest.mark.parametrize('from_scratch', [True, False])
 def test_from_scratch_neck_and_heads_have_norms(from_scratch, coco, tmp_path, monkeypatch):
     monkeypatch.setattr('fasternet_mm.own_data.plan.training_plan.lacks_weights', lambda *_: from_scratch)
