@@ -79,3 +79,31 @@ def test_a_second_ctrl_c_ends_at_once_but_where_torchrun_sends_it(environment, s
     everything = {key: value for key, value in os.environ.items() if key != 'TORCHELASTIC_RUN_ID'} | environment
     done = subprocess.run([sys.executable, '-c', TWICE], env=everything, capture_output=True, text=True, cwd=root)
     assert (done.returncode, done.stdout.splitlines()) == (status, printed)
+
+
+SERVANT = """
+import multiprocessing, threading
+from fasternet_mm.signals import end_with_parent
+
+def serve():
+    threading.Thread(target=threading.Event().wait).start()  # for which Python waits at the end
+    end_with_parent()
+    print(multiprocessing.current_process().pid, flush=True)
+
+if __name__ == '__main__':
+    servant = multiprocessing.get_context('fork').Process(target=serve)
+    servant.start()
+    servant.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_a_process_that_serves_another_one_ends_with_it_whatever_it_waits_for():
+    with subprocess.Popen([sys.executable, '-c', SERVANT], stdout=subprocess.PIPE, text=True) as parent:
+        servant = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            parent.communicate(timeout=60)  # which ends when the servant, too, has no output any more
+        except subprocess.TimeoutExpired:
+            os.kill(servant, signal.SIGKILL)
+            raise

@@ -27,7 +27,7 @@ from ..devices import device_of_choice
 from ..errors import UserError
 from ..files import appearing, check_writable, mark_output
 from ..models.backbone import InvalidArgument
-from ..signals import EndingSignals, ignore_signals_of_the_group
+from ..signals import EndingSignals, end_with_parent, ignore_signals_of_the_group
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
 from ..weights.pretrained import StrictPretrainedInit, has_fasternet, strict_loading
@@ -180,6 +180,7 @@ class StrictRunner(Runner):
 def _start_worker(initialize: Callable[[int], None] | None, number: int) -> None:
     """What a process that loads data does first; it may be pickled."""
     ignore_signals_of_the_group()
+    end_with_parent()
     if initialize:
         initialize(number)
 

@@ -10,6 +10,7 @@ import time
 import forked_trainings
 import pytest
 import torch
+from forked_trainings import equal
 
 KILLS = int(os.environ.get('KILLS', 100))
 CASES = [(model, keep) for model in ('detector', 'segmenter') for keep in (1, -1)]
@@ -115,14 +116,3 @@ class Training:
                 parts = [state.get(part) for state in states]
                 if not equal(*parts):
                     yield f'{name}, {part}'
-
-
-def equal(first, second):
-    match first:
-        case torch.Tensor():
-            return torch.equal(first, second)
-        case dict():
-            return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-        case list() | tuple():
-            return len(first) == len(second) and all(map(equal, first, second))
-    return first == second
