@@ -15,6 +15,11 @@ EXTRAS = {
     'openvino': 'openvino',
     'nncf': 'int8',
     'timm': 'benchmark',
+    'gradio': 'app',
+    'starlette': 'serve',
+    'python_multipart': 'serve',
+    'uvicorn': 'serve',
+    'prometheus_client': 'serve',
 }
 """The extra of this package that brings each optional one."""
 

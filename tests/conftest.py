@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -121,3 +122,17 @@ def detector(detector_cfg):
 @pytest.fixture(scope='module')
 def segmenter(segmenter_cfg):
     return spread_model(segmenter_cfg, {'decode_head.conv_seg.weight': 100})
+
+
+@pytest.fixture(scope='module')
+def browser():
+    program = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if program is None:
+        pytest.skip('there is no Chromium (apt-get install chromium)')
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update']
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()

@@ -36,7 +36,7 @@ LAYERS = (
     {'acceleration', 'evaluation', 'visualization'},
     {'deployment', 'report'},
     {'inference'},
-    {'own_data', 'benchmark'},
+    {'own_data', 'benchmark', 'serving'},
     {'cli'},
     {'__main__'},
 )
@@ -348,8 +348,8 @@ COMMANDS = {
 ANY_COMMAND = {'--help', '--version', 'COMMAND', '…'}
 """What may stand after ``fasternet-mm`` in the place of a command."""
 
-OTHERS_OPTIONS = {'--logdir', '--opt_out'}
-"""Options of other people's programs that the docs name: TensorBoard's, and that of NNCF's ``opt_in_out``."""
+OTHERS_OPTIONS = {'--logdir', '--opt_out', '--data-binary'}
+"""Options of other people's programs that the docs name: TensorBoard's, that of NNCF's ``opt_in_out``, and curl's."""
 
 
 def test_commands_and_options_of_the_docs_exist():

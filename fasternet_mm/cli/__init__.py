@@ -27,6 +27,8 @@ COMMANDS = {
         'train': 'train a detector or segmenter',
         'test': 'evaluate a trained model on its test set',
         'predict': 'find objects, or label pixels, in images and videos',
+        'app': 'open a web page on which a model can be tried',
+        'serve': 'answer requests for predictions over HTTP',
         'export': 'write a trained model to a file that runs without this package',
     },
     'Results': {

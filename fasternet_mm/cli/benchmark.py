@@ -11,6 +11,7 @@ from .parsing import (
     command_parser,
     configs_and_files,
     existing_file,
+    existing_model,
     positive,
 )
 
@@ -25,6 +26,7 @@ EPILOG = """examples:
   fasternet-mm benchmark detector-training mask_rcnn_fasternet_s   a whole detector's step and its operators
   fasternet-mm benchmark evaluation --images 500            COCO's metric; a few minutes, without --images an hour
   fasternet-mm benchmark loading                            weights from a file into a network
+  fasternet-mm benchmark serving WORK_DIR                   fasternet-mm serve with 16 clients, against a Predictor
   fasternet-mm benchmark show networks.json --plot networks.png
 
 Candidates take turns, round after round, so that whatever slows the machine down for a while slows down all of them.
@@ -52,6 +54,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     evaluation_arguments(kinds.add_parser('evaluation', help="COCO's metric: time and memory, against MMDetection's"))
     loading_arguments(kinds.add_parser('loading', help="FasterNet-L's weights: time and memory, against PyTorch"))
+    serving_arguments(kinds.add_parser('serving', help='fasternet-mm serve under load, against a Predictor'))
     show = kinds.add_parser('show', help='the table and the plot of results')
     show.add_argument('results', type=existing_file, help='what --out wrote')
     show.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks and layers')
@@ -225,6 +228,17 @@ def loading_arguments(result: argparse.ArgumentParser) -> None:
     result.set_defaults(do=loading)
 
 
+def serving_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument('source', metavar='MODEL', type=existing_model, help='as for fasternet-mm serve')
+    result.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?', help='after a config')
+    result.add_argument('--images', nargs='+', metavar='IMAGES', help='files or folders; default: noise of 480x640')
+    result.add_argument('--requests', type=positive, default=200, metavar='N', help='in a round; default: 200')
+    result.add_argument('--clients', type=positive, default=16, metavar='N', help='default: 16')
+    result.add_argument('--batch-size', type=positive, default=8, metavar='N', help='default: 8')
+    result.add_argument('--rounds', type=positive, default=5, help='default: 5, after one that does not count')
+    result.set_defaults(do=serving)
+
+
 def shape(text: str) -> tuple[int, int]:
     channels, _, side = text.partition('x')
     return positive(channels), positive(side)
@@ -352,6 +366,21 @@ def loading(args: argparse.Namespace) -> None:
     from ..benchmark.loading_cost import compare_loading
 
     compare_loading(args.repeats)
+
+
+def serving(args: argparse.Namespace) -> None:
+    from itertools import cycle, islice
+
+    from ..benchmark.serving_load import compare_serving, noise_jpeg
+    from ..datasets.image_search import find_files
+
+    model = [name for name in (args.source, args.checkpoint) if name]
+    if args.images:
+        files = [Path(name).read_bytes() for name in find_files(args.images)[: args.requests]]
+        images = list(islice(cycle(files), args.requests))
+    else:
+        images = [noise_jpeg(number) for number in range(args.requests)]
+    compare_serving(model, images, args.clients, args.rounds, args.batch_size)
 
 
 def read(args: argparse.Namespace) -> dict:

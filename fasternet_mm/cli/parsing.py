@@ -56,14 +56,20 @@ def add_config(result: argparse.ArgumentParser, without: str = '') -> None:
     add_cfg_options(result)
 
 
-def add_model(result: argparse.ArgumentParser) -> None:
-    """MODEL, which is a trained model, and how strictly it is loaded."""
+def add_model(result: argparse.ArgumentParser, without: str = '') -> None:
+    """MODEL, which is a trained model, and how strictly it is loaded.
+
+    Args:
+        result: it is changed.
+        without: what happens without a MODEL, for the help. Default: it is needed.
+    """
     model = result.add_argument(
         'source',
         metavar='MODEL',
         type=existing_model,
+        nargs='?' if without else None,
         help='work directory of a training, which needs nothing else; or a config (a file, or the name of one that '
-        'comes with the package), followed by its CHECKPOINT',
+        'comes with the package), followed by its CHECKPOINT' + without,
     )
     model.completer = configs_and_files
     add_cfg_options(result)

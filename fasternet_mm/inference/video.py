@@ -20,6 +20,9 @@ from .inputs import is_camera
 DEFAULT_FPS = 25.0
 """Frames per second of a video or camera that does not tell its own rate: that of European television."""
 
+CODECS = {'.mp4': 'mp4v', '.webm': 'VP80'}
+"""The codec of videos that are written, by suffix. Browsers play WebM alone of these two."""
+
 
 @dataclass(frozen=True)
 class Video:
@@ -93,10 +96,10 @@ def _open_file(source: str) -> cv2.VideoCapture:
 
 
 class VideoFile:
-    """Writes an MP4 video of frames of one size.
+    """Writes a video of frames of one size.
 
     Args:
-        path: the file to write.
+        path: the file to write, .mp4 or .webm.
         fps: frames per second.
         is_live: whether frames are written at the times when they come, each repeated until the next one, so that a
             camera's video keeps time however long predictions take.
@@ -111,10 +114,13 @@ class VideoFile:
         """Add a frame, uint8 ``(H, W, 3)``, RGB."""
         if self.writer is None:
             self.writer = cv2.VideoWriter(
-                str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.fps, (frame.shape[1], frame.shape[0])
+                str(self.path),
+                cv2.VideoWriter_fourcc(*CODECS[self.path.suffix]),
+                self.fps,
+                (frame.shape[1], frame.shape[0]),
             )
             if not self.writer.isOpened():
-                raise UserError(f'{self.path.name}: this OpenCV cannot write MP4; install opencv-python from PyPI')
+                raise UserError(f'{self.path.name}: this OpenCV cannot write it; install opencv-python from PyPI')
             self.start = time.monotonic()
         due = self.written + 1
         if self.is_live:

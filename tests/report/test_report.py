@@ -1,7 +1,6 @@
 """Reports as a person sees them, in headless Chromium."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -90,20 +89,6 @@ def segmentation_page(data):
     page = data / 'segmentation.html'
     write_segmentation_report(page, maps)
     return page
-
-
-@pytest.fixture(scope='module')
-def browser():
-    program = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-    if program is None:
-        pytest.skip('there is no Chromium (apt-get install chromium)')
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update']
-        browser = playwright.chromium.launch(executable_path=program, args=options)
-        yield browser
-        browser.close()
 
 
 def open_page(browser, file, **options):
