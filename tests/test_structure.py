@@ -33,7 +33,7 @@ LAYERS = (
     {'datasets'},
     {'weights'},
     {'engine'},
-    {'acceleration', 'evaluation', 'visualization'},
+    {'acceleration', 'annotation_formats', 'evaluation', 'visualization'},
     {'deployment', 'report'},
     {'inference'},
     {'own_data', 'benchmark', 'serving'},

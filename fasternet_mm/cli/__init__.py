@@ -24,6 +24,7 @@ from .parsing import EXIT_USER_ERROR, Parser
 COMMANDS = {
     'Your own images': {
         'check-data': 'check a folder of images and annotations before training on it',
+        'convert': 'write annotated images in another format',
         'train': 'train a detector or segmenter',
         'test': 'evaluate a trained model on its test set',
         'predict': 'find objects, or label pixels, in images and videos',

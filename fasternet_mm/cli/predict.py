@@ -2,6 +2,7 @@
 
 import argparse
 
+from ..annotation_formats import FORMAT_NAMES
 from .parsing import add_engine, add_model, command_parser, positive
 
 EPILOG = """examples:
@@ -9,6 +10,8 @@ EPILOG = """examples:
   fasternet-mm predict CONFIG CHECKPOINT "holiday/**/*.jpg" --classes person dog --save-crops
   fasternet-mm predict model.onnx https://example.org/street.jpg  a file that fasternet-mm export wrote
   fasternet-mm predict WORK_DIR drive.mp4 --out-dir results       results/drive.mp4 is the video with drawings
+  fasternet-mm predict WORK_DIR new_images/ --format labelme --score-thr 0.5
+      also writes predictions/labelme: the images with what was found as annotations, to correct in a labeling tool
   fasternet-mm predict WORK_DIR camera                            until Ctrl-C; camera:1 is the second camera
 
 The folder of the results gets a drawing of each image and video. A detector adds results.json: all detections in COCO's
@@ -41,6 +44,13 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     result.add_argument(
         '--json', metavar='FILE', help='file of the detections; default: results.json in the folder of the results'
+    )
+    result.add_argument(
+        '--format',
+        choices=FORMAT_NAMES,
+        dest='annotation_format',
+        help='also write copies of the images and what is drawn as annotations, for labeling tools, to a new folder '
+        'of this name in the folder of the results',
     )
     result.add_argument(
         '--batch-size',
@@ -79,4 +89,13 @@ def main(args: argparse.Namespace) -> None:
         trust_program=args.trust_program,
         cfg_options=args.cfg_options,
     )
-    predict_to_folder(predictor, sources, args.out_dir, args.score_thr, args.classes, args.save_crops, args.json)
+    predict_to_folder(
+        predictor,
+        sources,
+        args.out_dir,
+        args.score_thr,
+        args.classes,
+        args.save_crops,
+        args.json,
+        args.annotation_format,
+    )

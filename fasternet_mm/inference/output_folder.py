@@ -6,7 +6,7 @@ import errno
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from tqdm import tqdm
 
+from ..annotation_formats.annotation_writer import AnnotationWriter
+from ..annotation_formats.writing import losses, writing
 from ..datasets.image_files import IMAGE_SUFFIXES
 from ..datasets.image_reading import is_url
 from ..errors import UserError, few
@@ -45,6 +47,7 @@ def predict_to_folder(
     classes: Sequence[str] = (),
     save_crops: bool = False,
     json_file: str | None = None,
+    annotation_format: str | None = None,
 ) -> None:
     """Predict images and videos; write a drawing of each and the predictions to ``out_dir``.
 
@@ -61,6 +64,8 @@ def predict_to_folder(
         classes: only objects or labels of these. Default: all.
         save_crops: also write the image in each box to ``crops/CLASS/NAME-N.jpg``. Default: False.
         json_file: the file of the detections. Default: ``results.json`` in ``out_dir``.
+        annotation_format: also write the images, with what is drawn as their annotations, to the folder in ``out_dir``
+            of this name, which must be new: one of `FORMAT_NAMES`. Videos are left out. Default: None.
 
     Raises:
         UserError: ``out_dir`` cannot be written, or an option is not for this model; or, once all others are done and
@@ -76,8 +81,12 @@ def predict_to_folder(
     images = [source for source in sources if not is_video(source)]
     videos = [source for source in sources if is_video(source)]
     broken: list[UserError] = []
-    with nullcontext(None) if predictor.is_segmenter else json_list(records_file) as records:
-        output = _Output(Path(out_dir), score_thr, classes, save_crops, records, images)
+    labels_folder = Path(out_dir, annotation_format or '')
+    with (
+        _annotations_in(labels_folder, annotation_format, predictor) as annotations,
+        nullcontext(None) if predictor.is_segmenter else json_list(records_file) as records,
+    ):
+        output = _Output(Path(out_dir), score_thr, classes, save_crops, records, images, annotations)
         for prediction in predictor.stream(tqdm(images, unit='image', disable=not images), broken):
             with _left_out(prediction.source, broken):
                 output.save_image(prediction)
@@ -91,9 +100,21 @@ def predict_to_folder(
         print(f'crops:      {Path(out_dir, "crops")}')
     if not predictor.is_segmenter:
         print(f'detections: {records_file} ({output.detections})')
+    if annotations:
+        print(f'labels:     {labels_folder} ({annotations.title}, to correct: {annotations.images.total()} images)')
+        print(*losses(annotations), *([f'without:    {len(videos)} videos'] if videos else []), sep='\n')
     if broken:
         named = few(broken, NAMED, '; ', counted=True)
         raise UserError(f'{len(broken)} of {len(sources)} images were left out: {named}') from broken[0].__cause__
+
+
+def _annotations_in(
+    folder: Path, annotation_format: str | None, predictor: Predictor
+) -> AbstractContextManager[AnnotationWriter | None]:
+    if annotation_format is None:
+        return nullcontext(None)
+    ids = [] if predictor.is_segmenter else predictor.category_ids
+    return writing(annotation_format, folder, predictor.classes, category_ids=ids, of_label_maps=predictor.is_segmenter)
 
 
 @contextmanager
@@ -144,6 +165,7 @@ class _Output:
     save_crops: bool
     add_records: Callable[[Iterable[dict[str, Any]]], None] | None
     images: Sequence[str]
+    annotations: AnnotationWriter | None = None
 
     def __post_init__(self) -> None:
         self.detections, self.stems, self.used_ids = 0, set(), set()
@@ -157,6 +179,10 @@ class _Output:
         if prediction.label_map is not None:
             content = cv2.imencode('.png', prediction.label_map)[1].tobytes()
             write_atomically((self.folder / 'labels' / name).with_suffix('.png'), content)
+        if self.annotations:
+            is_file = not is_url(prediction.source) and Path(prediction.source).suffix == Path(name).suffix
+            source = Path(prediction.source) if is_file else None
+            self.annotations.add('train', prediction.above(self.score_thr).to_labeled_image(name, source))
         number = _number(prediction.source)
         image_id = next(self.free_ids) if number is None or number in self.used_ids else number
         self.used_ids.add(image_id)

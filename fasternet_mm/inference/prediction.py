@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hotcoco import mask as rle
 
+from ..annotation_formats.labeled_images import LabeledImage, LabeledObject
+from ..annotation_formats.labelme_writer import labelme_content
+from ..annotation_formats.mask_outlines import without_holes
+from ..annotation_formats.yolo_writer import yolo_lines
 from ..errors import UserError, few, nearest
 from ..evaluation.coco_results import to_coco_results
+from ..extras import require
 from ..visualization.drawing import draw_labels, draw_objects, object_text, with_legend, write_drawing
 
 
@@ -131,6 +137,82 @@ class Prediction:
             masks=None if self.encoded_masks is None else list(self.encoded_masks),
         )
         return to_coco_results(objects, image_id, self.category_ids).records()
+
+    def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
+        """The objects as the content of a JSON file of LabelMe's: polygons, masks with holes, or rectangles.
+
+        ``prediction.above(0.5).to_labelme()`` is what to correct: a label has no score.
+
+        Args:
+            image_path: the image's path from the JSON file. Default: the name that it has, for a JSON file beside it.
+
+        Raises:
+            UserError: the model labels pixels.
+        """
+        path = Path(self.source).name if image_path is None else image_path
+        return labelme_content(path, self._labeled_objects('to_labelme'), self.classes, self.image.shape[:2])
+
+    def to_yolo(self) -> str:
+        """The objects as the text of a YOLO label file: ``label x y x y …``, or ``label x y width height`` of boxes.
+
+        Numbers are from 0 to 1 of the image's width and height; a box has its center. An outline with holes or of
+        several parts is one polygon with cuts of no width.
+
+        Raises:
+            UserError: the model labels pixels.
+        """
+        return yolo_lines(self._labeled_objects('to_yolo'), self.image.shape[:2])
+
+    def to_supervision(self) -> Any:
+        """The objects as ``supervision.Detections``, with the names of their classes as ``data['class_name']``.
+
+        Raises:
+            UserError: the package supervision is missing, or the model labels pixels.
+        """
+        self._refuse_label_map('to_supervision')
+        detections = require('supervision', 'Prediction.to_supervision()').Detections
+        return detections(
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.labels.astype(int),
+            data=dict(class_name=np.array(self.names, dtype=str)),
+        )
+
+    def to_labeled_image(self, name: str, source: Path | None = None) -> LabeledImage:
+        """What the writers of annotation formats take.
+
+        Args:
+            name: the image's path in the data set that is written.
+            source: the image's file. Default: the pixels are written.
+        """
+        objects = [] if self.label_map is not None else self._labeled_objects('to_labeled_image')
+        image = self.image if source is None else source
+        return LabeledImage(name, self.image.shape[:2], image, objects, self.label_map)
+
+    def _labeled_objects(self, method: str) -> list[LabeledObject]:
+        """The objects with coordinates in hundredths of a pixel, as COCO has them, inside of the image.
+
+        Boxes of which nothing is left are left out.
+        """
+        self._refuse_label_map(method)
+        height, width = self.image.shape[:2]
+        corners = np.clip(self.boxes, 0, (width, height, width, height)).astype(float).round(2)
+        objects = []
+        for number, (left, top, right, bottom) in enumerate(corners.tolist()):
+            box = [left, top, round(right - left, 2), round(bottom - top, 2)]
+            mask = self.encoded_masks[number] if self.encoded_masks else None
+            area = float(rle.area(mask)) if mask else round(box[2] * box[3], 2)
+            if min(box[2:]) <= 0:
+                continue
+            segmentation = without_holes(mask) if mask and area else None
+            score = round(float(self.scores[number]), 4)
+            objects.append(LabeledObject(int(self.labels[number]), box, area, segmentation, score=score))
+        return objects
+
+    def _refuse_label_map(self, method: str) -> None:
+        if self.label_map is not None:
+            raise UserError(f'{method}() is for objects, but this model labels pixels: its label_map is an array')
 
     def __repr__(self) -> str:
         """'3 objects: 2 person 0.98, 0.91; 1 dog 0.55', or '480x640 (H x W) labels: 61% road, 39% sky'."""
