@@ -17,6 +17,7 @@ PUBLIC = {
     'FasterNet': 'models.backbone',
     'FasterNetClassifier': 'models.classifier',
     'Predictor': 'inference.predictor',
+    'Tracker': 'inference.tracking',
     'evaluate': 'evaluation.coco_evaluation',
     'export': 'deployment.exporter',
     'load_weights': 'weights.loading',

@@ -20,6 +20,7 @@ EXTRAS = {
     'python_multipart': 'serve',
     'uvicorn': 'serve',
     'prometheus_client': 'serve',
+    'trackers': 'track',
     'supervision': 'track',
 }
 """The extra of this package that brings each optional one."""

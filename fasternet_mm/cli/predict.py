@@ -13,9 +13,11 @@ EPILOG = """examples:
   fasternet-mm predict WORK_DIR new_images/ --format labelme --score-thr 0.5
       also writes predictions/labelme: the images with what was found as annotations, to correct in a labeling tool
   fasternet-mm predict WORK_DIR camera                            until Ctrl-C; camera:1 is the second camera
+  fasternet-mm predict WORK_DIR rtsp://user:password@192.168.1.10/live --track --count-line 0 0.5 1 0.5
 
 The folder of the results gets a drawing of each image and video. A detector adds results.json: all detections in COCO's
 results format, those too that are not drawn. A segmenter adds labels/*.png, whose pixels are the numbers of classes.
+--track gives the objects of videos numbers that they keep from frame to frame, and adds tracks.csv and counts.json.
 """
 
 
@@ -31,7 +33,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         'images',
         metavar='IMAGES',
         nargs='+',
-        help='image files, videos, folders of them, patterns in quotes, URLs of images, or camera',
+        help='image files, videos, folders of them, patterns in quotes, URLs of images, camera, or rtsp:// and http:// '
+        'addresses of videos (stream:URL where an http URL does not end like a video)',
     )
     add_engine(result)
     result.add_argument(
@@ -53,6 +56,21 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         'of this name in the folder of the results',
     )
     result.add_argument(
+        '--track',
+        action='store_true',
+        help='number the objects of videos from frame to frame, and count them: tracks.csv, counts.json',
+    )
+    result.add_argument(
+        '--count-line',
+        nargs=4,
+        type=float,
+        action='append',
+        default=[],
+        metavar=('X1', 'Y1', 'X2', 'Y2'),
+        help='count what crosses this line to each side, as --track does: in pixels, or where none is above 1 in '
+        "fractions of the image's width and height; may be given several times",
+    )
+    result.add_argument(
         '--batch-size',
         type=positive,
         default=1,
@@ -66,6 +84,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from ..devices import tell_unused_gpu
     from ..errors import UserError
+    from ..extras import require
     from ..inference.inputs import find_inputs
     from ..inference.output_folder import predict_to_folder
     from ..inference.predictor import Predictor
@@ -76,6 +95,8 @@ def main(args: argparse.Namespace) -> None:
         if not images:
             raise UserError(f'{args.source} is a config: give its checkpoint and then images, not {checkpoint} alone')
     sources = find_inputs(images, args.out_dir)
+    if args.track or args.count_line:
+        require('trackers', '--track')
     if args.device is None:
         tell_unused_gpu()
     predictor = Predictor(
@@ -98,4 +119,6 @@ def main(args: argparse.Namespace) -> None:
         args.save_crops,
         args.json,
         args.annotation_format,
+        track=args.track or bool(args.count_line),
+        count_lines=args.count_line,
     )

@@ -23,10 +23,12 @@ from ..datasets.image_reading import is_url
 from ..errors import UserError, few
 from ..files import appearing, check_writable, mark_output, write_atomically
 from ..visualization.drawing import write_drawing
-from .inputs import is_camera, is_video
+from .inputs import is_camera, is_stream, is_video, shown
 from .prediction import Prediction, labels_of
 from .predictor import Predictor, named_error
-from .video import open_video, video_appearing
+from .track_files import TrackFiles, tracking_files
+from .tracking import Line
+from .video import Video, open_video, video_appearing
 
 NAMED = 10
 """How many of the images that could not be predicted a message names."""
@@ -48,6 +50,8 @@ def predict_to_folder(
     save_crops: bool = False,
     json_file: str | None = None,
     annotation_format: str | None = None,
+    track: bool = False,
+    count_lines: Sequence[Line] = (),
 ) -> None:
     """Predict images and videos; write a drawing of each and the predictions to ``out_dir``.
 
@@ -66,6 +70,9 @@ def predict_to_folder(
         json_file: the file of the detections. Default: ``results.json`` in ``out_dir``.
         annotation_format: also write the images, with what is drawn as their annotations, to the folder in ``out_dir``
             of this name, which must be new: one of `FORMAT_NAMES`. Videos are left out. Default: None.
+        track: number the objects of videos, and write ``tracks.csv`` and ``counts.json``, see `tracking_files`.
+            Default: False.
+        count_lines: with ``track``, lines at which crossings are counted, see `Tracker`. Default: none.
 
     Raises:
         UserError: ``out_dir`` cannot be written, or an option is not for this model; or, once all others are done and
@@ -74,6 +81,8 @@ def predict_to_folder(
     labels_of(classes, predictor.classes)
     if predictor.is_segmenter and (save_crops or json_file):
         raise UserError('--save-crops and --json are for objects, but this model labels pixels: leave them out')
+    if track and (predictor.is_segmenter or not any(map(is_video, sources))):
+        raise UserError('--track numbers the objects in videos, and here are no objects or no videos: leave it out')
     check_writable(out_dir)
     mark_output(out_dir)
     records_file = Path(json_file or Path(out_dir, 'results.json'))
@@ -90,9 +99,10 @@ def predict_to_folder(
         for prediction in predictor.stream(tqdm(images, unit='image', disable=not images), broken):
             with _left_out(prediction.source, broken):
                 output.save_image(prediction)
-        for video in videos:
-            with _left_out(video, broken):
-                _predict_video(predictor, video, output)
+        with tracking_files(Path(out_dir), count_lines) if track else nullcontext() as tracks:
+            for video in videos:
+                with _left_out(shown(video), broken):
+                    _predict_video(predictor, video, output, tracks)
     print(f'drawings:   {out_dir}')
     if predictor.is_segmenter and images:
         print(f'label maps: {Path(out_dir, "labels")}')
@@ -103,6 +113,8 @@ def predict_to_folder(
     if annotations:
         print(f'labels:     {labels_folder} ({annotations.title}, to correct: {annotations.images.total()} images)')
         print(*losses(annotations), *([f'without:    {len(videos)} videos'] if videos else []), sep='\n')
+    if track:
+        print(f'tracks:     {Path(out_dir, "tracks.csv")}, {Path(out_dir, "counts.json")}')
     if broken:
         named = few(broken, NAMED, '; ', counted=True)
         raise UserError(f'{len(broken)} of {len(sources)} images were left out: {named}') from broken[0].__cause__
@@ -134,25 +146,49 @@ def _left_out(source: str, broken: list[UserError]) -> Iterator[None]:
         broken.append(named_error(error, source))
 
 
-def _predict_video(predictor: Predictor, source: str, output: _Output) -> None:
+def _predict_video(predictor: Predictor, source: str, output: _Output, tracks: TrackFiles | None) -> None:
     with open_video(source) as video:
         name = output.new_name(source, '.mp4')
-        with video_appearing(output.folder / name, video.fps, video.is_live) as file:
+        tracking = tracks.video(name, video.fps, output.score_thr) if tracks else nullcontext()
+        with video_appearing(output.folder / name, video.fps, video.is_live) as file, tracking as track:
             frames, number = tqdm(video, total=video.length, unit='frame', desc=name), 0
             try:
-                for number, prediction in enumerate(predictor.stream(frames), start=1):
-                    prediction = output.save_frame(prediction, name, number)
-                    # Without a legend, whose height differs from frame to frame.
-                    file.write(prediction.draw(score_thr=output.score_thr, legend=False))
+                for prediction, number in zip(predictor.stream(frames), video.numbers()):
+                    prediction = output.only_classes(prediction)
+                    if track:
+                        prediction, drawing = track(prediction, number, video.seconds(number))
+                    else:  # without a legend, whose height differs from frame to frame
+                        drawing = prediction.draw(score_thr=output.score_thr, legend=False)
+                    output.save_frame(prediction, name, number)
+                    file.write(drawing, number)
             except UserError as error:
-                raise UserError(f'{source}: {error}') from error
+                raise UserError(f'{shown(source)}: {error}') from error
             except KeyboardInterrupt:
                 if not video.is_live:
                     raise
-        if video.length and number < CUT_OFF * video.length:
-            raise UserError(
-                f'{source} may be cut off: only {number} of its {video.length} frames could be read; these are done'
-            )
+        _tell_what_is_missing(shown(source), video, number)
+
+
+def _tell_what_is_missing(source: str, video: Video, number: int) -> None:
+    """Tell of frames that could not be decoded; those of a stream may be lost on their way, which is no error.
+
+    Raises:
+        UserError: of a file some could not be decoded, or it ends after frame ``number`` and should not.
+    """
+    problems = []
+    if video.length and number < CUT_OFF * video.length:
+        read = number - len(video.broken)
+        problems.append(
+            f'{source} may be cut off: only {read} of its {video.length} frames could be read; these are done'
+        )
+    if video.broken:
+        count = '1 frame' if len(video.broken) == 1 else f'{len(video.broken)} frames'
+        numbers = few(sorted(video.broken), NAMED, counted=True)
+        problems.append(f'{source}: {count} could not be decoded ({numbers}), the others are done')
+    if problems and video.is_live:
+        print(problems[0])
+    elif problems:
+        raise UserError('; '.join(problems))
 
 
 @dataclass
@@ -174,7 +210,7 @@ class _Output:
 
     def save_image(self, prediction: Prediction) -> None:
         name = self.new_name(prediction.source)
-        prediction = self._only(prediction)
+        prediction = self.only_classes(prediction)
         prediction.draw(self.folder / name, self.score_thr)
         if prediction.label_map is not None:
             content = cv2.imencode('.png', prediction.label_map)[1].tobytes()
@@ -188,14 +224,12 @@ class _Output:
         self.used_ids.add(image_id)
         self._save_objects(prediction, image_id, Path(name).stem + '-', dict(file_name=name))
 
-    def save_frame(self, prediction: Prediction, name: str, number: int) -> Prediction:
-        """Save the objects in a frame of the video ``name``; returns what is to be drawn of them."""
-        prediction = self._only(prediction)
+    def save_frame(self, prediction: Prediction, name: str, number: int) -> None:
+        """Save the objects in a frame of the video ``name``."""
         frame = dict(file_name=name, frame=number)
         self._save_objects(prediction, next(self.free_ids), f'{Path(name).stem}/{number}-', frame)
-        return prediction
 
-    def _only(self, prediction: Prediction) -> Prediction:
+    def only_classes(self, prediction: Prediction) -> Prediction:
         return prediction.only(*self.classes) if self.classes else prediction
 
     def _save_objects(self, prediction: Prediction, image_id: int, prefix: str, extra: dict[str, Any]) -> None:
@@ -210,7 +244,9 @@ class _Output:
     def new_name(self, source: str, suffix: str | None = None) -> str:
         """A file name for a source, with a stem of its own, since a.jpg and a.png would have the same label map."""
         path = Path(source)
-        if is_url(source):
+        if is_stream(source):
+            path = Path(_safe(shown(source).partition('://')[2]) + '.mp4')
+        elif is_url(source):
             path = Path(_safe(unquote(urlsplit(source).path).rpartition('/')[2]))
         elif is_camera(source):
             path = Path(_safe(source))

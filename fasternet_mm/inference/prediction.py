@@ -38,6 +38,8 @@ class Prediction:
         encoded_masks: the mask of each object in COCO's RLE; None where the model predicts no masks.
         label_map: of a segmenter the class of each pixel, uint8 or uint16 ``(H, W)``, where the type's largest number
             stands for no class; else None.
+        track_ids: the number of each object in its video, int64 ``(n,)``, 0 for none yet; None unless a `Tracker` gave
+            them.
     """
 
     image: np.ndarray
@@ -50,6 +52,7 @@ class Prediction:
     labels: np.ndarray
     encoded_masks: Sequence[dict[str, Any]] | None = None
     label_map: np.ndarray | None = None
+    track_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -75,6 +78,10 @@ class Prediction:
         """The objects with this score or a higher one."""
         return self._subset(self.scores >= score)
 
+    def numbered(self) -> Prediction:
+        """The objects that a `Tracker` has given a number; without one, all."""
+        return self if self.track_ids is None else self._subset(self.track_ids > 0)
+
     def only(self, *classes: str) -> Prediction:
         """The objects, or the labels, of these classes.
 
@@ -95,6 +102,7 @@ class Prediction:
             scores=self.scores[selected],
             labels=self.labels[selected],
             encoded_masks=masks and [masks[number] for number in np.flatnonzero(selected)],
+            track_ids=None if self.track_ids is None else self.track_ids[selected],
         )
 
     def crops(self) -> list[np.ndarray]:
@@ -117,7 +125,8 @@ class Prediction:
         """
         if self.label_map is None:
             objects = self.above(score_thr)
-            texts = [object_text(name, score) for name, score in zip(objects.names, objects.scores)]
+            numbers = [0] * len(objects) if objects.track_ids is None else objects.track_ids
+            texts = [object_text(*each) for each in zip(objects.names, objects.scores, numbers)]
             colors = [self.palette[label] for label in objects.labels]
             drawing = draw_objects(self.image, objects.boxes, colors, texts, objects.masks)
         else:
@@ -129,14 +138,17 @@ class Prediction:
         return drawing
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """The objects in COCO's results format (https://cocodataset.org/#format-results)."""
+        """The objects in COCO's results format (https://cocodataset.org/#format-results), tracked with ``track_id``."""
         objects = dict(
             bboxes=torch.from_numpy(self.boxes),
             scores=torch.from_numpy(self.scores),
             labels=torch.from_numpy(self.labels),
             masks=None if self.encoded_masks is None else list(self.encoded_masks),
         )
-        return to_coco_results(objects, image_id, self.category_ids).records()
+        records = to_coco_results(objects, image_id, self.category_ids).records()
+        if self.track_ids is None:
+            return records
+        return [{**record, 'track_id': number} for record, number in zip(records, self.track_ids.tolist())]
 
     def to_labelme(self, image_path: str | None = None) -> dict[str, Any]:
         """The objects as the content of a JSON file of LabelMe's: polygons, masks with holes, or rectangles.

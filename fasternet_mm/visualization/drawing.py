@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from .palette import Color
 
 OPACITY = 0.5
 """Share of a mask's or label's color in the pixels that it covers; the rest is the image's."""
+
+LINE_COLOR = (255, 221, 0)
+"""The color of counting lines: yellow, which few things in images have."""
 
 
 def draw_objects(
@@ -43,8 +47,7 @@ def draw_objects(
         drawing[masks[number]] = inside * (1 - OPACITY) + np.array(colors[number]) * OPACITY
     canvas = Image.fromarray(drawing)
     draw = ImageDraw.Draw(canvas)
-    smaller_side = min(canvas.size)
-    font, line = _font(min(max(smaller_side // 30, 10), 40)), max(round(smaller_side / 200), 1)
+    font, line = _font(_text_size(canvas.size)), _line_width(canvas.size)
     for number in order:
         left, top, right, bottom = boxes[number].round().tolist()
         draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=tuple(colors[number]), width=line)
@@ -53,8 +56,39 @@ def draw_objects(
     return np.array(canvas)
 
 
-def object_text(name: str, score: float | None) -> str:
-    return name if score is None else f'{name} {score:.2f}'
+def object_text(name: str, score: float | None, number: int = 0) -> str:
+    """'car', 'car 0.91', or '#3 car 0.91' of an object with a number."""
+    text = name if score is None else f'{name} {score:.2f}'
+    return f'#{number} {text}' if number else text
+
+
+def draw_counting_line(
+    image: np.ndarray, ends: tuple[float, float, float, float], to_left: int, to_right: int
+) -> np.ndarray:
+    """The image with a line, and beside its first end on each side how many crossed it to that side.
+
+    Args:
+        image: uint8 ``(H, W, 3)``, RGB; it stays as it is.
+        ends: x1, y1, x2, y2 in pixels.
+        to_left: the number to the left of somebody who walks from the first end to the second.
+        to_right: that to the right.
+    """
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    font, thickness = _font(_text_size(canvas.size)), _line_width(canvas.size)
+    draw.line(ends, LINE_COLOR, 2 * thickness)
+    x1, y1, x2, y2 = ends
+    length = np.hypot(x2 - x1, y2 - y1)
+    right_x, right_y = (y1 - y2) / length, (x2 - x1) / length
+    for side, count in ((-1, to_left), (1, to_right)):
+        text = str(count)
+        width, height = draw.textlength(text, font) + 4, sum(font.getmetrics())
+        away = side * (abs(right_x) * width + abs(right_y) * height) / 2 + side * 3 * thickness
+        left, top = x1 + right_x * away - width / 2, y1 + right_y * away - height / 2
+        left, top = _inside(left, top, width, height, canvas.size)
+        draw.rectangle((left, top, left + width, top + height), fill=LINE_COLOR)
+        draw.text((left + 2, top), text, 'black', font)
+    return np.array(canvas)
 
 
 def _write(
@@ -63,12 +97,25 @@ def _write(
     """A text on its color above the box, or inside where there is no room; never beyond the image's edges."""
     width, height = draw.textlength(text, font) + 4, sum(font.getmetrics())
     top = box[1] - height if box[1] >= height else box[1]
-    left, top = (
-        min(max(round(place), 0), max(room - extent, 0))
-        for place, room, extent in zip((box[0], top), size, (width, height))
-    )
+    left, top = _inside(box[0], top, width, height, size)
     draw.rectangle((left, top, left + width, top + height), fill=color)
     draw.text((left + 2, top), text, _readable_on(color), font)
+
+
+def _inside(left: float, top: float, width: float, height: float, size: tuple[int, int]) -> tuple[int, int]:
+    """The nearest place to ``left, top`` where all of a rectangle is in an image of ``size``, (W, H)."""
+    return (
+        min(max(round(left), 0), max(size[0] - math.ceil(width), 0)),
+        min(max(round(top), 0), max(size[1] - math.ceil(height), 0)),
+    )
+
+
+def _text_size(size: tuple[int, int]) -> int:
+    return min(max(min(size) // 30, 10), 40)
+
+
+def _line_width(size: tuple[int, int]) -> int:
+    return max(round(min(size) / 200), 1)
 
 
 def _readable_on(color: Color) -> str:
