@@ -22,6 +22,7 @@ EXTRAS = {
     'prometheus_client': 'serve',
     'trackers': 'track',
     'supervision': 'track',
+    'pyvips': 'large',
 }
 """The extra of this package that brings each optional one."""
 

@@ -66,6 +66,7 @@ HOOKS = LazyRegistry(
     StopSignalsHook='engine.stop_signals',
     ValidationLossHook='engine.validation_loss',
     OptimizeHook='acceleration.optimization',
+    TilesHook='inference.tiled_testing',
     WriteLabelMapsHook='inference.label_map_files',
     DrawPredictionsHook='visualization.sample_drawing',
 )

@@ -27,7 +27,9 @@ def pythons(project) -> list[str]:
     return [version for version in ('3.9', '3.10', '3.11', '3.12', '3.13', '3.14') if version in supported]
 
 
-@pytest.mark.parametrize('kind', ['', '-onedl', '-test', '-onnx', '-openvino', '-int8', '-benchmark', '-serve', '-app', '-track'])
+@pytest.mark.parametrize(
+    'kind', ['', '-onedl', '-test', '-onnx', '-openvino', '-int8', '-benchmark', '-serve', '-app', '-track', '-large']
+)
 def test_pinned_versions_install_on_every_supported_python(root, pythons, kind):
     assert pythons == ['3.10', '3.11', '3.12', '3.13']
     pins = read(root / f'requirements{kind}.txt')

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..engine.packaged_configs import config_names, config_path
 from ..errors import UserError, nearest
@@ -142,6 +143,55 @@ def add_engine(result: argparse.ArgumentParser) -> None:
 def add_size(result: argparse.ArgumentParser, help: str, **options: object) -> None:
     """``--size H W``, of images in pixels."""
     result.add_argument('--size', nargs=2, type=side, metavar=('H', 'W'), help=help, **options)
+
+
+def add_tiles(result: argparse.ArgumentParser) -> None:
+    """``--tile H W`` and what belongs to it."""
+    group = result.add_argument_group('large images with small objects')
+    group.add_argument(
+        '--tile',
+        nargs=2,
+        type=side,
+        metavar=('H', 'W'),
+        help='predict images that are larger than this height and width in tiles of so many pixels; objects at borders '
+        'are put together (docs/tiles.md); default: each image in one piece',
+    )
+    group.add_argument(
+        '--overlap',
+        type=overlap,
+        metavar='F',
+        help='the part of a tile that it has in common with the next one, at least: objects up to that size are whole '
+        'in one of the two; default: 0.2',
+    )
+    group.add_argument(
+        '--tile-whole',
+        action='store_true',
+        help='also look for objects in the whole image, resized as without --tile: for those larger than a tile',
+    )
+
+
+def tiles_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_tiles` say, as arguments of ``Predictor``.
+
+    Raises:
+        UserError: there is no ``--tile`` for the other ones.
+    """
+    if args.tile is None:
+        if args.overlap is not None or args.tile_whole:
+            raise UserError('--overlap and --tile-whole say how to use tiles: add their size, as in --tile 640 640')
+        return {}
+    options = dict(tile=tuple(args.tile), tile_whole=args.tile_whole)
+    return options if args.overlap is None else dict(options, overlap=args.overlap)
+
+
+def overlap(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0.05 <= share <= 0.75:
+        raise argparse.ArgumentTypeError(f'{text}: give a share of the tile, from 0.05 to 0.75, as in 0.2')
+    return share
 
 
 def side(text: str) -> int:

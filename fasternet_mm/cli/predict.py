@@ -3,7 +3,7 @@
 import argparse
 
 from ..annotation_formats import FORMAT_NAMES
-from .parsing import add_engine, add_model, command_parser, positive
+from .parsing import add_engine, add_model, add_tiles, command_parser, positive, tiles_of
 
 EPILOG = """examples:
   fasternet-mm predict WORK_DIR street.jpg holiday/               a model that fasternet-mm train made
@@ -12,6 +12,7 @@ EPILOG = """examples:
   fasternet-mm predict WORK_DIR drive.mp4 --out-dir results       results/drive.mp4 is the video with drawings
   fasternet-mm predict WORK_DIR new_images/ --format labelme --score-thr 0.5
       also writes predictions/labelme: the images with what was found as annotations, to correct in a labeling tool
+  fasternet-mm predict WORK_DIR map.tif --tile 640 640           an image larger than a tile, tile by tile
   fasternet-mm predict WORK_DIR camera                            until Ctrl-C; camera:1 is the second camera
   fasternet-mm predict WORK_DIR rtsp://user:password@192.168.1.10/live --track --count-line 0 0.5 1 0.5
 
@@ -77,6 +78,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         metavar='N',
         help='images that go through the network together; default: 1, which needs least memory',
     )
+    add_tiles(result)
     result.add_argument('--device', help='cuda, cuda:1 or cpu; default: a GPU where there is one')
     return result
 
@@ -109,6 +111,7 @@ def main(args: argparse.Namespace) -> None:
         dtype=args.dtype,
         trust_program=args.trust_program,
         cfg_options=args.cfg_options,
+        **tiles_of(args),
     )
     predict_to_folder(
         predictor,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_checkpoint, add_engine, add_model, command_parser
+from .parsing import add_checkpoint, add_engine, add_model, add_tiles, command_parser, tiles_of
 
 EPILOG = """examples:
   fasternet-mm test work_dirs/mask_rcnn_fasternet_s              its config and its best checkpoint, else its newest
@@ -12,6 +12,7 @@ EPILOG = """examples:
   fasternet-mm test CONFIG CHECKPOINT --show-dir drawings        also drawings: truth left, prediction right
   fasternet-mm test CONFIG CHECKPOINT --report report.html       also an HTML page that shows what is wrong where
   fasternet-mm test CONFIG CHECKPOINT --tta                      a segmenter on several sizes and flips of each image
+  fasternet-mm test WORK_DIR --tile 640 640                      large images in tiles, scored as a whole
   fasternet-mm test CONFIG model.onnx                            what fasternet-mm export wrote, with the same metric
 """
 
@@ -47,6 +48,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         action='store_true',
         help="test-time augmentation: the mean of several predictions, by the config's tta_pipeline",
     )
+    add_tiles(result)
     result.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm'],
@@ -62,9 +64,14 @@ def main(args: argparse.Namespace) -> None:
     from ..engine.config import default_work_dir, load_config
     from ..engine.runner import build_runner
     from ..engine.work_dir import config_and_checkpoint
+    from ..errors import UserError
     from ..evaluation.table import metric_table
+    from ..inference.tiled_testing import use_tiles
     from ..report.runner_report import check_reportable, write_test_report
 
+    tiles = tiles_of(args)
+    if tiles and args.tta:
+        raise UserError('--tta changes whole images, and --tile cuts them: give one of the two')
     config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
     cfg = load_config(config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -79,6 +86,8 @@ def main(args: argparse.Namespace) -> None:
         use_exported(cfg, checkpoint, bf16=bf16, trust_program=args.trust_program)
     elif not args.no_optimize:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='fasternet_mm.OptimizeHook', dtype=args.dtype)]
+    if tiles:
+        use_tiles(cfg, **tiles)
     if args.show_dir:
         draw = dict(type='fasternet_mm.DrawPredictionsHook', out_dir=args.show_dir, score_thr=args.score_thr)
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), draw]

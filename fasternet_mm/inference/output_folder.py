@@ -212,6 +212,11 @@ class _Output:
         name = self.new_name(prediction.source)
         prediction = self.only_classes(prediction)
         prediction.draw(self.folder / name, self.score_thr)
+        if prediction.large:
+            reduced, size = ('{}x{}'.format(*sides) for sides in (prediction.image.shape[:2], prediction.size))
+            tqdm.write(
+                f'{name}: drawn as {reduced} of {size} pixels (H x W); boxes, masks and labels are in all of them'
+            )
         if prediction.label_map is not None:
             content = cv2.imencode('.png', prediction.label_map)[1].tobytes()
             write_atomically((self.folder / 'labels' / name).with_suffix('.png'), content)

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from hotcoco import mask as rle
@@ -16,10 +17,12 @@ from ..annotation_formats.labeled_images import LabeledImage, LabeledObject
 from ..annotation_formats.labelme_writer import labelme_content
 from ..annotation_formats.mask_outlines import without_holes
 from ..annotation_formats.yolo_writer import yolo_lines
+from ..datasets.large_images import LargeImage
 from ..errors import UserError, few, nearest
 from ..evaluation.coco_results import to_coco_results
 from ..extras import require
 from ..visualization.drawing import draw_labels, draw_objects, object_text, with_legend, write_drawing
+from ..visualization.encoded_masks import EncodedMasks
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -27,7 +30,7 @@ class Prediction:
     """The prediction of a model for one image: objects by falling score, or the class of each pixel.
 
     Attributes:
-        image: uint8 ``(H, W, 3)``, RGB: the image itself.
+        image: uint8 ``(H, W, 3)``, RGB: the image itself; of one that was read by parts, a reduced one.
         source: the path or URL that it came from, else ''.
         classes: the names of all classes that the model knows, by label.
         palette: a color, RGB, of each.
@@ -40,6 +43,7 @@ class Prediction:
             stands for no class; else None.
         track_ids: the number of each object in its video, int64 ``(n,)``, 0 for none yet; None unless a `Tracker` gave
             them.
+        large: the image in its file where it was read by parts. All else is in pixels of that; drawings are reduced.
     """
 
     image: np.ndarray
@@ -53,6 +57,12 @@ class Prediction:
     encoded_masks: Sequence[dict[str, Any]] | None = None
     label_map: np.ndarray | None = None
     track_ids: np.ndarray | None = None
+    large: LargeImage | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image that was predicted, in pixels."""
+        return self.large.shape[:2] if self.large else self.image.shape[:2]
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -71,7 +81,7 @@ class Prediction:
         if self.encoded_masks is None:
             return None
         if not self.encoded_masks:
-            return np.zeros((0, *self.image.shape[:2]), bool)
+            return np.zeros((0, *self.size), bool)
         return np.stack([rle.decode(mask) for mask in self.encoded_masks]).astype(bool)
 
     def above(self, score: float) -> Prediction:
@@ -106,11 +116,12 @@ class Prediction:
         )
 
     def crops(self) -> list[np.ndarray]:
-        """The part of the image in each box, uint8 ``(h, w, 3)``, RGB: views, of a pixel at least."""
-        height, width = self.image.shape[:2]
+        """The part of the image in each box, uint8 ``(h, w, 3)``, RGB, of a pixel at least: views of an array."""
+        height, width = self.size
         first = np.clip(np.floor(self.boxes[:, :2]).astype(int), 0, (width - 1, height - 1))
         last = np.clip(np.ceil(self.boxes[:, 2:]).astype(int), first + 1, (width, height))
-        return [self.image[top:bottom, left:right] for (left, top), (right, bottom) in zip(first, last)]
+        image = self.image[..., ::-1] if self.large is None else self.large
+        return [image[top:bottom, left:right][..., ::-1] for (left, top), (right, bottom) in zip(first, last)]
 
     def draw(self, path: str | PathLike | None = None, score_thr: float = 0.3, legend: bool = True) -> np.ndarray:
         """The image with the prediction drawn in, uint8 RGB.
@@ -128,11 +139,17 @@ class Prediction:
             numbers = [0] * len(objects) if objects.track_ids is None else objects.track_ids
             texts = [object_text(*each) for each in zip(objects.names, objects.scores, numbers)]
             colors = [self.palette[label] for label in objects.labels]
-            drawing = draw_objects(self.image, objects.boxes, colors, texts, objects.masks)
+            (height, width), size = self.image.shape[:2], self.size
+            boxes = objects.boxes * np.array([width / size[1], height / size[0]] * 2, np.float32)
+            masks = objects.encoded_masks and EncodedMasks(objects.encoded_masks, (height, width))
+            drawing = draw_objects(self.image, boxes, colors, texts, masks)
         else:
-            drawing = draw_labels(self.image, self.label_map, self.palette)
+            label_map = self.label_map
+            if self.large:
+                label_map = cv2.resize(label_map, self.image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            drawing = draw_labels(self.image, label_map, self.palette)
             if legend:
-                drawing = with_legend(drawing, [self.label_map], self.classes, self.palette)
+                drawing = with_legend(drawing, [label_map], self.classes, self.palette)
         if path is not None:
             write_drawing(path, drawing)
         return drawing

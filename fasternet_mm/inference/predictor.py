@@ -21,7 +21,8 @@ from ..acceleration import optimization
 from ..acceleration.precision import check_dtype, short_dtype
 from ..datasets.checks import meta_of_test_set
 from ..datasets.image_pipeline import ImagePipeline
-from ..datasets.image_reading import ImageSource, read_image
+from ..datasets.image_reading import ImageSource, is_url, read_image
+from ..datasets.large_images import LargeImage, is_large
 from ..deployment.formats import format_of, runs_in_bfloat16
 from ..devices import device_of_choice
 from ..engine.config import merge_options
@@ -34,6 +35,7 @@ from ..models.backbone import InvalidArgument
 from ..visualization.palette import palette_of
 from ..weights.classes import load_trained
 from .prediction import Prediction
+from .tiles import OVERLAP, Tiling, predict_tiles
 
 
 class Predictor:
@@ -48,8 +50,8 @@ class Predictor:
         checkpoint: weights of exactly the config's model, see `local_file`; or an exported file, which brings its own
             network. Default: the work directory's own.
         device: as for PyTorch. Default: CUDA when there is one. Exported files run on the CPU, see `open_runtime`.
-        batch_size: how many images go through the network together, where they follow each other in one size; the
-            results are those of single images but for rounding. Default: 1.
+        batch_size: how many images, or tiles of one, go through the network together, where they follow each other in
+            one size; the results are those of single images but for rounding. Default: 1.
         channel_order: of arrays: 'bgr', as OpenCV reads, or 'rgb', as Pillow does. Default: 'bgr'.
         allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
         optimize: run a model of PyTorch as `fasternet_mm.optimize` makes it. Default: True.
@@ -58,6 +60,10 @@ class Predictor:
         bf16: the same as ``dtype='bfloat16'``. Default: False.
         trust_program: run an exported file although it is a program: see `open_runtime`. Default: False.
         cfg_options: changes of the config: 'key=value', as with ``--cfg-options``.
+        tile: height and width in pixels: larger images are predicted in tiles of this size, each prepared as an image
+            is, and TIFF files of more than 89 million pixels are read by parts. Default: None, in one piece.
+        overlap: of tiles that follow each other, at least, as a share of their height and width. Default: 0.2.
+        tile_whole: also look for objects in the image as a whole, for those larger than a tile. Default: False.
 
     Attributes:
         classes: the names of the classes that the model knows, by label.
@@ -82,7 +88,11 @@ class Predictor:
         dtype: str | None = None,
         trust_program: bool = False,
         cfg_options: Sequence[str] = (),
+        tile: tuple[int, int] | None = None,
+        overlap: float = OVERLAP,
+        tile_whole: bool = False,
     ) -> None:
+        self.tiling = Tiling(tuple(tile), overlap, tile_whole) if tile else None
         if batch_size < 1:
             raise InvalidArgument(f'batch_size={batch_size}: use a whole number, at least 1')
         if channel_order not in ('bgr', 'rgb'):
@@ -146,6 +156,11 @@ class Predictor:
                     raise
                 broken.append(named_error(error, name))
                 continue
+            if data['packed'] is None:
+                yield from self._predict(batch, broken) if batch else ()
+                yield from self._predict_in_tiles(data, broken)
+                batch = []
+                continue
             # MMDetection would pad images of several sizes to one, which changes predictions near their edges.
             if batch and data['sizes'] != batch[0]['sizes']:
                 yield from self._predict(batch, broken)
@@ -158,8 +173,11 @@ class Predictor:
             yield from self._predict(batch, broken)
 
     def _prepare(self, image: ImageSource, name: str) -> dict[str, Any]:
-        pixels = read_image(image, self.channel_order)
         source = name if isinstance(image, str | PathLike) else ''
+        by_parts = self.tiling and source and not is_url(source) and is_large(source)
+        pixels = LargeImage(source) if by_parts else read_image(image, self.channel_order)
+        if self.tiling and self.tiling.divides(pixels.shape):
+            return dict(image=pixels, source=source, name=name, packed=None)
         try:
             packed = self.pipeline(pixels, source)
         except cv2.error as error:  # a side would have no pixel, or too many
@@ -186,20 +204,34 @@ class Predictor:
         # One image can spoil a batch, or memory be too small for all: each alone, now that the first try is freed.
         return [prediction for data in batch for prediction in self._predict([data], broken)]
 
+    def _predict_in_tiles(self, data: dict[str, Any], broken: list[UserError] | None) -> list[Prediction]:
+        try:
+            sample = predict_tiles(self.model.test_step, self.pipeline, data['image'], self.tiling, self.batch_size)
+            return [self._to_prediction(data, sample)]
+        except Exception as error:
+            if broken is None and isinstance(error, InvalidArgument):
+                raise named_error(error, data['name']) from error
+            if broken is None:
+                raise
+            broken.append(named_error(error, data['name']))
+            return []
+
     def _to_prediction(self, data: dict[str, Any], sample: BaseDataElement) -> Prediction:
         boxes, scores, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
         masks = label_map = None
         if 'pred_instances' in sample:
             objects = _finite(sample.pred_instances, data['name'])
             boxes, scores, labels = (objects[key].numpy() for key in ('bboxes', 'scores', 'labels'))
-            masks = encode_masks(objects.masks.numpy()) if 'masks' in objects else None
+            masks = objects.get('masks')
+            masks = encode_masks(masks.numpy()) if isinstance(masks, torch.Tensor) else masks
         if has_broken_logits(sample):
             print_log(f'{data["name"]}: the logits are not finite, and the labels mean nothing', 'current', WARNING)
         if 'pred_sem_seg' in sample:
             dtype = np.uint8 if len(self.classes) < 256 else np.uint16
-            label_map = sample.pred_sem_seg.data[0].numpy().astype(dtype)
+            label_map = sample.pred_sem_seg.data[0].numpy().astype(dtype, copy=False)
+        large = data['image'] if isinstance(data['image'], LargeImage) else None
         return Prediction(
-            image=data['image'][..., ::-1],
+            image=(large.reduced if large else data['image'])[..., ::-1],
             source=data['source'],
             classes=self.classes,
             palette=self.palette,
@@ -209,6 +241,7 @@ class Predictor:
             labels=labels,
             encoded_masks=masks,
             label_map=label_map,
+            large=large,
         )
 
 

@@ -16,6 +16,7 @@ from ..datasets.image_reading import read_image
 from ..files import mark_output
 from ..registry import HOOKS
 from .drawing import draw_labels, draw_objects, object_text, with_legend, write_drawing, write_sheet
+from .encoded_masks import EncodedMasks
 from .palette import Color, palette_of
 
 
@@ -98,7 +99,10 @@ def _draw_instances(
     boxes, masks = instances.bboxes, instances.get('masks')
     boxes = getattr(boxes, 'tensor', boxes).numpy()  # MMDetection has classes of boxes that hold a tensor
     if masks is not None:
-        masks = masks.to_ndarray().astype(bool) if hasattr(masks, 'to_ndarray') else masks.numpy()
+        if isinstance(masks, list):  # of an image that was predicted in tiles
+            masks = EncodedMasks(masks, image.shape[:2])
+        else:
+            masks = masks.to_ndarray().astype(bool) if hasattr(masks, 'to_ndarray') else masks.numpy()
     labels = instances.labels.tolist()
     scores = instances.scores.tolist() if 'scores' in instances else [None] * len(labels)
     texts = [object_text(classes[label], score) for label, score in zip(labels, scores)]
