@@ -11,6 +11,9 @@ SHOWN = 20
 EPILOG = f"""examples:
   fasternet-mm check-data my_data                        read every image and annotation, on all CPUs
   fasternet-mm check-data my_data --json problems.json   all problems, for other programs
+  fasternet-mm check-data my_data --model work_dirs/mine --out-dir review
+      also the labels that a trained detector speaks against: review/suspicious_labels.csv and .json list all labels,
+      the most suspicious first, and review/relabel has the images of the suspicious ones, to be labeled anew
 
 The layout is recognized: COCO, VIA or LabelMe JSON, Pascal VOC XML, YOLO with a data.yaml, or images and label maps.
 docs/your-own-data.md shows them all, and explains each problem. Images without problems are remembered, and not
@@ -30,6 +33,20 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         help='what to check where a folder has both; default: objects, else label maps',
     )
     result.add_argument('--json', metavar='FILE', help='write all problems to this file')
+    labels = result.add_argument_group('suspicious labels')
+    labels.add_argument(
+        '--model', metavar='WORK_DIR', help='work directory of a detector, or an exported file, that judges the labels'
+    )
+    labels.add_argument(
+        '--out-dir', metavar='DIR', help='folder of the list and of the set to relabel; default: suspicious_labels'
+    )
+    labels.add_argument(
+        '--suspicion',
+        type=float,
+        default=0.5,
+        metavar='S',
+        help='images with a label of at least this suspicion, from 0 to 1, go into the set; default: 0.5',
+    )
     return result
 
 
@@ -38,11 +55,14 @@ def main(args: argparse.Namespace) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
+    from ..errors import UserError
     from ..files import check_writable, write_atomically
     from ..own_data.layouts.recognition import read_own_data
     from ..own_data.plan.data_checks import check_own_data
     from ..own_data.plan.summary import problem_list, summary_table
 
+    if args.out_dir and not args.model:
+        raise UserError('--out-dir is for the suspicious labels: give --model too')
     if args.json:
         check_writable(Path(args.json).parent)
     data = read_own_data(args.data, {None: None, 'objects': True, 'label-maps': False}[args.kind])
@@ -53,4 +73,42 @@ def main(args: argparse.Namespace) -> None:
         records = [{**asdict(problem), 'kind': problem.kind.title, 'severe': problem.severe} for problem in problems]
         write_atomically(args.json, json.dumps(records, indent=1).encode())
         print(f'all problems: {args.json}')
-    sys.exit(int(any(problem.severe for problem in problems)))
+    severe = any(problem.severe for problem in problems)
+    if args.model:
+        severe |= not judge_labels(data, args.model, args.out_dir or 'suspicious_labels', args.suspicion)
+    sys.exit(int(severe))
+
+
+def judge_labels(data, model: str, out_dir: str, suspicion: float) -> bool:
+    """Print the most suspicious labels, and write all of them and the set to relabel.
+
+    Returns:
+        Whether all images could be predicted.
+
+    Raises:
+        UserError: the model cannot judge these labels, or the results cannot be written.
+    """
+    from pathlib import Path
+
+    from ..errors import few
+    from ..inference.predictor import Predictor
+    from ..own_data.label_review import LIST, RELABEL, check_reviewable, review_labels, write_review
+
+    predictor, broken = Predictor(model), []
+    check_reviewable(data, predictor, out_dir)
+    reviewed = review_labels(data, predictor, broken)
+    images = write_review(data, reviewed, out_dir, suspicion)
+    suspicious = [label for label in reviewed if label.suspect.suspicion >= suspicion]
+    labels = sum(label.suspect.annotation is not None for label in reviewed)
+    print(f'suspicious labels ({len(suspicious)}, from suspicion {suspicion:g} on; {labels} labels were judged)')
+    for label in suspicious[:SHOWN]:
+        print(f'  {label.suspect.suspicion:.2f} {label.image}: {label.suspect.describe(label.names)}')
+    if len(suspicious) > SHOWN:
+        print(f'  … and {len(suspicious) - SHOWN} more')
+    print(f'all labels: {Path(out_dir, LIST)}.csv and .json')
+    if images:
+        counts = ', '.join(f'{count} of {split}' for split, count in images.items())
+        print(f'to relabel: {Path(out_dir, RELABEL)} (images: {counts})')
+    if broken:
+        print(f'{len(broken)} images were left out with their labels: {few(broken, 10, "; ", counted=True)}')
+    return not broken

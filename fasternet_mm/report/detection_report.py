@@ -18,6 +18,7 @@ from ..evaluation.table import COCO_COLUMNS, format_figure
 from ..visualization.drawing import object_text
 from . import plots
 from .error_analysis import Matches, ThresholdCurve, confusion, image_losses, match, most_confused, threshold_curve
+from .labels_section import labels_section
 from .page import ImagePair, Plot, Section, Table, write_report
 from .worst_images import WORST_IMAGES, draw_verdicts, find_images, open_image, to_data_url
 
@@ -106,6 +107,7 @@ def write_detection_report(
         _calibration_section(analyses),
         _threshold_section(truth, results, analyses),
         _images_section(truth, results, analyses, names, paths),
+        labels_section(truth, results, names, paths, analyses[-1].best_score),
     ]
     objects = len(analyses[0].matches.finder_scores)
     subtitle = (

@@ -46,8 +46,12 @@ def find_images(folder: str | PathLike, names: Mapping[int, str]) -> dict[int, P
     return paths
 
 
-def open_image(path: Path) -> np.ndarray:
+def open_image(path: Path, part: Sequence[float] | None = None) -> np.ndarray:
     """The image, uint8 RGB ``(H, W, 3)``, turned as its EXIF says, as wide as `WIDTHS` allow.
+
+    Args:
+        path: the file.
+        part: what is shown of it: left, top, right and bottom, in fractions of its width and height. Default: all.
 
     Raises:
         UserError: the file is not an image, or too large to be one of a data set.
@@ -55,30 +59,41 @@ def open_image(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter('error', Image.DecompressionBombWarning)
-            opened.draft('RGB', (WIDTHS[1], WIDTHS[1]))  # JPEG is decoded at a fraction of its size
+            if part is None:
+                opened.draft('RGB', (WIDTHS[1], WIDTHS[1]))  # JPEG is decoded at a fraction of its size
             image = ImageOps.exif_transpose(opened).convert('RGB')
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise UserError(f'{path} cannot be shown in the report ({error}): is it an image?') from error
+    if part is not None:
+        image = image.crop([round(place * side) for place, side in zip(part, image.size * 2)])
     width = min(max(image.width, WIDTHS[0]), WIDTHS[1])
     return np.asarray(image.resize((width, max(round(image.height * width / image.width), 1))))
 
 
-def draw_verdicts(image: np.ndarray, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> np.ndarray:
+def draw_verdicts(
+    image: np.ndarray,
+    objects: Sequence[Mapping[str, Any]],
+    size: tuple[int, int],
+    window: tuple[int, int, int, int] | None = None,
+) -> np.ndarray:
     """The image with objects drawn in, in blue where they are right and in orange where they are wrong.
 
     Args:
         image: uint8 RGB, of any scale.
         objects: COCO annotations or detections, each also with ``text`` and ``right``.
         size: height and width that the objects' coordinates are in.
+        window: left, top, right and bottom, in these coordinates, of what ``image`` shows. Default: all of it.
     """
     height, width = image.shape[:2]
+    left, top, right, bottom = window or (0, 0, size[1], size[0])
     boxes = np.array([annotation['bbox'] for annotation in objects], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    boxes *= np.tile((width / size[1], height / size[0]), 2)
+    boxes = (boxes - (left, top, left, top)) * np.tile((width / (right - left), height / (bottom - top)), 2)
     masks = np.zeros((len(objects), height, width), bool)
     for mask, annotation in zip(masks, objects):
         if annotation.get('segmentation'):
-            mask[:] = resize_labels(_decode(annotation['segmentation'], size), (height, width))
+            decoded = _decode(annotation['segmentation'], size)[top:bottom, left:right]
+            mask[:] = resize_labels(decoded, (height, width))
     colors = [RIGHT if annotation['right'] else WRONG for annotation in objects]
     return draw_objects(image, boxes, colors, [annotation['text'] for annotation in objects], masks)
 

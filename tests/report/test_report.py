@@ -23,6 +23,7 @@ DETECTION_SECTIONS = {
     'calibration': 'Calibration',
     'threshold': 'Score threshold',
     'images': 'Worst images',
+    'labels': 'Suspicious labels',
 }
 SEGMENTATION_SECTIONS = {
     'summary': 'Figures',
