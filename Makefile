@@ -4,6 +4,8 @@
 # make test        ruff and pytest
 # make test-gpu    the tests of tests/gpu alone, which need CUDA
 # make test-kills  kills trainings over and over, sends them signals, and looks that nothing is lost (KILLS=20 for fewer)
+# make test-page   the page again, with many visitors one after the other
+# make test-labels how many mistakes, made in good labels on purpose, the list of suspicious labels has in its first tenth
 # make test-onedl  pytest with OneDL's fork of OpenMMLab's libraries
 # make clean       remove what these made
 #
@@ -24,7 +26,7 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-onedl clean
+.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-labels test-onedl clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt \
@@ -79,6 +81,12 @@ test-gpu: $(VENV)/installed
 
 test-kills: $(VENV)/installed
 	$(BIN)/python -m pytest -s tests/kills
+
+test-page: $(VENV)/installed
+	$(BIN)/python -m pytest -s tests/page tests/serving/test_gradio_page.py
+
+test-labels: $(FAST_CHECKPOINT)
+	$(BIN)/python tests/planted_errors.py $(FAST_WORK)
 
 test-onedl: $(VENV_ONEDL)/installed
 	$(VENV_ONEDL)/bin/python -m pytest --numprocesses auto --dist loadfile

@@ -99,7 +99,10 @@ IMPORTS = {
 
 def test_what_is_imported_exists():
     """Lazily too, where a wrong name shows only when somebody calls the function around it."""
-    files = [*MODULES.items(), *(('', path) for folder in ('tools', 'tests') for path in (ROOT / folder).rglob('*.py'))]
+    files = [
+        *MODULES.items(),
+        *(('', path) for folder in ('tools', 'tests', 'examples') for path in (ROOT / folder).rglob('*.py')),
+    ]
     wrong = [
         f'{path.relative_to(ROOT)} imports {name}'
         for module, path in files
@@ -222,6 +225,7 @@ BRITISH = re.compile(
 )
 
 READ_FROM_PEOPLES_FILES = {
+    'fasternet_mm/datasets/large_images.py': {'colourspace'},  # a method of libvips
     'fasternet_mm/own_data/layouts/folder_words.py': {'picture'},  # folders of images are called "pictures" too
     'fasternet_mm/own_data/layouts/class_files.py': {'colour', 'unlabelled'},  # heads and names in lists of classes
     'fasternet_mm/report/page.html': {'labelledby'},  # HTML's attribute
@@ -234,7 +238,7 @@ def texts() -> dict[str, str]:
     """All that the project says, by path: code, settings and docs. This file names the words that it looks for."""
     folders = [
         path
-        for name in ('fasternet_mm', 'tools', 'configs', 'tests', 'docs')
+        for name in ('fasternet_mm', 'tools', 'configs', 'tests', 'docs', 'examples')
         for path in sorted((ROOT / name).rglob('*'))
         if path.suffix in ('.py', '.md', '.html', '.sh', '.txt', '.yml', '.toml', '.cff')
     ]

@@ -2,6 +2,7 @@
 _base_ = '../rtmdet_ins_fasternet_t0.py'
 
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=32),  # images of the data are square, but users' own are not
     # So few steps need an initialization at full scale; the authors' small one is made for hundreds of epochs.
     backbone=dict(init_cfg=dict(_delete_=True, type='Kaiming', layer='Conv2d', nonlinearity='relu')),
     bbox_head=dict(num_classes=6),

@@ -32,6 +32,7 @@ class AnnotationWriter:
     Attributes:
         title: the format's name for people.
         images_folder: where the images go; '{split}' stands for the split's name.
+        lists_classes: whether the format names classes that no object has.
         not_kept: how often something was there that the format cannot hold, by what it is and what became of it.
         images: the number of images, by split.
         objects: the number of objects, by label.
@@ -39,6 +40,7 @@ class AnnotationWriter:
 
     title: ClassVar[str]
     images_folder: ClassVar[str] = 'images/{split}'
+    lists_classes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -111,6 +113,8 @@ class AnnotationWriter:
 
     def note_unused_classes(self) -> None:
         """Note the classes that get lost, where the format has classes by their objects alone."""
+        if self.lists_classes:
+            return
         unused = [name for label, name in enumerate(self.classes) if not self.objects[label]]
         self.not_kept[f'classes without an object: {self.title} has no list of classes'] += len(unused)
 

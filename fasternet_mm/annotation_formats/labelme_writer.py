@@ -25,6 +25,7 @@ class LabelMeWriter(AnnotationWriter):
 
     title = 'LabelMe'
     images_folder = '{split}'
+    lists_classes = False
 
     def write(self, split: str, name: str, image: LabeledImage) -> None:
         objects = self.objects_of(image)
@@ -34,7 +35,6 @@ class LabelMeWriter(AnnotationWriter):
 
     def finish(self) -> None:
         self.note_mixture('their rectangles count as outlines')
-        self.note_unused_classes()
 
 
 def labelme_content(

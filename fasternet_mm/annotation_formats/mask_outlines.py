@@ -12,9 +12,15 @@ from hotcoco import mask as rle
 
 from .labeled_images import LabeledObject, Segmentation
 
-TOLERANCES = (2.0, 1.0, 0.75, 0.5, 0.25, 0.0)
+LEAST_TOLERANCE = 0.25
+"""Pixels under which polygons go around every pixel: half of what stairs stand out from their line."""
+
+TOLERANCES = (2.0, 1.0, 0.7, 0.5, 0.35, LEAST_TOLERANCE, 0.0)
 """Pixels by which polygons may leave the edge of a mask, the first that is close enough: a person who corrects an
-outline is glad of few corners. Without any, they go around every pixel."""
+outline is glad of few corners."""
+
+STAIR = 1.0
+"""Pixels of the longest side that counts as a stair of a slanted edge."""
 
 CLOSE_ENOUGH = 0.98
 """The least intersection over union of a mask and the polygons that are written for it."""
@@ -140,6 +146,9 @@ def _simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
     Of small rings the tolerance is a tenth of the shorter side at most, lest a pixel become a triangle.
     """
     tolerance = min(tolerance, 0.1 * np.ptp(ring, axis=0).min())
+    if tolerance < LEAST_TOLERANCE:
+        return ring
+    ring = _without_stairs(ring)
     outermost = {int(ring[:, axis].argmin()) for axis in (0, 1)} | {int(ring[:, axis].argmax()) for axis in (0, 1)}
     first, *others = sorted(outermost)
     ring = np.concatenate([ring[first:], ring[: first + 1]])
@@ -147,6 +156,18 @@ def _simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
     arcs = [cv2.approxPolyDP(ring[a : b + 1], tolerance, closed=False)[:-1, 0] for a, b in pairwise(ends)]
     simplified = np.concatenate(arcs)
     return simplified if len(simplified) > 2 else ring[:-1]
+
+
+def _without_stairs(ring: np.ndarray) -> np.ndarray:
+    """The middles of a ring's sides, which lie on the line that pixels stand for as stairs, and corners of long sides.
+
+    It has the same box.
+    """
+    following = np.roll(ring, -1, axis=0)
+    lengths = np.abs(following - ring).sum(axis=1)
+    is_corner = (lengths > STAIR) & (np.roll(lengths, 1) > STAIR)
+    points = np.stack([ring, (ring + following) / 2], axis=1)
+    return points[np.stack([is_corner, np.ones_like(is_corner)], axis=1)]
 
 
 def _joined(rings: Sequence[np.ndarray]) -> list[float]:

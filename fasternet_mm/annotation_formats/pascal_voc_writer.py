@@ -19,6 +19,7 @@ class PascalVocWriter(AnnotationWriter):
 
     title = 'Pascal VOC'
     images_folder = 'JPEGImages/{split}'
+    lists_classes = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -31,7 +32,6 @@ class PascalVocWriter(AnnotationWriter):
         write_text(self.folder / f'Annotations/{path}.xml', self._xml(f'{split}/{name}', objects, image.size))
 
     def finish(self) -> None:
-        self.note_unused_classes()
         for split, paths in self._lists.items():
             write_text(self.folder / f'ImageSets/Main/{split}.txt', ''.join(f'{path}\n' for path in paths))
 

@@ -65,4 +65,4 @@ def writing(annotation_format: str, folder: Path, classes: Sequence[str], **opti
 
 def losses(writer: AnnotationWriter) -> list[str]:
     """A line for each thing that the format could not hold, with how often it was there."""
-    return [f'not kept:    {what} ({count})' for what, count in writer.not_kept.items() if count]
+    return [f'not kept:   {what} ({count})' for what, count in writer.not_kept.items() if count]

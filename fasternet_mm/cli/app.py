@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .parsing import add_checkpoint, add_engine, add_model, command_parser
-from .serve import port
+from .parsing import add_checkpoint, add_engine, add_model, command_parser, port
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
 
     require('gradio', 'fasternet-mm app')
     from ..inference.predictor import Predictor
-    from ..serving.page import open_page
+    from ..serving.gradio_page import open_page
     from ..serving.uploads import Limits
 
     limits = Limits(args.max_megabytes, args.max_megapixels)

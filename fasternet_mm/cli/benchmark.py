@@ -8,6 +8,7 @@ from .parsing import (
     add_cfg_options,
     add_config,
     add_size,
+    add_tiles,
     command_parser,
     configs_and_files,
     existing_file,
@@ -25,6 +26,7 @@ EPILOG = """examples:
   fasternet-mm benchmark training                           a backbone's training step and its memory
   fasternet-mm benchmark detector-training mask_rcnn_fasternet_s   a whole detector's step and its operators
   fasternet-mm benchmark evaluation --images 500            COCO's metric; a few minutes, without --images an hour
+  fasternet-mm benchmark tiles WORK_DIR                     AP of small objects in large images, with tiles and without
   fasternet-mm benchmark loading                            weights from a file into a network
   fasternet-mm benchmark serving WORK_DIR                   fasternet-mm serve with 16 clients, against a Predictor
   fasternet-mm benchmark show networks.json --plot networks.png
@@ -53,6 +55,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         kinds.add_parser('detector-training', help="a detector's training step, against MMDetection's own heads")
     )
     evaluation_arguments(kinds.add_parser('evaluation', help="COCO's metric: time and memory, against MMDetection's"))
+    tiles_arguments(kinds.add_parser('tiles', help='accuracy with tiles and without, of small objects in large images'))
     loading_arguments(kinds.add_parser('loading', help="FasterNet-L's weights: time and memory, against PyTorch"))
     serving_arguments(kinds.add_parser('serving', help='fasternet-mm serve under load, against a Predictor'))
     show = kinds.add_parser('show', help='the table and the plot of results')
@@ -223,6 +226,19 @@ def evaluation_arguments(result: argparse.ArgumentParser) -> None:
     result.set_defaults(do=evaluation)
 
 
+def tiles_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument(
+        'model',
+        metavar='MODEL',
+        help='a work directory, of a detector that was trained on the embedded data; or a config',
+    )
+    result.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?', help='weights for a config')
+    add_tiles(result, help='default: 80 80')
+    result.set_defaults(tile=(80, 80), overlap=0.3, do=tiles)
+    result.add_argument('--images', type=positive, default=10, metavar='N', help='default: 10')
+    result.add_argument('--batch-size', type=positive, default=8, metavar='N', help='tiles; default: 8')
+
+
 def loading_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument('--repeats', type=positive, default=7, help='measurements of each; default: 7')
     result.set_defaults(do=loading)
@@ -366,6 +382,13 @@ def loading(args: argparse.Namespace) -> None:
     from ..benchmark.loading_cost import compare_loading
 
     compare_loading(args.repeats)
+
+
+def tiles(args: argparse.Namespace) -> None:
+    from ..benchmark.tile_accuracy import compare_tiles
+    from ..inference.tiles import Tiling
+
+    compare_tiles(args.model, args.checkpoint, Tiling(tuple(args.tile), args.overlap), args.images, args.batch_size)
 
 
 def serving(args: argparse.Namespace) -> None:

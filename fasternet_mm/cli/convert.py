@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     print(problem_list(data.problems, SHOWN))
     writer = convert(data, args.out, args.to, args.link)
     counts = ', '.join(f'{count} {split}' for split, count in writer.images.items())
-    print(f'written:     {args.out} ({writer.title}; images: {counts})')
+    print(f'written:    {args.out} ({writer.title}; images: {counts})')
     if any(problem.severe for problem in data.problems):
-        print('left out:    what has the problems above; fasternet-mm check-data lists all of them')
-    print('\n'.join(losses(writer) or ['not kept:    nothing; the format holds all of it']))
+        print('left out:   what has the problems above; fasternet-mm check-data lists all of them')
+    print('\n'.join(losses(writer) or ['not kept:   nothing; the format holds all of it']))

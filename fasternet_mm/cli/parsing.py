@@ -145,23 +145,25 @@ def add_size(result: argparse.ArgumentParser, help: str, **options: object) -> N
     result.add_argument('--size', nargs=2, type=side, metavar=('H', 'W'), help=help, **options)
 
 
-def add_tiles(result: argparse.ArgumentParser) -> None:
-    """``--tile H W`` and what belongs to it."""
-    group = result.add_argument_group('large images with small objects')
-    group.add_argument(
-        '--tile',
-        nargs=2,
-        type=side,
-        metavar=('H', 'W'),
-        help='predict images that are larger than this height and width in tiles of so many pixels; objects at borders '
-        'are put together (docs/tiles.md); default: each image in one piece',
-    )
-    group.add_argument(
+def add_tiles(result: argparse.ArgumentParser | argparse._ArgumentGroup, help: str) -> None:
+    """``--tile H W`` and ``--overlap F``."""
+    result.add_argument('--tile', nargs=2, type=side, metavar=('H', 'W'), help=help)
+    result.add_argument(
         '--overlap',
         type=overlap,
         metavar='F',
         help='the part of a tile that it has in common with the next one, at least: objects up to that size are whole '
         'in one of the two; default: 0.2',
+    )
+
+
+def add_prediction_in_tiles(result: argparse.ArgumentParser) -> None:
+    """The options of `add_tiles` for predictions, and ``--tile-whole``."""
+    group = result.add_argument_group('large images with small objects')
+    add_tiles(
+        group,
+        help='predict images that are larger than this height and width in tiles of so many pixels; objects at borders '
+        'are put together (docs/tiles.md); default: as the model was trained with --data, else each image in one piece',
     )
     group.add_argument(
         '--tile-whole',
@@ -171,17 +173,16 @@ def add_tiles(result: argparse.ArgumentParser) -> None:
 
 
 def tiles_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options of `add_tiles` say, as arguments of ``Predictor``.
+    """What the options of tiles say, as arguments of ``Predictor``.
 
     Raises:
         UserError: there is no ``--tile`` for the other ones.
     """
-    if args.tile is None:
-        if args.overlap is not None or args.tile_whole:
-            raise UserError('--overlap and --tile-whole say how to use tiles: add their size, as in --tile 640 640')
-        return {}
-    options = dict(tile=tuple(args.tile), tile_whole=args.tile_whole)
-    return options if args.overlap is None else dict(options, overlap=args.overlap)
+    given = {name: getattr(args, name, None) for name in ('tile', 'overlap', 'tile_whole')}
+    given = {name: value for name, value in given.items() if value}
+    if given and not args.tile:
+        raise UserError('--overlap and --tile-whole say how to use tiles: add their size, as in --tile 640 640')
+    return given
 
 
 def overlap(text: str) -> float:
@@ -205,6 +206,12 @@ def side(text: str) -> int:
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text}: give a whole number, at least 1')
+    return int(text)
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f'{text}: give a whole number from 0 to 65535')
     return int(text)
 
 

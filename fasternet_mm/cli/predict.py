@@ -3,7 +3,7 @@
 import argparse
 
 from ..annotation_formats import FORMAT_NAMES
-from .parsing import add_engine, add_model, add_tiles, command_parser, positive, tiles_of
+from .parsing import add_engine, add_model, add_prediction_in_tiles, command_parser, positive, tiles_of
 
 EPILOG = """examples:
   fasternet-mm predict WORK_DIR street.jpg holiday/               a model that fasternet-mm train made
@@ -41,7 +41,12 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result.add_argument(
         '--out-dir', default='predictions', metavar='DIR', help='folder of the results; default: predictions'
     )
-    result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
+    result.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='draw detections, and write them as annotations, from this score; default: 0.3',
+    )
     result.add_argument('--classes', nargs='+', default=[], metavar='NAME', help='only these classes; default: all')
     result.add_argument(
         '--save-crops', action='store_true', help='also write each object that is drawn to crops/CLASS/NAME-N.jpg'
@@ -78,7 +83,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         metavar='N',
         help='images that go through the network together; default: 1, which needs least memory',
     )
-    add_tiles(result)
+    add_prediction_in_tiles(result)
     result.add_argument('--device', help='cuda, cuda:1 or cpu; default: a GPU where there is one')
     return result
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .parsing import add_checkpoint, add_engine, add_model, command_parser, positive
+from .parsing import add_checkpoint, add_engine, add_model, command_parser, port, positive
 
 EPILOG = """examples:
   fasternet-mm serve WORK_DIR                      http://127.0.0.1:8000, for programs on this machine alone
@@ -46,12 +46,6 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     result.add_argument('--max-megapixels', type=float, default=64, metavar='MP', help='largest image; default: 64')
     result.add_argument('--device', help='cuda, cuda:1 or cpu; default: a GPU where there is one')
     return result
-
-
-def port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f'{text}: give a whole number from 0 to 65535')
-    return int(text)
 
 
 def main(args: argparse.Namespace) -> None:

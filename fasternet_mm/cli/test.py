@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_checkpoint, add_engine, add_model, add_tiles, command_parser, tiles_of
+from .parsing import add_checkpoint, add_engine, add_model, add_prediction_in_tiles, command_parser, tiles_of
 
 EPILOG = """examples:
   fasternet-mm test work_dirs/mask_rcnn_fasternet_s              its config and its best checkpoint, else its newest
@@ -48,7 +48,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         action='store_true',
         help="test-time augmentation: the mean of several predictions, by the config's tta_pipeline",
     )
-    add_tiles(result)
+    add_prediction_in_tiles(result)
     result.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm'],
@@ -70,10 +70,11 @@ def main(args: argparse.Namespace) -> None:
     from ..report.runner_report import check_reportable, write_test_report
 
     tiles = tiles_of(args)
-    if tiles and args.tta:
-        raise UserError('--tta changes whole images, and --tile cuts them: give one of the two')
     config, checkpoint = config_and_checkpoint(args.source, args.checkpoint)
     cfg = load_config(config, args.cfg_options)
+    tiles = tiles or cfg.get('tile')
+    if tiles and args.tta:
+        raise UserError('--tta changes whole images, and --tile cuts them: give one of the two')
     cfg.launcher = args.launcher
     trained_in = args.source if Path(args.source).is_dir() else cfg.get('work_dir') or default_work_dir(config)
     cfg.work_dir = args.work_dir or trained_in

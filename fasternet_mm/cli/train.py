@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..own_data.plan.recipe import INGREDIENTS
-from .parsing import add_config, add_size, command_parser, positive
+from .parsing import add_config, add_size, add_tiles, command_parser, positive, tiles_of
 
 if TYPE_CHECKING:  # with PyTorch, which comes after the arguments
     from ..engine.device_memory import Card
+    from ..inference.tiles import Tiling
     from ..own_data.layouts.annotated_data import OwnData
     from ..own_data.plan.model_choice import ModelChoice
 
@@ -125,6 +126,11 @@ def _add_own_data(group: argparse._ArgumentGroup) -> None:
         group,
         help='resize images to fit into this height and width; default: by the size of the images and of the objects '
         'in them',
+    )
+    add_tiles(
+        group,
+        help='cut images that are larger than this height and width into tiles of so many pixels, with their '
+        'annotations: for objects that are small against the image; the plan says where that would help',
     )
     group.add_argument(
         '--epochs',
@@ -266,11 +272,13 @@ def check_options(args: argparse.Namespace) -> None:
     from ..errors import UserError
 
     of_own_data = args.size, args.epochs, args.ignore_label, args.group, args.tilt, args.patience, args.without or None
+    of_own_data += (args.tile,)
+    tiles_of(args)
     if args.data is None:
         if args.dry_run or any(option is not None for option in of_own_data):
             raise UserError(
-                '--dry-run, --size, --epochs, --patience, --without, --no-balance, --ignore-label, --group, --fast and '
-                '--accurate are for --data DIR: name the folder'
+                '--dry-run, --size, --tile, --epochs, --patience, --without, --no-balance, --ignore-label, --group, '
+                '--fast and --accurate are for --data DIR: name the folder'
             )
         if args.config is None:
             raise UserError(
@@ -492,6 +500,7 @@ def use_data(
             allow_mismatch=args.allow_mismatch,
             patience=args.patience,
             without=args.without,
+            tiling=tiling_of(args),
         )
         cfg.model_of_run = choice.config
         merge_options(cfg, args.cfg_options)  # what the user says counts more than what was decided
@@ -511,6 +520,13 @@ def use_data(
     print(f'{"samples:":15}{work_dir / "samples.png"}\n{"config:":15}{config}', flush=True)
     if args.dry_run:
         print(f'To train: the same command without --dry-run; nothing has to be edited in {config}')
+
+
+def tiling_of(args: argparse.Namespace) -> Tiling | None:
+    """How images are cut, as the options say; None where they do not."""
+    from ..inference.tiles import OVERLAP, Tiling
+
+    return Tiling(tuple(args.tile), args.overlap or OVERLAP) if args.tile else None
 
 
 def measure_time(cfg, args: argparse.Namespace, resumed: str | None) -> str:

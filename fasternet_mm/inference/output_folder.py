@@ -109,10 +109,15 @@ def predict_to_folder(
     if save_crops:
         print(f'crops:      {Path(out_dir, "crops")}')
     if not predictor.is_segmenter:
-        print(f'detections: {records_file} ({output.detections})')
+        print(f'detections: {records_file}')
+        drawn = f'{output.drawn} drawn: those from score {score_thr:g} on (--score-thr)'
+        print(f'objects:    {output.detections} found, {drawn}')
     if annotations:
         print(f'labels:     {labels_folder} ({annotations.title}, to correct: {annotations.images.total()} images)')
-        print(*losses(annotations), *([f'without:    {len(videos)} videos'] if videos else []), sep='\n')
+        if videos:
+            print(f'            without {len(videos)} videos, which have no labels: give their frames as images')
+        for line in losses(annotations):
+            print(line)
     if track:
         print(f'tracks:     {Path(out_dir, "tracks.csv")}, {Path(out_dir, "counts.json")}')
     if broken:
@@ -204,7 +209,8 @@ class _Output:
     annotations: AnnotationWriter | None = None
 
     def __post_init__(self) -> None:
-        self.detections, self.stems, self.used_ids = 0, set(), set()
+        self.detections = self.drawn = 0
+        self.stems, self.used_ids = set(), set()
         numbers = {_number(image) for image in self.images}
         self.free_ids = (number for number in count(1) if number not in numbers)
 
@@ -240,6 +246,7 @@ class _Output:
     def _save_objects(self, prediction: Prediction, image_id: int, prefix: str, extra: dict[str, Any]) -> None:
         if self.add_records:
             self.detections += len(prediction)
+            self.drawn += len(prediction.above(self.score_thr))
             self.add_records({**record, **extra} for record in prediction.to_coco(image_id))
         if self.save_crops:
             objects = prediction.above(self.score_thr)

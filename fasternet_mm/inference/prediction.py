@@ -149,7 +149,7 @@ class Prediction:
                 label_map = cv2.resize(label_map, self.image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
             drawing = draw_labels(self.image, label_map, self.palette)
             if legend:
-                drawing = with_legend(drawing, [label_map], self.classes, self.palette)
+                drawing = with_legend(drawing, [label_map], self.classes)
         if path is not None:
             write_drawing(path, drawing)
         return drawing
@@ -173,13 +173,14 @@ class Prediction:
         ``prediction.above(0.5).to_labelme()`` is what to correct: a label has no score.
 
         Args:
-            image_path: the image's path from the JSON file. Default: the name that it has, for a JSON file beside it.
+            image_path: the image's path from the JSON file. Default: the name of its file, for a JSON file beside it;
+                of an array ''.
 
         Raises:
             UserError: the model labels pixels.
         """
         path = Path(self.source).name if image_path is None else image_path
-        return labelme_content(path, self._labeled_objects('to_labelme'), self.classes, self.image.shape[:2])
+        return labelme_content(path, self._labeled_objects('to_labelme'), self.classes, self.size)
 
     def to_yolo(self) -> str:
         """The objects as the text of a YOLO label file: ``label x y x y …``, or ``label x y width height`` of boxes.
@@ -190,7 +191,7 @@ class Prediction:
         Raises:
             UserError: the model labels pixels.
         """
-        return yolo_lines(self._labeled_objects('to_yolo'), self.image.shape[:2])
+        return yolo_lines(self._labeled_objects('to_yolo'), self.size)
 
     def to_supervision(self) -> Any:
         """The objects as ``supervision.Detections``, with the names of their classes as ``data['class_name']``.
@@ -217,7 +218,7 @@ class Prediction:
         """
         objects = [] if self.label_map is not None else self._labeled_objects('to_labeled_image')
         image = self.image if source is None else source
-        return LabeledImage(name, self.image.shape[:2], image, objects, self.label_map)
+        return LabeledImage(name, self.size, image, objects, self.label_map)
 
     def _labeled_objects(self, method: str) -> list[LabeledObject]:
         """The objects with coordinates in hundredths of a pixel, as COCO has them, inside of the image.
@@ -225,7 +226,7 @@ class Prediction:
         Boxes of which nothing is left are left out.
         """
         self._refuse_label_map(method)
-        height, width = self.image.shape[:2]
+        height, width = self.size
         corners = np.clip(self.boxes, 0, (width, height, width, height)).astype(float).round(2)
         objects = []
         for number, (left, top, right, bottom) in enumerate(corners.tolist()):

@@ -61,7 +61,8 @@ class Predictor:
         trust_program: run an exported file although it is a program: see `open_runtime`. Default: False.
         cfg_options: changes of the config: 'key=value', as with ``--cfg-options``.
         tile: height and width in pixels: larger images are predicted in tiles of this size, each prepared as an image
-            is, and TIFF files of more than 89 million pixels are read by parts. Default: None, in one piece.
+            is, and TIFF files of more than 89 million pixels are read by parts. Default: None, as the config says that
+            the model was trained, else in one piece.
         overlap: of tiles that follow each other, at least, as a share of their height and width. Default: 0.2.
         tile_whole: also look for objects in the image as a whole, for those larger than a tile. Default: False.
 
@@ -106,6 +107,10 @@ class Predictor:
             check_dtype(arithmetic, torch.device(self.device).type)
             if arithmetic and not optimize:
                 raise InvalidArgument(f'optimize=False computes in float32: leave it or dtype={precision!r} out')
+        trained = self.cfg.get('tile')
+        if self.tiling is None and trained:
+            self.tiling = Tiling(tuple(trained.tile), trained.overlap)
+            print_log('images larger than {}x{} (H x W) are predicted in tiles'.format(*trained.tile), 'current')
         self.model = build_model(self.cfg)
         meta = meta_of_test_set(self.cfg)
         self.classes, self.palette = tuple(meta['classes']), palette_of(meta)

@@ -72,9 +72,11 @@ def merge_objects(parts: Sequence[TileObjects], size: Sequence[int]) -> TileObje
     masks = [mask for part in parts for mask in part.masks or ()] if with_masks else None
     tile_of = np.repeat(np.arange(len(parts)), [len(part.scores) for part in parts])
     is_cut = _is_cut(boxes, areas[tile_of], image)
-    left = np.ones(len(boxes), bool)
+    cut, left = np.flatnonzero(is_cut), ~is_cut
+    seen_whole = np.zeros(len(cut), bool)
     for area in areas[(areas != image).any(axis=1)]:  # the whole image sees small objects worse
-        left &= ~(is_cut & (areas[tile_of] != area).any(axis=1) & _lies_inside(boxes, area, image))
+        seen_whole |= _lies_inside(boxes[cut], area, image)
+    left[cut[~seen_whole]] = True
     groups = _groups(np.flatnonzero(left), areas, tile_of, boxes, labels, masks)
     merged = [_merged(group, boxes, scores, is_cut, masks) for group in groups]
     merged.sort(key=lambda one: -one[1])

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..datasets.large_images import LargeImage
 from ..datasets.run_lengths import encode_at
 from ..engine.logits_hook import has_broken_logits
+from ..errors import UserError
 from ..models.backbone import InvalidArgument
 from .tile_merging import TileObjects, merge_objects
 
@@ -118,11 +119,16 @@ def predict_tiles(
         ``pred_instances`` in pixels of the image, by falling score, with masks as COCO's RLE: see `merge_objects`. Of a
         segmenter ``pred_sem_seg``: each pixel is labeled by the tile in whose middle it is most, which sees most around
         it, so that memory holds one number a pixel and no logits of the image.
+
+    Raises:
+        UserError: a segmenter is to look for objects in the whole image.
     """
     size = image.shape[:2]
     label_map, parts, result = torch.zeros(0), [], BaseDataElement()
     for tile, sample in _predicted(predict, pipeline, image, tiling.tiles(size), batch_size):
         if 'pred_sem_seg' in sample:
+            if tiling.whole:
+                raise UserError('--tile-whole (tile_whole) is for objects, but this model labels pixels: leave it out')
             label_map = _labeled(label_map, tile, sample.pred_sem_seg.data[0], size)
             if has_broken_logits(sample):
                 result.seg_logits = sample.seg_logits  # for those who warn of them

@@ -71,6 +71,7 @@ class Video:
                 if in_a_row == 1:
                     failing_since = time.monotonic()
                 if self._has_ended(number, in_a_row, failing_since):
+                    self.broken.update(range(number + 1, number + 1 + unplaced - in_a_row))
                     return
                 continue
             in_a_row = 0

@@ -45,6 +45,7 @@ def convert(data: OwnData, out: str | os.PathLike, annotation_format: str, link:
     with writing(annotation_format, Path(out), data.classes, of_label_maps=not is_detection, link=link) as writer:
         for split, image in tqdm(images, total=count, unit='image', leave=False, disable=None):
             writer.add(split, image)
+    writer.note_unused_classes()
     return writer
 
 

@@ -187,18 +187,26 @@ def _confusion_section(truth: CocoTruth, results: CocoResults, analyses: Sequenc
 def _errors_section(analyses: Sequence[Analysis]) -> Section:
     groups = {analysis.name: [analysis.tide['delta_ap'][key] for key in ERRORS] for analysis in analyses}
     figure = plots.bars(groups, [name for name, _ in ERRORS.values()], 'AP50 lost')
-    tables = []
-    for analysis in analyses:
-        lost, times = analysis.tide['delta_ap'], analysis.tide['counts']
-        rows = [[name, f'{lost[key]:.4f}', f'{times[key]:,}', meaning] for key, (name, meaning) in ERRORS.items()]
-        rows += [
-            ['all wrong detections', f'{lost["FP"]:.4f}', '', 'together, recall as it is'],
-            ['all missed objects', f'{lost["FN"]:.4f}', '', 'together, precision as it is'],
-        ]
-        caption = f'Types of errors of {analysis.name}'
-        tables.append(Table(caption, ['error', 'AP50 lost', 'times', 'what it is'], rows))
+    rows = [
+        [name, *(text for a in analyses for text in (_lost(a, key), f'{a.tide["counts"][key]:,}')), meaning]
+        for key, (name, meaning) in ERRORS.items()
+    ]
+    together = {
+        'FP': ('all wrong detections', 'together, recall as it is'),
+        'FN': ('all missed objects', 'together, precision as it is'),
+    }
+    rows += [
+        [name, *(text for a in analyses for text in (_lost(a, key), '')), meaning]
+        for key, (name, meaning) in together.items()
+    ]
+    header = ['error', *(f'{what}, {a.name}' for a in analyses for what in ('AP50 lost', 'times')), 'what it is']
+    table = Table('Types of errors', header, rows, sentences='what it is')
     text = 'TIDE (arXiv 2008.08115): the AP50 that would be gained if all errors of one type were mended, others left.'
-    return Section('errors', 'Errors', text, [Plot(figure, 'AP50 that each type of error costs')], tables)
+    return Section('errors', 'Errors', text, [Plot(figure, 'AP50 that each type of error costs')], [table])
+
+
+def _lost(analysis: Analysis, error: str) -> str:
+    return f'{analysis.tide["delta_ap"][error]:.4f}'
 
 
 def _calibration_section(analyses: Sequence[Analysis]) -> Section:

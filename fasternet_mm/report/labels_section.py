@@ -65,7 +65,7 @@ def labels_section(
         _crops(suspect, truth, results, names[suspect.image_id], paths[suspect.image_id], score)
         for suspect in (suspects[:CROPS] if paths else ())
     ]
-    tables = [Table('Suspicious labels', header, rows, folded=bool(pairs))] if rows else []
+    tables = [Table('List of suspicious labels', header, rows, bool(pairs), 'why')] if rows else []
     return Section('labels', 'Suspicious labels', text, tables=tables, images=pairs)
 
 

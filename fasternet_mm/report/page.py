@@ -32,12 +32,16 @@ class Plot:
 
 @dataclass
 class Table:
-    """Rows of text under a header; the first column names the row. Folded, it opens on demand."""
+    """Rows of text under a header; the first column names the row. Folded, it opens on demand.
+
+    ``sentences`` is the column, by its name in the header, that has sentences, which may go over several lines.
+    """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     folded: bool = False
+    sentences: str | None = None
 
 
 @dataclass

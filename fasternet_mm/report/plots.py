@@ -124,21 +124,22 @@ def class_bars(values: Mapping[str, float], label: str) -> Figure:
 
 @rc_context(STYLE)
 def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], label: str) -> Figure:
-    """Upright bars: ``names`` on the axis, one color per group."""
-    figure, axes = new_figure()
-    width = 0.8 / len(groups)
+    """Horizontal bars, whose values have room however many there are: ``names`` on the axis, one color per group."""
+    figure, axes = new_figure(height=max(1.6, 0.9 + 0.24 * len(names) * len(groups)))
+    height = 0.8 / len(groups)
     for number, (group, values) in enumerate(groups.items()):
-        places = np.arange(len(names)) + width * (number - (len(groups) - 1) / 2)
-        drawn = axes.bar(places, np.maximum(values, 0), width * 0.95, color=COLORS[number], label=group)
-        texts = [f'{value:.3f}'.removeprefix('0') if value >= 0 else 'none' for value in values]
-        axes.bar_label(drawn, texts, fontsize=8, padding=2)
-    axes.set(ylabel=label)
-    tilted = dict(rotation=30, ha='right') if len(names) > 4 else {}
-    axes.set_xticks(range(len(names)), names, **tilted)
-    axes.grid(axis='x', visible=False)
-    axes.margins(y=0.12)
+        places = np.arange(len(names)) + height * (number - (len(groups) - 1) / 2)
+        drawn = axes.barh(places, np.maximum(values, 0), height * 0.9, color=COLORS[number], label=group)
+        texts = [f'{value:.3f}' if value >= 0 else 'none' for value in values]
+        axes.bar_label(drawn, texts, fontsize=8, padding=3)
+    axes.set(xlabel=label, ylim=(len(names) - 0.4, -0.6))
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis='y', length=0)
+    axes.grid(axis='y', visible=False)
+    axes.margins(x=0.15)
+    axes.set_xlim(left=0)
     if len(groups) > 1:
-        axes.legend()
+        figure.legend(loc='outside lower center', ncols=len(groups))
     return figure
 
 

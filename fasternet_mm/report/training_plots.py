@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 
@@ -117,32 +117,57 @@ def _draw(axes: Axes, title: str, keys: Sequence[str], runs: Sequence[TrainingLo
     trained = {key for run in runs for line in run.training for key in line}.intersection(keys)
     evaluations = [line for run in runs for line in run.validation if not line.keys().isdisjoint(keys)]
     at = 'epoch' if not trained and all('epoch' in line for line in evaluations) else 'step'
-    for number, (key, run) in enumerate(product(keys, runs)):
-        x, y = run.curve(key, at)
+    curves = [(key, run, *run.curve(key, at)) for key, run in product(keys, runs)]
+    if not trained and all(len(x) <= 1 for _, _, x, _ in curves):
+        _draw_values(axes, title, {_name(key, run, runs): y[0] for key, run, _, y in curves if len(y)})
+        return
+    for number, (key, run, x, y) in enumerate(curves):
         if not len(x):  # another of the runs has it
             continue
         # A label that begins with _ would be left out of the legend.
-        label = f' {_split(key)[1] if len(runs) == 1 else run.name}'
+        label = f' {_name(key, run, runs)}'
         look = dict(color=COLORS[number % len(COLORS)], linestyle=('-', '--', ':')[number // len(COLORS) % 3])
         if key in trained and title != 'learning rate':
             axes.plot(x, y, **look, alpha=0.35, linewidth=0.8)
             axes.plot(x, _smooth(y), **look, label=label, linewidth=1.6)
         else:
             axes.plot(x, y, **look, label=label, linewidth=1.6, marker=None if key in trained else 'o', markersize=3)
-    axes.set_title(title, color=INK, loc='left')
+    _dress(axes, title)
     axes.set_xlabel('epoch' if at == 'epoch' else 'iteration', color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=''))
     axes.ticklabel_format(axis='y', scilimits=(-3, 5))
+    if axes.dataLim.width == 0:  # a single step that was logged
+        axes.set_xlim(axes.dataLim.xmin - 1, axes.dataLim.xmin + 1)
+    if axes.dataLim.ymin >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _draw_values(axes: Axes, title: str, values: Mapping[str, float]) -> None:
+    """A bar for each value of a single evaluation, which makes no curve."""
+    drawn = axes.barh(list(values), np.nan_to_num(list(values.values())), height=0.6, color=COLORS[0])
+    texts = [f'{value:.3f}' if np.isfinite(value) else 'none' for value in values.values()]
+    axes.bar_label(drawn, texts, padding=3, color=INK, fontsize='small')
+    _dress(axes, title)
+    axes.set_xlabel('evaluated once', color=INK)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.margins(x=0.15)
+    axes.grid(axis='y', visible=False)
+    axes.set_axisbelow(True)
+
+
+def _dress(axes: Axes, title: str) -> None:
+    axes.set_title(title, color=INK, loc='left')
     axes.tick_params(colors=INK)
     axes.spines[:].set_color(INK)
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(color=INK, alpha=0.25, linewidth=0.6)
     axes.set_facecolor('none')
-    if axes.dataLim.width == 0:  # a single evaluation
-        axes.set_xlim(axes.dataLim.xmin - 1, axes.dataLim.xmin + 1)
-    if axes.dataLim.ymin >= 0:
-        axes.set_ylim(bottom=0)
+
+
+def _name(key: str, run: TrainingLog, runs: Sequence[TrainingLog]) -> str:
+    """What tells a curve from the others of its panel: the metric, or the run where there are several."""
+    return _split(key)[1] if len(runs) == 1 else run.name
 
 
 def _add_legends(figure: Figure, axes: Sequence[Axes], runs: Sequence[TrainingLog]) -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from hotcoco import mask as rle
 
 from ..datasets.image_files import VIDEO_SUFFIXES
 from ..errors import UserError, few
+from ..evaluation.coco_results import encode_masks
 from ..files import write_atomically
 from ..inference.prediction import Prediction
 from ..inference.predictor import Predictor
@@ -34,6 +36,10 @@ VIDEO_SIGNATURES = ((4, b'ftyp'), (4, b'moov'), (4, b'mdat'), (4, b'wide'), (8, 
 """Where in a video's first bytes stands what: MP4 and MOV, AVI, MKV and WebM. A playlist, which names other files, has
 none of them, and is not opened."""
 
+SMALLEST_DRAWING, LARGEST_DRAWING = 640, 1600
+"""Pixels of the longer side of a drawing. On smaller ones texts would cover the objects; larger ones no screen shows,
+and they take too long while somebody moves the threshold."""
+
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -45,12 +51,14 @@ class PredictedUpload:
         file: the upload, in a folder that is removed with this object.
         fps: frames per second of a video; None of an image.
         predictions: of the image, or of each frame, without the pixels: the file has them.
+        to_draw: the same for images of the size of the drawings.
         seconds: that the model took for all of them.
     """
 
     file: Path
     fps: float | None
     predictions: Sequence[Prediction]
+    to_draw: Sequence[Prediction]
     seconds: float
 
 
@@ -59,7 +67,8 @@ class UploadView:
     """A predicted upload as it is shown for one threshold and choice of classes.
 
     Attributes:
-        drawing: the image (PNG) or the video (WebM) with what was found drawn in.
+        drawing: the image (PNG) or the video (WebM) with what was found drawn in; small ones are enlarged, large
+            ones reduced.
         description: a JSON file of what the server answers, see `as_json`; of a video for each frame.
         exact: a JSON file in COCO's results format; of a segmenter the label map (PNG), whose pixels are the numbers of
             classes, or None for a video.
@@ -87,7 +96,7 @@ def predict_upload(predictor: Predictor, upload: Path, folder: Path, limits: Lim
     with ExitStack() as stack:
         own_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='upload-', dir=folder))
         file = Path(shutil.copy(upload, own_folder))
-        predictions, seconds = [], 0.0
+        predictions, to_draw, seconds = [], [], 0.0
         try:
             with _open_upload(file, limits) as (frames, fps):
                 for frame in frames:
@@ -95,12 +104,13 @@ def predict_upload(predictor: Predictor, upload: Path, folder: Path, limits: Lim
                     prediction = predictor(frame)
                     seconds += time.perf_counter() - start
                     predictions.append(replace(prediction, image=NO_PIXELS))
+                    to_draw.append(_scaled(prediction, *_drawing_size(*frame.shape[:2])))
         except UserError as error:
             # Folders of this machine are not a stranger's to know.
             raise UserError(str(error).replace(f'{own_folder}{os.sep}', '')) from error
         if not predictions:
             raise UserError(f'{file.name} has no frame that can be read: send another video')
-        predicted = PredictedUpload(file, fps, predictions, seconds)
+        predicted = PredictedUpload(file, fps, predictions, to_draw, seconds)
         weakref.finalize(predicted, stack.pop_all().close)
         return predicted
 
@@ -154,21 +164,22 @@ def view_upload(upload: PredictedUpload, threshold: float, classes: Sequence[str
     folder = Path(tempfile.mkdtemp(prefix=f'view-{time.monotonic_ns():020}-', dir=upload.file.parent))
     is_image = upload.fps is None
     drawing = folder / f'{upload.file.stem}.{"png" if is_image else "webm"}'
-    selected = [prediction.above(threshold) for prediction in upload.predictions]
-    selected = [prediction.only(*classes) for prediction in selected] if classes else selected
+    selected = _selected(upload.predictions, threshold, classes)
+    to_draw = _selected(upload.to_draw, threshold, classes)
     images, records = [], []
     with ExitStack() as stack:
         frames, fps = stack.enter_context(_open_upload(upload.file, limits))
         write = None if is_image else stack.enter_context(video_appearing(drawing, fps, is_live=False)).write
-        for number, (frame, prediction) in enumerate(zip(frames, selected), start=1):
-            seen = replace(prediction, image=frame[..., ::-1])
+        for number, (frame, exact, drawn) in enumerate(zip(frames, selected, to_draw), start=1):
+            height, width = _drawing_size(*frame.shape[:2])
+            drawn = replace(drawn, image=cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)[..., ::-1])
             if is_image:
-                seen.draw(drawing, score_thr=0)
+                drawn.draw(drawing, score_thr=0)
             else:
-                write(seen.draw(score_thr=0, legend=False))
-            images.append(as_json(seen))
+                write(drawn.draw(score_thr=0, legend=False), number)
+            images.append(as_json(replace(exact, image=frame)))
             place = dict(file_name=upload.file.name) if is_image else dict(file_name=upload.file.name, frame=number)
-            records += [{**record, **place} for record in seen.to_coco(number)]
+            records += [{**record, **place} for record in exact.to_coco(number)]
     is_segmenter = selected[0].label_map is not None
     description = dict(
         file_name=upload.file.name,
@@ -177,16 +188,49 @@ def view_upload(upload: PredictedUpload, threshold: float, classes: Sequence[str
         classes=[*(classes or selected[0].classes)],
         **images[0] if is_image else dict(frames_per_second=fps, frames=images),
     )
-    exact = None
+    exact_file = None
     if not is_segmenter:
-        exact = folder / f'{upload.file.stem}-coco.json'
-        write_atomically(exact, json.dumps(records).encode())
+        exact_file = folder / f'{upload.file.stem}-coco.json'
+        write_atomically(exact_file, json.dumps(records).encode())
     elif is_image:
-        exact = folder / f'{upload.file.stem}-labels.png'
-        write_atomically(exact, label_map_png(selected[0]))
+        exact_file = folder / f'{upload.file.stem}-labels.png'
+        write_atomically(exact_file, label_map_png(selected[0]))
     described = folder / f'{upload.file.stem}.json'
     write_atomically(described, json.dumps(description, indent=1).encode())
-    return UploadView(drawing, described, exact, _summary(upload, selected))
+    return UploadView(drawing, described, exact_file, _summary(upload, selected))
+
+
+def _selected(predictions: Sequence[Prediction], threshold: float, classes: Sequence[str]) -> list[Prediction]:
+    return [(prediction.only(*classes) if classes else prediction).above(threshold) for prediction in predictions]
+
+
+def _drawing_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the drawing of an image or frame."""
+    side = max(height, width)
+    scale = SMALLEST_DRAWING // side if side < SMALLEST_DRAWING else min(LARGEST_DRAWING / side, 1)
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def _scaled(prediction: Prediction, height: int, width: int) -> Prediction:
+    """The prediction for an image of another size, without the pixels of any."""
+    old_height, old_width = prediction.image.shape[:2]
+    prediction = replace(prediction, image=NO_PIXELS)
+    if (old_height, old_width) == (height, width):
+        return prediction
+
+    def resized(pixels: np.ndarray) -> np.ndarray:
+        # By columns, as masks are decoded: thirty times as fast as by rows.
+        return cv2.resize(pixels.T, (height, width), interpolation=cv2.INTER_NEAREST).T
+
+    masks, label_map = prediction.encoded_masks, prediction.label_map
+    if masks is not None:  # one at a time: together they may take gigabytes
+        masks = [encode_masks(resized(rle.decode(mask))[None].astype(bool))[0] for mask in masks]
+    return replace(
+        prediction,
+        boxes=prediction.boxes * np.float32([width / old_width, height / old_height] * 2),
+        encoded_masks=masks,
+        label_map=None if label_map is None else resized(label_map),
+    )
 
 
 def _summary(upload: PredictedUpload, selected: Sequence[Prediction]) -> str:

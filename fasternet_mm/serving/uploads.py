@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from ..datasets.image_reading import read_image
 from ..errors import UserError
@@ -16,6 +16,13 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF')
 
 MOST_MEGAPIXELS = 178
 """The highest limit of megapixels: Pillow opens nothing larger, lest a small file fill the memory."""
+
+START_OF_SCAN = b'\xff\xda'
+"""What each scan of a JPEG begins with. By chance it is also elsewhere in a file, about once in 65,536 bytes."""
+
+MOST_SCANNED = 10_000
+"""Megapixels that all scans of a JPEG may go over together. A usual progressive file has about ten scans. But a scan
+may have 31 bytes, and takes a CPU about 2 ms a megapixel, so that one file could keep a CPU busy for a day."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class Limits:
     megapixels: float = 64
 
     def __post_init__(self) -> None:
-        if not self.megabytes > 0:
-            raise UserError(f'a limit of {self.megabytes:g} megabytes accepts nothing: give a number above 0')
+        if not 0 < self.megabytes < float('inf'):
+            raise UserError(f'a limit of {self.megabytes:g} megabytes is not possible: give a number above 0')
         if not 0 < self.megapixels <= MOST_MEGAPIXELS:
             raise UserError(
                 f'a limit of {self.megapixels:g} megapixels is not possible: give a number above 0, at most '
@@ -78,7 +85,8 @@ def read_upload(content: bytes, limits: Limits) -> np.ndarray:
     )
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
+            pixels = max(image.width * image.height, _tile_pixels(image))
+            is_jpeg = image.format in ('JPEG', 'MPO')
             # A phone's JPEG may have a small copy of itself, or its depths, as further frames.
             several = image.format != 'MPO' and getattr(image, 'is_animated', False)
     except Image.DecompressionBombError as error:
@@ -87,14 +95,23 @@ def read_upload(content: bytes, limits: Limits) -> np.ndarray:
         raise UserError(
             'the file is not an image of a kind that is accepted: send JPEG, PNG, BMP, TIFF, WebP or still GIF'
         ) from error
-    if height * width > limits.megapixels * 1e6:
+    if pixels > limits.megapixels * 1e6:
         raise UploadTooLarge(too_large)
+    if is_jpeg and content.count(START_OF_SCAN) * pixels > MOST_SCANNED * 1e6:
+        raise UserError('the file is a JPEG of unusually many scans: save it anew, as a usual JPEG or as PNG')
     if several:
         raise UserError('the file has several frames or pages, and only single images are accepted: send one of them')
     try:
         return read_image(content)
     except UserError as error:
-        raise UserError(f'the file cannot be read as an image: {error}') from error
+        reason = str(error).removeprefix(f'{len(content):,} bytes')  # as `read_image` calls a file without a name
+        raise UserError(f'the file{reason}') from error
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Of a tile of a TIFF, which is decoded as a whole, however small the image is; 0 where there are none."""
+    tags = getattr(image, 'tag_v2', {})
+    return tags.get(TiffImagePlugin.TILEWIDTH, 0) * tags.get(TiffImagePlugin.TILELENGTH, 0)
 
 
 def check_bytes(size: int, limits: Limits) -> None:

@@ -90,7 +90,7 @@ def _draw_side_by_side(path: str, annotations: Sequence[BaseDataElement], meta: 
         return np.concatenate([_draw_instances(image, part, classes, palette) for part in annotations], axis=1)
     label_maps = [pixels.data[0].numpy() for pixels in annotations]
     drawing = np.concatenate([draw_labels(image, label_map, palette) for label_map in label_maps], axis=1)
-    return with_legend(drawing, label_maps, classes, palette)
+    return with_legend(drawing, label_maps, classes)
 
 
 def _draw_instances(

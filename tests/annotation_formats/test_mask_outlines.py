@@ -91,8 +91,13 @@ def test_a_slanted_edge_has_few_corners():
     pixels = np.zeros((200, 200), np.uint8)
     cv2.fillPoly(pixels, [np.array([[20, 100], [100, 20], [180, 100], [100, 180]])], 1)
     (polygon,) = without_holes(encode_region(pixels > 0))
-    assert len(polygon) <= 2 * 8
+    assert len(polygon) <= 2 * 5
     assert iou_by_pycocotools([polygon], pixels) >= 0.98
+
+
+def test_a_pixel_is_a_square():
+    (polygon,) = without_holes(encode_region(region((7, 5, 8, 6))))
+    assert {*zip(polygon[::2], polygon[1::2])} == {(7, 5), (8, 5), (8, 6), (7, 6)}
 
 
 def test_single_pixels_and_lines_are_not_lost():

@@ -198,6 +198,6 @@ def test_what_is_not_kept_is_a_line_with_its_number(tmp_path):
     with writing('yolo', tmp_path / 'out', CLASSES) as writer:
         writer.add('train', image(RING, PARTS, LabeledObject(0, [0, 0, 9, 9], 81, ignored=True)))
     assert losses(writer) == [
-        'not kept:    crowds and difficult objects, which YOLO cannot mark: left out (1)',
-        'not kept:    outlines of several parts or with holes: cuts of no width make each one polygon (2)',
+        'not kept:   crowds and difficult objects, which YOLO cannot mark: left out (1)',
+        'not kept:   outlines of several parts or with holes: cuts of no width make each one polygon (2)',
     ]

@@ -13,11 +13,11 @@ def test_data_are_converted_and_what_is_lost_is_said(tmp_path, command):
     assert done.returncode == 0
     assert re.search(r'\| objects with outlines +\| 4 +\| 4', done.stdout)
     assert 'no problems' in done.stdout
-    assert f'written:     {tmp_path}/out (Pascal VOC; images: 3 train, 2 val)' in done.stdout
-    assert 'not kept:    outlines and masks: Pascal VOC has boxes (8)' in done.stdout
+    assert f'written:    {tmp_path}/out (Pascal VOC; images: 3 train, 2 val)' in done.stdout
+    assert 'not kept:   outlines and masks: Pascal VOC has boxes (8)' in done.stdout
     assert read_own_data(str(tmp_path / 'out')).layout == 'Pascal VOC'
     done = command('convert', tmp_path / 'data', tmp_path / 'all', '--to', 'coco')
-    assert 'not kept:    nothing; the format holds all of it' in done.stdout
+    assert 'not kept:   nothing; the format holds all of it' in done.stdout
 
 
 def test_what_cannot_be_read_is_said_and_left_out(tmp_path, command):
@@ -27,7 +27,7 @@ def test_what_cannot_be_read_is_said_and_left_out(tmp_path, command):
     assert done.returncode == 0
     assert 'unreadable image (1, to be mended)' in done.stdout
     assert 'images: 3 train, 1 val' in done.stdout
-    assert 'left out:    what has the problems above; fasternet-mm check-data lists all of them' in done.stdout
+    assert 'left out:   what has the problems above; fasternet-mm check-data lists all of them' in done.stdout
 
 
 @pytest.mark.parametrize('out', ['data/out', 'data', '.'])

@@ -71,7 +71,7 @@ def test_the_version_is_the_packages(command):
     ('args', 'message'),
     [
         (['trian'], "'trian' is not a command; did you mean 'train'?"),
-        (['zzz'], "'zzz' is not a command; there are check-data, train, "),
+        (['zzz'], "'zzz' is not a command; there are check-data, convert, train, "),
         (['--gpu'], 'unrecognized arguments: --gpu'),
     ],
 )

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
@@ -35,7 +36,8 @@ def post(port, content):
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGTERM that can be handled')
-def test_a_trained_model_is_served_until_sigterm(command, work_dir):
+def test_a_trained_model_is_served_until_sigterm(command, work_dir, monkeypatch):
+    monkeypatch.setattr(logging, 'raiseExceptions', False)  # of a logger of an earlier test, whose output is closed
     images = [image(160, 160, seed).permute(1, 2, 0).numpy() for seed in range(4)]
     predictor = Predictor(work_dir, device='cpu')
     expected = [predictor(pixels) for pixels in images]

@@ -39,6 +39,7 @@ def small_cfg(root):
     cfg.model.neck.update(in_channels=[32, 64, 128], out_channels=16, norm_cfg=dict(type='BN'))
     cfg.model.bbox_head.update(in_channels=16, feat_channels=16, norm_cfg=dict(type='BN'))
     cfg.model.test_cfg.score_thr = 0.9
+    cfg.model.data_preprocessor.pad_size_divisor = 1  # as the configs for COCO have it
     return cfg
 
 

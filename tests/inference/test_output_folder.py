@@ -200,7 +200,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(folder, capsys):
     with pytest.raises(UserError, match=r'2 of 4 images were left out: broken.jpg is not.*; broken.mp4 is not a video'):
         predict_to_folder(Stub(), ['a.jpg', 'broken.jpg', 'broken.mp4', 'b.jpg'], 'out')
     assert written(folder / 'out') == ['a.jpg', 'b.jpg', 'results.json']
-    assert 'detections: out/results.json (4)' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'detections: out/results.json\n' in printed
+
+
+@pytest.mark.parametrize(('score', 'drawn'), [(0.3, 2), (0.1, 4), (0.95, 0)])
+def test_the_numbers_of_found_and_of_drawn_objects_are_told_with_the_threshold(score, drawn, folder, capsys):
+    paint(folder / 'a.jpg', folder / 'b.jpg')
+    predict_to_folder(Stub(), ['a.jpg', 'b.jpg'], 'out', score)
+    line = f'objects:    4 found, {drawn} drawn: those from score {score} on (--score-thr)\n'
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('error', [ValueError('odd'), cv2.error('odd'), OSError(errno.ENAMETOOLONG, 'odd')])

@@ -165,6 +165,6 @@ def test_the_command_tests_in_tiles(command, detector_cfg, detector, tmp_path, m
     ],
 )
 def test_options_that_contradict_are_refused(command, options, message):
-    done = command('test', 'shapes/mask_rcnn_fasternet_t0_shapes', *options)
+    done = command('test', 'shapes/mask_rcnn_fasternet_t0_shapes', 'none.pth', *options)
     assert done.returncode == 2
     assert message in done.stderr

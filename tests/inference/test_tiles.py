@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from pycocotools import mask as rle
 
+from fasternet_mm.errors import UserError
 from fasternet_mm.inference.tiles import Tiling, predict_tiles, spans_of
 from fasternet_mm.models.backbone import InvalidArgument
 
@@ -176,6 +177,12 @@ def test_label_maps_are_those_of_the_whole_image(size, labels):
     image = np.random.default_rng(0).integers(0, labels, (*size, 3)).astype(np.uint8)
     label_map = predict_tiles(label_pixels, unchanged, image, TILING, batch_size=4).pred_sem_seg.data
     assert np.array_equal(label_map[0], image[..., 0])
+
+
+def test_a_segmenter_has_no_objects_to_look_for_in_the_whole_image():
+    image = np.zeros((240, 290, 3), np.uint8)
+    with pytest.raises(UserError, match='is for objects, but this model labels pixels: leave it out'):
+        predict_tiles(label_pixels, unchanged, image, Tiling((100, 120), 0.3, whole=True))
 
 
 def test_labels_above_255_stay_whole():

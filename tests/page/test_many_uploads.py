@@ -6,7 +6,7 @@ from pathlib import Path
 
 from page_visitors import StandIn, png, upload, visit
 
-from fasternet_mm.serving.page import KEPT_SESSIONS, open_page
+from fasternet_mm.serving.gradio_page import KEPT_SESSIONS, open_page
 
 GROWTH = 20
 """Megabytes that the process may grow by in 200 uploads, each of which has 3 MB of pixels."""

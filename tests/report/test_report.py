@@ -123,11 +123,84 @@ def test_every_section_is_there_and_nothing_is_asked_for_or_wrong(kind, sections
 
 
 @pytest.mark.parametrize('kind', ['detection', 'segmentation'])
-def test_a_phone_shows_it_without_scrolling_sideways(kind, browser, request):
+def test_a_phone_shows_it_without_scrolling_sideways_and_every_table_whole(kind, browser, request):
     page = open_page(
         browser, request.getfixturevalue(f'{kind}_page'), viewport={'width': 360, 'height': 740}, is_mobile=True
     )
+    page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true })")
     assert page.evaluate('document.documentElement.scrollWidth') <= 360
+    hidden = """[...document.querySelectorAll('td, tbody th')]
+        .filter(cell => cell.getBoundingClientRect().right > 360 || cell.scrollWidth > cell.clientWidth + 1)
+        .map(cell => cell.textContent)"""
+    assert page.evaluate(hidden) == []
+
+
+def test_on_a_phone_each_figure_of_a_wide_table_has_its_name(browser, detection_page):
+    page = open_page(browser, detection_page, viewport={'width': 360, 'height': 740}, is_mobile=True)
+    names = """[...document.querySelectorAll('#summary tbody tr:first-child td')]
+        .map(cell => getComputedStyle(cell, '::before').content)"""
+    header = page.locator('#summary thead th').all_text_contents()
+    assert page.evaluate(names) == [f'"{name}"' for name in header[1:]]
+    assert page.locator('#summary thead').is_hidden()
+
+
+def test_a_desktop_is_used_over_its_whole_width_and_no_table_is_cut(browser, detection_page):
+    page = open_page(browser, detection_page, viewport={'width': 1400, 'height': 900})
+    page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true })")
+    right = """name => Math.max(...[...document.querySelectorAll(`#${name} :is(table, svg, img)`)]
+        .map(element => element.getBoundingClientRect().right))"""
+    assert {name: page.evaluate(right, name) > 1300 for name in DETECTION_SECTIONS} == dict.fromkeys(
+        DETECTION_SECTIONS, True
+    )
+    assert page.evaluate(
+        "[...document.querySelectorAll('.scroll')].every(box => box.scrollWidth <= box.clientWidth + 1)"
+    )
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation'])
+def test_truth_and_prediction_are_named_above_their_images(kind, browser, request):
+    page = open_page(
+        browser, request.getfixturevalue(f'{kind}_page'), viewport={'width': 390, 'height': 844}, is_mobile=True
+    )
+    parts = page.locator('.pair > div')
+    assert parts.count() > 0
+    for number, part in enumerate(parts.all()):
+        assert part.inner_text() == ['Truth', 'Prediction'][number % 2]
+        name = ['Ground truth of', 'Prediction for'][number % 2]
+        assert part.locator('img').get_attribute('alt').startswith(name)
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation'])
+def test_no_two_texts_of_a_plot_touch(kind, browser, request):
+    page = open_page(browser, request.getfixturevalue(f'{kind}_page'), viewport={'width': 1400, 'height': 900})
+    touching = """[...document.querySelectorAll('section svg')].flatMap(svg => {
+        const boxes = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
+        return boxes.flatMap(([name, a], i) => boxes.slice(i + 1)
+            .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom - 4 && b.top < a.bottom - 4)
+            .map(([other]) => `${svg.getAttribute('aria-label')}: ${name} and ${other}`));
+    })"""
+    assert page.evaluate(touching) == []
+
+
+def test_a_suspicious_label_is_shown_with_what_the_model_says_there(data, browser, tmp_path):
+    """Of labels that a model finds without a mistake, one has another class."""
+    content = json.loads((data / 'annotations/val.json').read_text())
+    keys = ('image_id', 'category_id', 'bbox', 'segmentation')
+    found = [{key: one[key] for key in keys} | dict(score=0.9) for one in content['annotations']]
+    (tmp_path / 'results.json').write_text(json.dumps(found))
+    names = {category['id']: category['name'] for category in content['categories']}
+    label = content['annotations'][5]
+    right, label['category_id'] = label['category_id'], label['category_id'] % 6 + 1
+    (tmp_path / 'val.json').write_text(json.dumps(content))
+    file = next(image['file_name'] for image in content['images'] if image['id'] == label['image_id'])
+    write_detection_report(tmp_path / 'a.html', tmp_path / 'results.json', tmp_path / 'val.json', data / 'images/val')
+    section = open_page(browser, tmp_path / 'a.html').locator('#labels')
+    assert '1 have a suspicion of 0.5 or more: 1 × wrong class.' in section.locator('p').inner_text()
+    caption = section.locator('figcaption').inner_text()
+    assert caption.startswith(f'{file}: wrong class, suspicion 0.')
+    sentence = f'Labeled “{names[label["category_id"]]}”, and the model sees “{names[right]}” (0.90).'
+    assert caption.endswith(sentence)
+    assert section.locator('img').count() == 2
 
 
 def test_dark_mode_has_light_text_in_the_page_and_in_its_plots(browser, detection_page):

@@ -131,7 +131,7 @@ def legend(axes_or_figure):
 def test_one_run_is_drawn_in_groups(write):
     metrics = {f'coco__{task}_{name}': 0.5 for task in ('bbox', 'segm') for name in ('mAP', 'mAP_50')}
     metrics |= dict(coco__cat_precision=0.5, coco__segm_mAP_l=-1)
-    run = read(write(train(1, 4, 1, acc=50), train(2, 2, 1), evaluate(1, **metrics)))
+    run = read(write(train(1, 4, 1, acc=50), train(2, 2, 1), *(evaluate(n, **metrics) for n in (1, 2))))
     figures = plot_runs([run])
     titles = [figure.axes[0].get_title(loc='left') for figure in figures]
     assert titles == ['losses', 'learning rate', 'validation: coco/bbox', 'validation: coco/segm']
@@ -174,9 +174,25 @@ def test_several_runs_share_a_panel_for_each_scalar(write, tmp_path):
     figures = plot_runs(read_training_logs(runs))
     assert [figure.axes[0].get_title(loc='left') for figure in figures] == ['loss', 'loss_cls', 'lr', 'mIoU']
     assert legend(figures[0]) == ['_old', 'new $x$']
-    assert [line.get_ydata().tolist() for line in figures[3].axes[0].get_lines()] == [[5], [7]]
+    assert [bar.get_width() for bar in figures[3].axes[0].patches] == [5, 7]
+    assert [text.get_text() for text in figures[3].axes[0].get_yticklabels()] == ['_old', 'new $x$']
     write_figure(tmp_path / 'loss.svg', figures[0])
     assert 'new $x$</text>' in (tmp_path / 'loss.svg').read_text()
+
+
+def test_a_single_evaluation_is_bars_with_their_values_and_no_curve(write):
+    runs = [write(evaluate(1, coco__bbox_mAP=0.25), run='a'), write(evaluate(1, coco__bbox_mAP=-1), run='b')]
+    (figure,) = plot_runs(read_training_logs(runs))
+    axes = figure.axes[0]
+    assert (axes.get_title(loc='left'), axes.get_xlabel()) == ('coco/bbox_mAP', 'evaluated once')
+    assert list(axes.get_lines()) == []
+    assert [text.get_text() for text in axes.get_yticklabels()] == ['a', 'b']
+    assert [text.get_text() for text in axes.texts] == ['0.250', 'none']
+
+
+def test_two_evaluations_are_a_curve(write):
+    (figure,) = plot_runs([read(write(evaluate(1, mIoU=5), evaluate(2, mIoU=6)))])
+    assert [line.get_ydata().tolist() for line in figure.axes[0].get_lines()] == [[5, 6]]
 
 
 def test_a_run_that_lacks_a_scalar_is_in_the_legend_all_the_same(write):

@@ -192,7 +192,7 @@ PNG = color_png(1, 2, 3)
 BAD_REQUESTS = [
     ('POST', '/predict', b'', '', 400, 'the file is empty: send an image'),
     ('POST', '/predict', b'text', 'image/jpeg', 400, 'the file is not an image of a kind that is accepted: send'),
-    ('POST', '/predict', PNG[:-60], 'image/png', 400, 'the file cannot be read as an image'),
+    ('POST', '/predict', PNG[:-60], 'image/png', 400, 'the file is cut off, it is only the beginning of an image'),
     ('POST', '/predict?score_thr=2', PNG, '', 400, 'score_thr=2 is not a score: give a number from 0 to 1'),
     ('POST', '/predict?score_thr=high', PNG, '', 400, 'score_thr=high is not a score: give a number from 0'),
     ('POST', '/predict?score_thr=nan', PNG, '', 400, 'score_thr=nan is not a score: give a number from 0'),

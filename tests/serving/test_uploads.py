@@ -94,7 +94,7 @@ def test_what_is_no_image_is_refused_in_a_sentence(content, sentence):
 def test_a_file_that_is_cut_off_is_refused(kind, share):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     content = encoded(Image.fromarray(noise), kind)
-    with pytest.raises(UserError, match='the file '):
+    with pytest.raises(UserError, match=r'^the file is (not an image|cut off)'):
         read_upload(content[: int(len(content) * share)], Limits())
 
 
@@ -130,12 +130,34 @@ def test_above_a_limit_nothing_is_decoded(limits, sentence):
         read_upload(black_png(125, 80), Limits(**limits))
 
 
+@pytest.mark.usefixtures('nothing_is_decoded')
+def test_a_small_image_in_a_huge_tile_is_refused():
+    """Decoders take memory for whole tiles: a gigabyte for these 198 bytes."""
+    fields = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 32_752, 323: 32_752, 324: 8, 325: 64}
+    entries = b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag, value in fields.items())
+    content = b'II*\0' + struct.pack('<I', 72) + bytes(64) + struct.pack('<H', len(fields)) + entries + bytes(4)
+    with pytest.raises(UploadTooLarge, match='more than 64 megapixels'):
+        read_upload(content, Limits())
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(monkeypatch):
+    """Ten thousand times the last scan of a progressive JPEG: 400 kB that would take minutes."""
+    content = encoded(Image.new('L', (2000, 1000)), 'JPEG', progressive=True)
+    scan = content[content.rindex(b'\xff\xda') : -2]
+    assert read_upload(content[:-2] + 10 * scan + content[-2:], Limits()).shape == (1000, 2000, 3)
+    monkeypatch.setattr('fasternet_mm.serving.uploads.read_image', lambda content: pytest.fail('it was decoded'))
+    with pytest.raises(UserError, match='a JPEG of unusually many scans: save it anew, as a usual JPEG or as PNG'):
+        read_upload(content[:-2] + 10_000 * scan + content[-2:], Limits())
+
+
 def test_what_just_keeps_the_limits_is_read():
     content = black_png(125, 80)
     assert read_upload(content, Limits(megapixels=0.01, megabytes=len(content) / 1e6)).shape == (125, 80, 3)
 
 
-@pytest.mark.parametrize('limits', [dict(megabytes=0), dict(megabytes=float('nan')), dict(megapixels=179)])
+@pytest.mark.parametrize(
+    'limits', [dict(megabytes=0), dict(megabytes=float('nan')), dict(megabytes=float('inf')), dict(megapixels=179)]
+)
 def test_limits_that_cannot_be_kept_are_refused(limits):
     with pytest.raises(UserError, match='give a number above 0'):
         Limits(**limits)

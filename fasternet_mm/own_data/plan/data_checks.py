@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmcv.image.geometric import rescale_size
@@ -32,24 +32,33 @@ class CheckedData:
     size_reason: str
 
 
-def check_own_data(data: OwnData, size: tuple[int, int] | None = None, size_reason: str = 'as you say') -> CheckedData:
+def check_own_data(
+    data: OwnData,
+    size: tuple[int, int] | None = None,
+    size_reason: str = 'as you say',
+    tile: tuple[int, int] | None = None,
+) -> CheckedData:
     """Find all that is wrong with data: decode every image, and compute the size of each after resizing.
 
     Args:
         data: as `layouts.recognition.read_own_data` gave them.
         size: height and width that training resizes images to fit into. Default: chosen by the images of train.
         size_reason: why, for people.
+        tile: height and width that larger images are cut to before they are resized. Default: they are not.
     """
     images, unreadable = decode_images(data.root, [image for part in data.image_paths.values() for image in part])
+    seen = images
+    if tile:
+        seen = {path: replace(image, size=tuple(map(min, image.size, tile))) for path, image in images.items()}
     if size is None:
-        sizes = [images[path].size for path in data.image_paths['train'] if path in images]
+        sizes = [seen[path].size for path in data.image_paths['train'] if path in seen]
         size, size_reason = choose_size(data.task, sizes, object_sides(data)) if sizes else (None, '')
     problems = [*data.problems, *_check_classes(data)]
     if isinstance(data, DetectionData):
         problems += _check_background(data)
     problems += [*_check_splits(data, images), *unreadable]
     if size:
-        problems += _check_resizing(data, images, size)
+        problems += _check_resizing(data, seen, size)
     return CheckedData(problems, images, size, size_reason)
 
 

@@ -37,6 +37,12 @@ SMALL_OBJECT = 32
 LARGEST = dict(detection=(800, 1333), segmentation=(1024, 2048))
 """Height and width that images are resized to fit into at most: those of COCO's and Cityscapes' usual recipes."""
 
+MUCH_LARGER = 2.0
+"""From how many times as large objects tiles are suggested: each tile takes as long as an image without them."""
+
+SMALLEST_TILE = 128
+"""Pixels of the shortest side of a tile that is suggested: of less around an object, little says what it is."""
+
 JITTER = dict(detection=(0.8, 1.25), segmentation=(0.5, 2.0))
 """In training, images are resized to fit into the size times a random number between these."""
 
@@ -239,3 +245,29 @@ def choose_size(
         factor = limit
         reason += f', within {largest[0]}x{largest[1]}'
     return (round(height * factor), round(width * factor)), reason
+
+
+def choose_tile(
+    task: str, sizes: Sequence[tuple[int, int]], object_sides: Sequence[float], size: tuple[int, int]
+) -> tuple[int, float, float] | None:
+    """The side of square tiles in which a quarter of the objects at most are small, where in images many more are.
+
+    Args:
+        task: 'detection' or 'segmentation'.
+        sizes: height and width of each image.
+        object_sides: the square root of each object's area.
+        size: height and width that images are resized to fit into without tiles.
+
+    Returns:
+        The side; that of the objects, a quarter of which are smaller, in images that are resized without tiles; and how
+        many times as large they are in tiles. None where tiles do not make them `MUCH_LARGER`.
+    """
+    if not object_sides or not sizes:
+        return None
+    quarter = max(sorted(object_sides)[len(object_sides) // 4], 1)
+    height, width = sorted(map(min, sizes))[len(sizes) // 2], sorted(map(max, sizes))[len(sizes) // 2]
+    factor = min(min(size) / height, max(size) / width)
+    shown = min(LARGEST[task])
+    side = max(SMALLEST_TILE, 32 * round(shown * min(1, quarter / SMALL_OBJECT) / 32))
+    larger = min(shown / side, max(1, SMALL_OBJECT / quarter)) / factor if side < height else 0
+    return (side, quarter * factor, larger) if quarter * factor < SMALL_OBJECT and larger >= MUCH_LARGER else None

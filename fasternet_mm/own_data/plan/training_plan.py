@@ -20,6 +20,7 @@ from ...engine.packaged_configs import config_names
 from ...engine.processes import share_of_batch
 from ...errors import UserError, few
 from ...files import DRAFT, LOCK, check_writable, is_output, mark_output, write_atomically
+from ...inference.tiles import Tiling
 from ..layouts.annotated_data import DetectionData, OwnData, SegmentationData
 from ..layouts.label_maps import TABLE, write_label_maps
 from ..layouts.problems import Fault, Problem
@@ -27,10 +28,11 @@ from ..layouts.recognition import read_own_data
 from .class_balance import ClassBalance, balance_classes
 from .computing import Computing, use_cpus, use_gpus
 from .config_writing import begin_from_scratch, spares_ignored_regions, use_data, use_schedule
-from .data_checks import check_own_data
-from .recipe import MIN_STEPS, MIN_STEPS_ON_GPUS, Recipe, choose_batch, choose_recipe
+from .data_checks import CheckedData, check_own_data, object_sides
+from .recipe import MIN_STEPS, MIN_STEPS_ON_GPUS, Recipe, choose_batch, choose_recipe, choose_tile
 from .start_weights import choose_start, lacks_weights
 from .summary import problem_list, summary_table
+from .tile_cutting import cut_into_tiles
 from .validation_split import ensure_validation, read_earlier_split
 
 DATA = 'data'
@@ -59,6 +61,7 @@ class Plan:
         time: how long the training will take, for people; empty until it is measured.
         patience: the evaluations without a better one after which training ends; None where it does not.
         balance: which images are seen more often, for people; empty where none are.
+        tiles: how images were cut, or that they should be, for people; empty where that would not help.
     """
 
     data: OwnData
@@ -72,6 +75,7 @@ class Plan:
     time: str = ''
     patience: int | None = None
     balance: str = ''
+    tiles: str = ''
 
 
 def read_data(folder: str, cfg: Config | None = None, ignored: int | None = None) -> OwnData:
@@ -108,6 +112,7 @@ def use_own_data(
     allow_mismatch: bool = False,
     patience: int | None = None,
     without: Collection[str] = (),
+    tiling: Tiling | None = None,
 ) -> Plan:
     """Set a config to train on data of one's own; annotations are written into its ``work_dir``.
 
@@ -130,6 +135,7 @@ def use_own_data(
         allow_mismatch: take of ``start`` what fits.
         patience: the evaluations in a row without a better one after which training ends. Default: it does not.
         without: names of `INGREDIENTS` to leave out. Default: none.
+        tiling: how images are cut that are larger than a tile. Default: as in the earlier run, else they are not.
 
     Raises:
         UserError: the data has mistakes, or is not what the config's model learns from; or ``start`` does not fit.
@@ -137,7 +143,9 @@ def use_own_data(
     reason = 'as you say'
     if size is None and earlier:
         size, reason = _size_of(earlier), 'as the run has it'
-    checked = check_own_data(data, size, reason)
+    if tiling is None and earlier:
+        tiling = _tiling_of(earlier)
+    checked = check_own_data(data, size, reason, tiling and tiling.size)
     _refuse_severe(data.root, checked.problems)
     _check_masks(cfg, data)
     check_writable(cfg.work_dir)
@@ -146,6 +154,10 @@ def use_own_data(
         data = write_label_maps(data, written)
     before = read_earlier_split(earlier / DATA, data.root) if earlier else None
     split = ensure_validation(data, checked.images, seed, pattern, before)
+    tiles = suggest_tiles(data, checked) if tiling is None else ''
+    if tiling:
+        data, tiles = cut_into_tiles(data, tiling, written)
+        cfg.tile = dict(tile=tiling.size, overlap=tiling.overlap)
     from_scratch = _began_from_scratch(earlier) if cfg.get('resume') else lacks_weights(cfg, start)
     per_process, batch_reason = _batch(cfg, data, processes, batch, earlier, bool(cards), from_scratch)
     balance = ClassBalance({}, 0) if 'balance' in without else balance_classes(data)
@@ -171,7 +183,18 @@ def use_own_data(
     computing = use_gpus(cfg, data, recipe, cards, mixed, workers) if cards else use_cpus(cfg, mixed, workers)
     problems = [*checked.problems, *_check_ignored_regions(cfg, data)]
     begun = choose_start(cfg, start, allow_mismatch)
-    return Plan(data, problems, split, recipe, begun, batch_reason, computing, patience=patience, balance=str(balance))
+    return Plan(
+        data,
+        problems,
+        split,
+        recipe,
+        begun,
+        batch_reason,
+        computing,
+        patience=patience,
+        balance=str(balance),
+        tiles=tiles,
+    )
 
 
 def _batch(
@@ -285,6 +308,27 @@ def _size_of(work_dir: Path) -> tuple[int, int] | None:
     return None
 
 
+def _tiling_of(work_dir: Path) -> Tiling | None:
+    """How an earlier run cut images into tiles; None where it did not."""
+    if not Path(work_dir, CONFIG).is_file():
+        return None
+    tile = load_config(str(Path(work_dir, CONFIG))).get('tile')
+    return Tiling(tuple(tile.tile), tile.overlap) if tile else None
+
+
+def suggest_tiles(data: OwnData, checked: CheckedData) -> str:
+    """That tiles would show objects much larger, for people; empty where they would not."""
+    sizes = [checked.images[path].size for path in data.image_paths['train'] if path in checked.images]
+    tile = choose_tile(data.task, sizes, object_sides(data), checked.size)
+    if tile is None:
+        return ''
+    side, seen, larger = tile
+    return (
+        f'a quarter of the objects are below {seen:.0f} pixels once images are resized: with --tile {side} {side} they '
+        f'are {larger:.1f} times as large, and predictions take longer by the number of tiles'
+    )
+
+
 def _batch_of(work_dir: Path) -> int | None:
     """Images per step, of all processes, that an earlier run has; None where it has no config that says it."""
     if not Path(work_dir, CONFIG).is_file():
@@ -366,6 +410,7 @@ def plan_text(plan: Plan) -> str:
         'model': plan.model,
         'split': plan.split,
         'image size': size,
+        'tiles': plan.tiles,
         'start': plan.start,
         'schedule': f'{length}, evaluated every {recipe.interval_text}{ending}',
         'learning rate': f'{recipe.lr:.2g} after {recipe.warmup} steps of warm-up, then falling along a cosine',

@@ -22,6 +22,9 @@ TOO_FEW = 10
 SHARE = 0.2
 """The probability that a group of images is for validation."""
 
+WHOLE_IMAGES = 'images.json'
+"""The name of the file, in the ``data`` folder of a work directory, with the images of each split that were cut."""
+
 ROBOFLOW_COPY = re.compile(r'(.+)\.rf\.[0-9A-Za-z]+\.[A-Za-z]+')
 """The path of a copy of an image, one of several that Roboflow augments at random; its group names the image."""
 
@@ -72,6 +75,9 @@ def read_earlier_split(folder: Path, root: Path) -> EarlierSplit | None:
         UserError: a file is there, but cannot be read.
     """
     parts = {}
+    if Path(folder, WHOLE_IMAGES).is_file():
+        content = json.loads(Path(folder, WHOLE_IMAGES).read_bytes())
+        return EarlierSplit(folder, {part: frozenset(paths) for part, paths in content.items()})
     for part in ('train', 'val'):
         file = folder / f'{part}.json'
         if not file.is_file():

@@ -46,6 +46,7 @@ h1 { overflow-wrap: anywhere; }
 .message:not(:has(p)) { display: none; }
 .message p { border-left: 4px solid var(--color-accent); padding: 0.5rem 0.75rem; margin: 0; }
 .drawing img { width: 100% !important; height: min(60vh, 36rem) !important; object-fit: contain; }
+.examples .grid-wrap { min-height: 0 !important; }
 .drawing video { max-height: min(60vh, 36rem); }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """
@@ -124,6 +125,9 @@ def _build(predictor: Predictor, model: str, folder: Path, limits: Limits, examp
         except Exception as error:  # of the model or a decoder, too: the page goes on
             return gr.skip(), _message(named_error(error, Path(upload).name), Path(upload).name), None
 
+    def predict_example(clicked: gr.SelectData) -> tuple[Any, str, None]:
+        return predict(files[clicked.index])
+
     def show(answer: PredictedUpload | None, threshold: float, classes: Sequence[str]) -> list[Any]:
         if answer is None:  # none was sent, or so many others since
             return [gr.skip(), gr.skip(), 'There is no image to draw on: send one, or send it again.', *[gr.skip()] * 3]
@@ -144,14 +148,20 @@ def _build(predictor: Predictor, model: str, folder: Path, limits: Limits, examp
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 upload = gr.File(label='Image or short video', file_types=['image', 'video'], height=160)
-                gr.Markdown(
+                accepted = (
                     f'At most {limits.megabytes:g} MB: {limits.megapixels:g} megapixels, or ten seconds of video.'
                 )
-                samples = gr.Dataset(
-                    label='Or an example',
-                    components=[gr.Image(visible=False, label='Example')],
-                    samples=[[str(file)] for file in files],
-                    type='index',
+                gr.Markdown(f'{accepted} Or an example:' if files else accepted)
+                samples = gr.Gallery(
+                    files,
+                    label='Examples',
+                    show_label=False,
+                    elem_classes='examples',
+                    columns=6,
+                    height='auto',
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
                     visible=bool(files),
                 )
             with gr.Column(scale=3, min_width=320):
@@ -191,7 +201,7 @@ def _build(predictor: Predictor, model: str, folder: Path, limits: Limits, examp
         drawing = dict(concurrency_id='drawing', concurrency_limit=DRAWN_TOGETHER, api_visibility='private')
         for trigger, function, source in [
             (upload.upload, predict, upload),
-            (samples.click, lambda number: predict(files[number]), samples),
+            (samples.select, predict_example, None),
             *([(page.load, lambda: predict(files[0]), None)] if files else []),
         ]:
             trigger(
