@@ -31,6 +31,7 @@ class EndingSignals:
         self.received = 0
         """The number of the last signal that was held; 0 where there was none."""
         self._held = False
+        self._ending: BaseException | None = None
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> EndingSignals:
@@ -42,10 +43,12 @@ class EndingSignals:
                     signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous.clear()
+        if self._ending and error is not self._ending:  # an "except:" in a library took it for an error
+            raise self._ending from None
 
     def hold(self) -> None:
         """From now on, keep signals."""
@@ -53,7 +56,8 @@ class EndingSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._held:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(exit_status(number))
+            self._ending = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(exit_status(number))
+            raise self._ending
         self.received = number
         if number == signal.SIGINT and 'TORCHELASTIC_RUN_ID' not in os.environ:
             signal.signal(number, signal.SIG_DFL)
