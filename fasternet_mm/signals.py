@@ -47,8 +47,10 @@ class EndingSignals:
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous.clear()
-        if self._ending and error is not self._ending:  # an "except:" in a library took it for an error
-            raise self._ending from None
+        while error and error is not self._ending:
+            error = error.__context__
+        if error:  # also where an "except:" in a library made another error of it
+            raise error from None
 
     def hold(self) -> None:
         """From now on, keep signals."""

@@ -44,20 +44,26 @@ def test_what_was_ignored_stays_ignored_as_under_nohup():
         signal.signal(signal.SIGHUP, previous)
 
 
-@pytest.mark.parametrize('becomes', [SyntaxError('failed to format'), None])
-def test_a_signal_that_a_library_takes_for_an_error_of_its_own_still_ends_with_its_status(becomes):
+def test_a_signal_that_a_library_takes_for_an_error_of_its_own_still_ends_with_its_status():
     def misunderstand():
         with EndingSignals():
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
             except:  # noqa: E722  as MMEngine's Config.pretty_text has it
-                if becomes:
-                    raise becomes from None
+                raise SyntaxError('failed to format') from None
 
     with pytest.raises(SystemExit) as end:
         misunderstand()
     assert end.value.code == 143
-    assert end.value.__suppress_context__
+
+
+def test_a_signal_that_the_code_took_for_the_end_of_its_own_work_ends_nothing_more():
+    with pytest.raises(ValueError, match='later'), EndingSignals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:  # as where a server has answered all that it held
+            pass
+        raise ValueError('later')
 
 
 def test_in_another_thread_than_the_main_one_nothing_changes():
