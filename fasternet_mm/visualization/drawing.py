@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UserError
 from ..files import write_atomically
+from .fonts import font_for
 from .palette import Color
 
 OPACITY = 0.5
@@ -136,7 +135,7 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _fitting_font(texts: Sequence[str], size: tuple[int, int]) -> ImageFont.FreeTypeFont:
     """The font for an image of ``size``, (W, H), and a smaller one where so many texts would take too much of it."""
     for share in (1, 0.8, 0.65, 0.5):
-        font = _font(max(round(share * _text_size(size)), SMALLEST_TEXT))
+        font = font_for(texts, max(round(share * _text_size(size)), SMALLEST_TEXT))
         if sum(math.prod(_extent(text, font)) for text in texts) <= CROWDED * math.prod(size):
             break
     return font
@@ -166,7 +165,7 @@ def draw_counting_line(
     """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    font, thickness = _font(_text_size(canvas.size)), _line_width(canvas.size)
+    font, thickness = font_for('0123456789', _text_size(canvas.size)), _line_width(canvas.size)
     draw.line(ends, LINE_COLOR, 2 * thickness)
     x1, y1, x2, y2 = ends
     length = np.hypot(x2 - x1, y2 - y1)
@@ -203,12 +202,6 @@ def _readable_on(color: Color) -> str:
     return 'black' if np.dot(color, (0.299, 0.587, 0.114)) > 140 else 'white'
 
 
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib brings a font with Latin, Greek and Cyrillic letters."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)
-
-
 def draw_labels(image: np.ndarray, label_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     """The image under the colors of its labels; where the palette has no color, as for the ignored label, it is bare.
 
@@ -241,7 +234,7 @@ def with_legend(drawing: np.ndarray, label_maps: Sequence[np.ndarray], classes: 
     labels = [label for label in np.argsort(-counts, kind='stable') if counts[label]]
     colors = [drawing[label_map == label].mean(axis=0).round().astype(int).tolist() for label in labels]
     text_size = _text_size(label_maps[0].shape)
-    font, row, swatch, gap = _font(text_size), round(1.6 * text_size), text_size, text_size // 2
+    font, row, swatch, gap = font_for(classes, text_size), round(1.6 * text_size), text_size, text_size // 2
     widths = [swatch + 3 * gap + math.ceil(font.getlength(classes[label])) for label in labels]
     total_width = max([drawing.shape[1], *widths])
     places, left, top = [], 0, drawing.shape[0]
