@@ -1,11 +1,14 @@
+import functools
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 # Tests run side by side, one to a core. Set before PyTorch reads it, and inherited by the tools that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import mmengine.config.utils
 import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -48,6 +51,20 @@ def pytest_collection_modifyitems(items):
         return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
 
     items.sort(key=place)
+
+
+# A shell that starts the tests in the background has them ignore both, and so would what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, 'SIGHUP'):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _model_indices_are_read_once():
+    """MMEngine reads all of MMDetection's for each config, which takes a third of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine.config.utils, 'load', functools.cache(mmengine.config.utils.load))
+        yield
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -37,7 +37,7 @@ from ..weights.training_state import check_training_state
 from .bad_samples import watched
 from .finite_steps import refuse_not_finite
 from .initialization import initializers, leave_out_pretrained
-from .loader_processes import explaining_dead_loaders
+from .loader_processes import end_loading, explaining_dead_loaders
 from .log_files import survive_full_disk
 from .mixed_precision import forget_unused_scaler
 from .optimizer import in_few_operators, keep_implementation
@@ -79,12 +79,18 @@ class StrictRunner(Runner):
 
     def train(self) -> nn.Module:
         with EndingSignals() as self.ending_signals, explaining_dead_loaders('--workers', '--batch', GO_ON):
-            return super().train()
+            try:
+                return super().train()
+            finally:
+                end_loading([self._train_loop, self._val_loop])
 
     def test(self) -> dict[str, float]:
         settings = '--cfg-options test_dataloader.num_workers', 'test_dataloader.batch_size'
         with explaining_dead_loaders(*settings, 'test again'):
-            return super().test()
+            try:
+                return super().test()
+            finally:
+                end_loading([self._test_loop])
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **_: Any) -> dict[str, Any]:
         # On the CPU, whatever MMEngine asks for: model and optimizer copy from there to where they are.

@@ -17,6 +17,7 @@ from fasternet_mm.engine.runner import build_model
 CONFIG = 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py'
 FEW = (
     'train_dataloader.dataset.indices=8',
+    'val_dataloader.dataset.indices=4',
     'test_dataloader.dataset.indices=4',
     'train_cfg.max_epochs=1',
     'train_cfg.val_interval=5',

@@ -58,15 +58,22 @@ class KillLoader(Hook):
             time.sleep(0.1)
 
 
-def train(folder, monkeypatch, dataset, hooks=()):
+EPOCH = dict(type='fasternet_mm.EpochLoop', max_epochs=1)
+
+
+def train(folder, monkeypatch, dataset, hooks=(), loop=EPOCH, **loading):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     StrictRunner(
         Linear(),
         str(folder),
         train_dataloader=dict(
-            dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2, num_workers=1
+            dataset=dataset,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=2,
+            num_workers=1,
+            **loading,
         ),
-        train_cfg=dict(type='fasternet_mm.EpochLoop', max_epochs=1),
+        train_cfg=loop,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         custom_hooks=list(hooks),
         default_hooks=dict(checkpoint=None),
@@ -152,3 +159,9 @@ def test_all_tensors_of_a_sample_are_moved_to_shared_memory():
     )
     move_to_shared_memory(dict(inputs=tensors[0], data_samples=sample, others=[tensors[3], (tensors[4], 'text')]))
     assert [tensor.is_shared() for tensor in tensors] == [True] * 5
+
+
+@pytest.mark.parametrize('loop', [EPOCH, dict(type='fasternet_mm.IterLoop', max_iters=2)], ids=['epochs', 'iterations'])
+def test_processes_that_load_images_end_with_the_training(loop, tmp_path, monkeypatch):
+    train(tmp_path, monkeypatch, Samples(), loop=loop, persistent_workers=True)
+    assert multiprocessing.active_children() == []
