@@ -65,7 +65,8 @@ def test_the_same_commands_serve_a_segmenter(fixtures, shapes, tmp_path, command
 
 def test_upernet_trains_and_is_evaluated_whole_sliding_and_augmented(shapes, tmp_path, command):
     config = 'shapes/upernet_fasternet_t0_shapes'
-    few = ('train_cfg.max_iters=2', 'train_cfg.val_interval=5', 'test_dataloader.dataset.indices=2')
+    few = [f'{split}_dataloader.dataset.indices=2' for split in ('val', 'test')]
+    few += ['train_cfg.max_iters=2', 'train_cfg.val_interval=5']
     done = command('train', config, '--work-dir', tmp_path, '--cfg-options', *few)
     assert done.returncode == 0, done.stderr
     checkpoint, figures = tmp_path / 'iter_2.pth', []
