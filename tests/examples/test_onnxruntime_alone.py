@@ -1,0 +1,118 @@
+"""The program that needs neither PyTorch nor this package, beside `Predictor` on the same files."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from small_models import SMALL, image, spread_model
+
+import fasternet_mm
+from fasternet_mm.inference.predictor import Predictor
+
+pytest.importorskip('onnxruntime')
+
+FILES = {}
+
+ALONE = """
+import runpy, sys
+
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'torchvision', 'fasternet_mm', 'mmengine', 'mmcv', 'mmdet', 'mmseg'):
+            raise ImportError(f'{name} is forbidden')
+
+sys.meta_path.insert(0, Forbidden())
+program, file, picture, out = sys.argv[1:]
+run = runpy.run_path(program)
+import cv2, numpy
+numpy.savez(out, **run['ExportedModel'](file)(cv2.imread(picture)))
+assert 'torch' not in sys.modules
+"""
+
+
+@pytest.fixture(scope='module')
+def program(root):
+    return str(root / 'examples/onnxruntime_alone.py')
+
+
+@pytest.fixture(scope='module')
+def picture(tmp_path_factory):
+    """An image that is resized by another factor in height than in width, and then padded."""
+    path = tmp_path_factory.mktemp('images') / 'wide.png'
+    cv2.imwrite(str(path), image(90, 131).permute(1, 2, 0).numpy())
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def rtmdet_ins_cfg(root):
+    cfg = Config.fromfile(root / 'configs/shapes/rtmdet_ins_fasternet_t0_shapes.py')
+    cfg.model.backbone.update(arch=SMALL, init_cfg=None)
+    cfg.model.neck.update(in_channels=[32, 64, 128], out_channels=16, norm_cfg=dict(type='BN'))
+    cfg.model.bbox_head.update(in_channels=16, feat_channels=16, norm_cfg=dict(type='BN'))
+    cfg.model.test_cfg.score_thr = 0.9
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def rtmdet_ins(rtmdet_ins_cfg):
+    scales = {
+        f'bbox_head.rtm_{kind}.{level}.weight': scale
+        for kind, scale in dict(cls=60, reg=4).items()
+        for level in range(3)
+    }
+    return spread_model(rtmdet_ins_cfg, scales)
+
+
+@pytest.fixture
+def exported(request, tmp_path_factory):
+    """Export one of the small models, by its fixture's name, once for all tests."""
+
+    def exported(kind):
+        if kind not in FILES:
+            folder = tmp_path_factory.mktemp(kind)
+            torch.save(dict(state_dict=request.getfixturevalue(kind).state_dict()), folder / 'net.pth')
+            FILES[kind] = str(folder / 'model.onnx')
+            fasternet_mm.export(request.getfixturevalue(f'{kind}_cfg'), folder / 'net.pth', out=FILES[kind])
+        return FILES[kind]
+
+    return exported
+
+
+def found_alone(program, file, picture, folder):
+    out = str(folder / 'found.npz')
+    subprocess.run([sys.executable, '-c', ALONE, program, file, picture, out], check=True)
+    return np.load(out)
+
+
+@pytest.mark.parametrize('kind', ['rtmdet_ins', 'detector'])
+def test_boxes_and_masks_are_those_of_predict(kind, exported, program, picture, tmp_path):
+    actual, expected = found_alone(program, exported(kind), picture, tmp_path), Predictor(exported(kind))(picture)
+    assert len(expected) > 3
+    np.testing.assert_allclose(actual['boxes'], expected.boxes, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(actual['scores'], expected.scores, rtol=0, atol=1e-6)
+    assert actual['labels'].tolist() == expected.labels.tolist()
+    assert actual['masks'].shape == (len(expected), 90, 131)
+    assert 0.01 < expected.masks.mean() < 0.99
+    assert (actual['masks'] != expected.masks).mean() < 1e-4
+
+
+def test_the_label_map_is_that_of_predict(exported, program, picture, tmp_path):
+    actual = found_alone(program, exported('segmenter'), picture, tmp_path)['label_map']
+    expected = Predictor(exported('segmenter'))(picture).label_map
+    assert len(np.unique(expected)) > 3
+    assert (actual != expected).mean() < 1e-3
+
+
+def test_the_program_prints_what_it_finds_and_draws_it(exported, program, picture, tmp_path):
+    drawing = tmp_path / 'found.png'
+    command = [sys.executable, program, exported('rtmdet_ins'), picture, '--score-thr', '0.95']
+    printed = subprocess.check_output([*command, '--drawing', str(drawing)], text=True).splitlines()
+    expected = Predictor(exported('rtmdet_ins'))(picture).above(0.95)
+    assert [line.partition(' at ')[0] for line in printed] == [
+        f'{name} {score:.3f}' for name, score in zip(expected.names, expected.scores)
+    ]
+    assert (cv2.imread(str(drawing)) != cv2.imread(picture)).any()
