@@ -41,6 +41,8 @@ class ExportedModel:
             raise ValueError(f'{path}: export the whole model, without --backbone and --prepared')
         if self.description['resize'] is None and self.description['size'] is None:
             raise ValueError(f'{path} does not say how images are resized for it: export it with --size')
+        if self.description['align_corners']:
+            raise ValueError(f'{path} enlarges its logits with align_corners, which OpenCV does not')
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """What the model sees in an image.
@@ -109,7 +111,7 @@ def _label_map(logits: np.ndarray, padded: tuple[int, int], size: tuple[int, int
 def _enlarge(
     logits: np.ndarray, pixels_of_cell: tuple[int, float, float], size: tuple[int, int], threshold: float
 ) -> np.ndarray:
-    """Masks of RTMDet-Ins ``(K, h, w)`` in the image, bool ``(K, *size)``: enlarged as in training, then to the image."""
+    """Masks of RTMDet-Ins ``(K, h, w)``, enlarged as in training and then to the image, bool ``(K, *size)``."""
     stride, scale_y, scale_x = pixels_of_cell
     rows, columns = logits.shape[1] * stride, logits.shape[2] * stride
     whole = math.ceil(columns / scale_x), math.ceil(rows / scale_y)  # with the padding, which is cut off

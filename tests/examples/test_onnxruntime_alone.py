@@ -1,7 +1,10 @@
 """The program that needs neither PyTorch nor this package, beside `Predictor` on the same files."""
 
+import re
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,10 +29,10 @@ class Forbidden:
             raise ImportError(f'{name} is forbidden')
 
 sys.meta_path.insert(0, Forbidden())
-program, file, picture, out = sys.argv[1:]
+program, file, photo, out = sys.argv[1:]
 run = runpy.run_path(program)
 import cv2, numpy
-numpy.savez(out, **run['ExportedModel'](file)(cv2.imread(picture)))
+numpy.savez(out, **run['ExportedModel'](file)(cv2.imread(photo)))
 assert 'torch' not in sys.modules
 """
 
@@ -40,7 +43,7 @@ def program(root):
 
 
 @pytest.fixture(scope='module')
-def picture(tmp_path_factory):
+def photo(tmp_path_factory):
     """An image that is resized by another factor in height than in width, and then padded."""
     path = tmp_path_factory.mktemp('images') / 'wide.png'
     cv2.imwrite(str(path), image(90, 131).permute(1, 2, 0).numpy())
@@ -82,15 +85,15 @@ def exported(request, tmp_path_factory):
     return exported
 
 
-def found_alone(program, file, picture, folder):
+def found_alone(program, file, photo, folder):
     out = str(folder / 'found.npz')
-    subprocess.run([sys.executable, '-c', ALONE, program, file, picture, out], check=True)
+    subprocess.run([sys.executable, '-c', ALONE, program, file, photo, out], check=True)
     return np.load(out)
 
 
 @pytest.mark.parametrize('kind', ['rtmdet_ins', 'detector'])
-def test_boxes_and_masks_are_those_of_predict(kind, exported, program, picture, tmp_path):
-    actual, expected = found_alone(program, exported(kind), picture, tmp_path), Predictor(exported(kind))(picture)
+def test_boxes_and_masks_are_those_of_predict(kind, exported, program, photo, tmp_path):
+    actual, expected = found_alone(program, exported(kind), photo, tmp_path), Predictor(exported(kind))(photo)
     assert len(expected) > 3
     np.testing.assert_allclose(actual['boxes'], expected.boxes, rtol=0, atol=1e-3)
     np.testing.assert_allclose(actual['scores'], expected.scores, rtol=0, atol=1e-6)
@@ -100,19 +103,25 @@ def test_boxes_and_masks_are_those_of_predict(kind, exported, program, picture, 
     assert (actual['masks'] != expected.masks).mean() < 1e-4
 
 
-def test_the_label_map_is_that_of_predict(exported, program, picture, tmp_path):
-    actual = found_alone(program, exported('segmenter'), picture, tmp_path)['label_map']
-    expected = Predictor(exported('segmenter'))(picture).label_map
+def test_the_label_map_is_that_of_predict(exported, program, photo, tmp_path):
+    actual = found_alone(program, exported('segmenter'), photo, tmp_path)['label_map']
+    expected = Predictor(exported('segmenter'))(photo).label_map
     assert len(np.unique(expected)) > 3
     assert (actual != expected).mean() < 1e-3
 
 
-def test_the_program_prints_what_it_finds_and_draws_it(exported, program, picture, tmp_path):
+def test_the_program_prints_what_it_finds_and_draws_it(exported, program, photo, tmp_path):
     drawing = tmp_path / 'found.png'
-    command = [sys.executable, program, exported('rtmdet_ins'), picture, '--score-thr', '0.95']
+    command = [sys.executable, program, exported('rtmdet_ins'), photo, '--score-thr', '0.95']
     printed = subprocess.check_output([*command, '--drawing', str(drawing)], text=True).splitlines()
-    expected = Predictor(exported('rtmdet_ins'))(picture).above(0.95)
+    expected = Predictor(exported('rtmdet_ins'))(photo).above(0.95)
     assert [line.partition(' at ')[0] for line in printed] == [
         f'{name} {score:.3f}' for name, score in zip(expected.names, expected.scores)
     ]
-    assert (cv2.imread(str(drawing)) != cv2.imread(picture)).any()
+    assert (cv2.imread(str(drawing)) != cv2.imread(photo)).any()
+
+
+def test_the_page_shows_the_programs_own_lines(program, root):
+    page = (root / 'docs/deployment.md').read_text()
+    (block,) = re.findall(r'^```python\n(resized, .*?)^```', page, re.MULTILINE | re.DOTALL)
+    assert textwrap.indent(block, ' ' * 8) in Path(program).read_text()
