@@ -1,6 +1,7 @@
 """The program that needs neither PyTorch nor this package, beside `Predictor` on the same files."""
 
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from small_models import SMALL, image, spread_model
 
 import fasternet_mm
+from fasternet_mm.datasets.image_pipeline import ImagePipeline, config_of_model
 from fasternet_mm.inference.predictor import Predictor
 
 pytest.importorskip('onnxruntime')
@@ -119,6 +121,30 @@ def test_the_program_prints_what_it_finds_and_draws_it(exported, program, photo,
         f'{name} {score:.3f}' for name, score in zip(expected.names, expected.scores)
     ]
     assert (cv2.imread(str(drawing)) != cv2.imread(photo)).any()
+
+
+@pytest.mark.parametrize(
+    ('resize', 'size'),
+    [
+        ({}, None),
+        (dict(scale=[160, 120], keep_ratio=False), None),
+        (dict(scale=[200, 100], keep_ratio=True, pad=dict(size=[224, 192], value=[114, 114, 114])), None),
+        (dict(scale=[61, 45], keep_ratio=True, pad=dict(size_divisor=32, value=[1, 2, 3])), None),
+        (dict(scale=[200, 100], keep_ratio=True), [96, 64]),
+        (dict(scale=[64, 64], keep_ratio=True, pad=dict(size=[64, 96], value=[0, 0, 0])), [96, 64]),
+    ],
+)
+@pytest.mark.parametrize('shape', [(90, 131), (131, 90)])
+def test_images_are_resized_and_padded_as_mmdetection_does(resize, size, shape, program):
+    model = object.__new__(runpy.run_path(program)['ExportedModel'])
+    model.description = dict(resize=resize, size=size, size_divisor=1)
+    pixels = image(*shape).permute(1, 2, 0).numpy()
+    resized, padded = model._prepare(pixels)
+    if size and 'pad' not in resize:
+        resize = dict(scale=size[::-1], keep_ratio=False)
+    expected = ImagePipeline(config_of_model({}, 'mmdet', ['thing'], [], resize))(pixels)
+    np.testing.assert_array_equal(padded, expected['inputs'].permute(1, 2, 0).numpy())
+    assert (resized[1] / shape[1], resized[0] / shape[0]) == pytest.approx(expected['data_samples'].scale_factor)
 
 
 def test_the_page_shows_the_programs_own_lines(program, root):
