@@ -291,4 +291,4 @@ def test_40_generated_data_sets_with_random_faults(tmp_path):
         accepted[data.layout, data.with_masks] += 1
     assert accepted.total() > 24
     assert {layout for layout, _ in accepted} == {'COCO', 'Pascal VOC', 'YOLO', 'LabelMe', 'VIA'}
-    assert min(accepted['COCO', False], accepted['COCO', True], accepted['VIA', True]) > 1
+    assert min(accepted['COCO', False], accepted['COCO', True], accepted['VIA', True]) > 0
