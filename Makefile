@@ -1,11 +1,12 @@
 # make demo        train Mask R-CNN FasterNet-T0 on the embedded data, evaluate it, draw its predictions
 # make demo-fast   the same with RTMDet-Ins, the model for real time
 # make demo-seg    the same with UPerNet: label maps instead of instances, mIoU
-# make test        ruff and pytest
+# make test        ruff, mypy and pytest
 # make test-gpu    the tests of tests/gpu alone, which need CUDA
 # make test-kills  kills trainings over and over, sends them signals, and looks that nothing is lost (KILLS=20 for fewer)
 # make test-page   the page again, with many visitors one after the other
 # make test-labels how many mistakes, made in good labels on purpose, the list of suspicious labels has in its first tenth
+# make release-check  build the sdist and the wheel, and try the wheel as its users do
 # make test-onedl  pytest with OneDL's fork of OpenMMLab's libraries
 # make clean       remove what these made
 #
@@ -16,6 +17,7 @@ PYTHON ?= $(firstword $(shell for v in python3 python3.13 python3.12 python3.11 
 VENV := .venv
 BIN := $(VENV)/bin
 VENV_ONEDL := .venv-onedl
+RELEASE := build/release
 CONFIG := configs/shapes/mask_rcnn_fasternet_t0_shapes.py
 WORK := work_dirs/mask_rcnn_fasternet_t0_shapes
 CHECKPOINT := $(WORK)/epoch_4.pth
@@ -26,7 +28,7 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-labels test-onedl clean
+.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-labels test-onedl release-check clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt \
@@ -74,6 +76,7 @@ demo-seg: $(SEG_CHECKPOINT)
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-gpu: $(VENV)/installed
@@ -91,5 +94,16 @@ test-labels: $(FAST_CHECKPOINT)
 test-onedl: $(VENV_ONEDL)/installed
 	$(VENV_ONEDL)/bin/python -m pytest --numprocesses auto --dist loadfile
 
+# The wheel is built from the sdist, as pip would, and installed where nothing of the clone is at hand.
+release-check: $(VENV)/installed docs
+	$(BIN)/pip install --quiet -r requirements-release.txt
+	rm -rf dist $(RELEASE)
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest tests/release/test_files.py
+	$(BIN)/python -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install --quiet "$$(echo dist/*.whl)[tested]"
+	$(BIN)/python -m pytest -s tests/release/test_installation.py
+
 clean:
-	rm -rf $(VENV) $(VENV_ONEDL) work_dirs data/shapes
+	rm -rf $(VENV) $(VENV_ONEDL) build dist work_dirs data/shapes

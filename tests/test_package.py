@@ -85,7 +85,7 @@ def test_the_wheel_has_all_that_the_package_reads_and_nothing_else(root, wheel):
         for path in (root / folder).rglob(pattern)
         if '__pycache__' not in path.parts
     }
-    expected.add('fasternet_mm/.mim/model-index.yml')
+    expected |= {'fasternet_mm/.mim/model-index.yml', 'fasternet_mm/py.typed'}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if '.dist-info/' not in name}
     assert sorted(names - expected) == []

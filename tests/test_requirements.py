@@ -28,7 +28,21 @@ def pythons(project) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    'kind', ['', '-onedl', '-test', '-onnx', '-openvino', '-int8', '-benchmark', '-serve', '-app', '-track', '-large']
+    'kind',
+    [
+        '',
+        '-onedl',
+        '-test',
+        '-onnx',
+        '-openvino',
+        '-int8',
+        '-benchmark',
+        '-serve',
+        '-app',
+        '-track',
+        '-large',
+        '-release',
+    ],
 )
 def test_pinned_versions_install_on_every_supported_python(root, pythons, kind):
     assert pythons == ['3.10', '3.11', '3.12', '3.13']

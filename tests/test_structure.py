@@ -15,6 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from setuptools.config.pyprojecttoml import read_configuration
 
 import fasternet_mm
 
@@ -279,6 +280,21 @@ def test_public_names_are_in_the_docs_and_exist():
         public = getattr(fasternet_mm, name)
         assert (public.__module__, public.__name__) == (f'fasternet_mm.{module}', name)
         assert any(re.search(rf'\b{name}\b', text) for text in DOCS.values()), name
+
+
+def test_public_names_are_known_to_type_checkers_and_checked():
+    front_door = parsed(PACKAGE / '__init__.py')
+    for_types = {
+        name.asname: node.module
+        for node in ast.walk(front_door)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+        if name.asname
+    }
+    assert for_types == {**fasternet_mm.PUBLIC, '__version__': 'version'}
+    settings = read_configuration(ROOT / 'pyproject.toml', expand=False)['tool']['mypy']
+    checked = {path.removeprefix('fasternet_mm/').removesuffix('.py').replace('/', '.') for path in settings['files']}
+    assert set(fasternet_mm.PUBLIC.values()) <= checked
 
 
 def test_names_that_the_docs_call_exist():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.hooks import Hook
@@ -26,9 +26,11 @@ HEADS = {'AnchorHead', 'AnchorFreeHead', 'YOLOXHead', 'BBoxHead', 'FCNMaskHead',
 ROI_HEADS = {'BBoxHead', 'FCNMaskHead'}
 """Those of them whose inputs are RoIs, computed one by one."""
 
+ModelT = TypeVar('ModelT', bound=nn.Module)
+
 
 @torch.inference_mode(False)  # tensors of that mode have no versions, by which changed weights are noticed
-def optimize(model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
+def optimize(model: ModelT, dtype: torch.dtype | None = None, compile: bool = False) -> ModelT:
     """A copy of a model that answers as it does, faster, and learns nothing. The model itself stays as it is.
 
     Batch norms are folded into convolutions, maps are channels_last, FasterNet's blocks work in the memory of their
@@ -97,7 +99,7 @@ class _Inference:
         return dict(part=self.part, dtype=self.dtype, compile=self.compile, graphs=self.graphs)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # a compiled function can be neither copied nor pickled
+        _Inference.__init__(self, **state)  # a compiled function can be neither copied nor pickled
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         with torch.no_grad():

@@ -156,8 +156,10 @@ def _run(name: str, argv: Sequence[str], prog: str, parent: str = '') -> None:
         with needs_openmmlab():
             if name not in WITHOUT_COMPUTING:
                 from ..cpus import limit_threads
+                from ..engine.terminal import shorten
 
                 limit_threads()
+                shorten()
             module.main(args)
     except Exception as error:
         message = _message(error)
@@ -182,6 +184,12 @@ def _silence_libraries() -> None:
     warnings.filterwarnings('ignore', message='``build_loss`` would be deprecated|Default ``avg_non_ignore``')
     # MMDetection's point generator calls it without the argument that PyTorch will need one day.
     warnings.filterwarnings('ignore', message='torch.meshgrid: in an upcoming release')
+    # The hook that would draw is in MMSegmentation's default hooks, and is not asked to.
+    warnings.filterwarnings('ignore', message='The draw is False')
+    # MMEngine's settings for several processes, which are those that are meant.
+    warnings.filterwarnings('ignore', message='Setting (MKL|OMP)_NUM_THREADS|`broadcast_buffers` is deprecated')
+    # Weights of one channel have the strides of both memory layouts; gradients are copied once more.
+    warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
     # A box that reaches over the image's edge is nothing to warn of.
     warnings.filterwarnings('ignore', message=r'Warning: The (bbox|polygon) is out of bounds')
 

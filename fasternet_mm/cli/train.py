@@ -224,10 +224,12 @@ def train(cfg, args: argparse.Namespace) -> None:
 
     from ..engine.device_memory import out_of_memory
     from ..engine.runner import build_runner
+    from ..engine.terminal import HeadingHook
     from ..engine.validation_loss import NAME as VALIDATION_LOSS
     from ..evaluation.table import metric_table
 
     runner = build_runner(cfg, ('train', 'val'))
+    runner.register_hook(HeadingHook(planned=bool(args.data)))
     try:
         runner.train()
     except torch.cuda.OutOfMemoryError as error:

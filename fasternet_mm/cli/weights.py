@@ -26,7 +26,10 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     job = jobs.add_parser('inspect', help='layout, variant, tensors, and which configs a checkpoint loads into')
     job.add_argument('file', metavar='FILE')
     job.add_argument(
-        '--config', nargs='+', metavar='CONFIG', help='try these configs; default: all that come with the package'
+        '--config',
+        nargs='+',
+        metavar='CONFIG',
+        help='try these, and say why one does not fit; default: all that come with the package',
     )
     job.set_defaults(do=inspect_file)
     job = jobs.add_parser('convert', help='write the weights alone, under names of FasterNet, as .safetensors or .pth')
@@ -56,9 +59,11 @@ def list_published(args: argparse.Namespace) -> None:
 
 def inspect_file(args: argparse.Namespace) -> None:
     from ..engine.checkpoint_inspection import inspect
+    from ..engine.terminal import shorten
 
+    shorten()
     configs = args.config or [name for name in config_names() if not name.startswith('peers/')]
-    for heading, text in inspect(args.file, configs):
+    for heading, text in inspect(args.file, configs, reasons=args.config is not None):
         print(f'{heading:10}{text}')
 
 

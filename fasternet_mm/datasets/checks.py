@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
@@ -122,13 +122,13 @@ def dataset_meta(cfg: Config, dataset: Any) -> dict[str, Any]:
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
-def dataset_of(cfg: Config, split: str) -> dict[str, Any]:
+def dataset_of(cfg: Config, split: str) -> ConfigDict:
     """The config of a split's data set, of the first one out of wrappers; empty where there is none."""
     datasets = _datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset'), '')
-    return next((dataset for _, dataset in datasets), {})
+    return next((dataset for _, dataset in datasets), ConfigDict())
 
 
-def dataset_of_test(cfg: Config) -> dict[str, Any]:
+def dataset_of_test(cfg: Config) -> ConfigDict:
     """`dataset_of` the split 'test'."""
     return dataset_of(cfg, 'test')
 

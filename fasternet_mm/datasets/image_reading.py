@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from ..download import fetch
 from ..errors import UserError
 
-ImageSource: TypeAlias = str | PathLike | bytes | np.ndarray | Image.Image
+ImageSource: TypeAlias = str | PathLike | bytes | bytearray | memoryview | np.ndarray | Image.Image
 """A file, an http or https URL, an encoded file's bytes, an array, or an image of Pillow's."""
 
 MAX_BYTES = 100_000_000

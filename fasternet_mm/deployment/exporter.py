@@ -14,8 +14,8 @@ import torch
 from mmdet.models import FasterRCNN, MaskRCNN, RTMDet
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmseg.models import EncoderDecoder
-from torch import nn
 
 from ..acceleration.folding import fold_batch_norms
 from ..datasets.checks import check_heads, dataset_of_test, meta_of_test_set
@@ -145,7 +145,7 @@ def _checked_format(name: str | None, out: Path, fp16: bool, calibration: Sequen
     return export_format
 
 
-def _check_exportable(model: nn.Module, backbone_alone: bool) -> None:
+def _check_exportable(model: BaseModel, backbone_alone: bool) -> None:
     """Raise `UserError` where the model, or a part of it, is of a kind whose arithmetic is not written here."""
     preparation_settings(model.data_preprocessor)
     if backbone_alone:
@@ -159,7 +159,7 @@ def _check_exportable(model: nn.Module, backbone_alone: bool) -> None:
         check_two_stage(model)
 
 
-def _build_graph(model: nn.Module, backbone_alone: bool, prepared: bool) -> Graph:
+def _build_graph(model: BaseModel, backbone_alone: bool, prepared: bool) -> Graph:
     """What is to be exported of a detector or segmenter; the model itself stays as it is."""
     preparation = None if prepared else Preparation(**preparation_settings(model.data_preprocessor))
     network = copy.deepcopy(model).eval().requires_grad_(False)
@@ -173,15 +173,17 @@ def _build_graph(model: nn.Module, backbone_alone: bool, prepared: bool) -> Grap
 
 
 def _calibration_inputs(
-    model: nn.Module, cfg: Config, image_files: Sequence[str], description: Description
+    model: BaseModel, cfg: Config, image_files: Sequence[str], description: Description
 ) -> list[np.ndarray]:
     """What the file will be given for each image, which goes through the config's test pipeline.
 
     Raises:
         UserError: a file is not an image, or has a size that the exported file will not take.
     """
+    if not image_files:
+        return []
     inputs = []
-    pipeline = ImagePipeline(cfg) if image_files else None
+    pipeline = ImagePipeline(cfg)
     for file in image_files:
         data = pseudo_collate([pipeline(read_image(file))])
         images = model.data_preprocessor(data)['inputs'] if description.prepared else data['inputs'][0][None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,8 @@ class WatchedDataset:
 
     def __init__(self, dataset: Any, skip_bad: bool = False) -> None:
         if isinstance(dataset, Mapping):
-            dataset = MMENGINE_DATASETS.build(dataset)
+            with redirect_stdout(io.StringIO()):  # pycocotools tells what it does
+                dataset = MMENGINE_DATASETS.build(dataset)
         self.__dict__.update(dataset=dataset, reports=Reports() if skip_bad else None)
 
     def __getitem__(self, number: int) -> Any:

@@ -17,12 +17,13 @@ from .config import load_config
 from .runner import build_model
 
 
-def inspect(source: str, configs: Sequence[str]) -> list[tuple[str, str]]:
-    """Rows of a description: a heading, which may be empty to continue the one above, and text.
+def inspect(source: str, configs: Sequence[str], reasons: bool = False) -> list[tuple[str, str]]:
+    """Rows of a description: a heading and text.
 
     Args:
         source: see `local_file`.
         configs: config files to try; those with another backbone are passed over.
+        reasons: also say why the checkpoint does not fit a config, as a whole or at all, a row each. Default: False.
 
     Raises:
         UserError: the checkpoint cannot be read.
@@ -44,8 +45,15 @@ def inspect(source: str, configs: Sequence[str]) -> list[tuple[str, str]]:
     ]
     if 'head.weight' in weights.tensors:
         rows.append(('classes', str(len(weights.tensors['head.weight']))))
-    fits = list(_fits(checkpoint, weights, source, configs)) if weights.arch else []
-    rows += zip(['fits', *[''] * len(fits)], fits or ['no config here'])
+    tries = list(_tries(checkpoint, weights, source, configs)) if weights.arch else []
+    wholes = [path for path, whole, _ in tries if not whole]
+    backbones = [path for path, whole, part in tries if whole and not part]
+    rows += [
+        ('fits', ', '.join(wholes) or 'no config here'),
+        ('backbone', f'fits {", ".join(backbones) or "no other"}'),
+    ]
+    if reasons:
+        rows += [('misfit', f'{path}: it {part or whole}') for path, whole, part in tries if whole]
     return rows
 
 
@@ -58,8 +66,10 @@ def _training(checkpoint: dict[str, Any]) -> str:
     return f'after epoch {meta["epoch"]}, iteration {meta["iter"]}; --resume goes on'
 
 
-def _fits(checkpoint: dict[str, Any], weights: Weights, source: str, configs: Sequence[str]) -> Iterator[str]:
-    """Per config with this variant, what the checkpoint could be for it."""
+def _tries(
+    checkpoint: dict[str, Any], weights: Weights, source: str, configs: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Per config with this variant why the checkpoint is not its whole model and not its backbone; '' where it is."""
     for path in configs:
         cfg = load_config(path)
         backbone = cfg.get('model', {}).get('backbone', {})
@@ -67,14 +77,7 @@ def _fits(checkpoint: dict[str, Any], weights: Weights, source: str, configs: Se
         if any(arch.get(key) != weights.arch[key] for key in ('embed_dim', 'depths')):
             continue
         model = build_model(cfg)
-        whole, part = _refusal(model, checkpoint, source), _refusal(model.backbone, checkpoint, source)
-        if not whole:
-            yield f'{path}, the whole model'
-        elif not part:
-            why = '' if weights.backbone is weights.tensors else f'; not the whole model: it {whole}'
-            yield f'{path}, its backbone{why}'
-        else:
-            yield f'not {path}: it {part}'
+        yield path, _refusal(model, checkpoint, source), _refusal(model.backbone, checkpoint, source)
 
 
 def _refusal(model: nn.Module, checkpoint: dict[str, Any], source: str) -> str:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast, get_rank, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MMLogger
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
@@ -43,6 +43,7 @@ from .mixed_precision import forget_unused_scaler
 from .optimizer import in_few_operators, keep_implementation
 from .processes import from_rank_0, start_processes
 from .resumed_settings import keep_settings, refuse_other_steps
+from .terminal import shorten
 from .training_step import check_training_step
 
 OWN_CLASSES = {
@@ -137,6 +138,7 @@ class StrictRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
         survive_full_disk(logger)
+        shorten(logger)
         return logger
 
     @staticmethod
@@ -145,6 +147,8 @@ class StrictRunner(Runner):
             # Workers beyond the CPUs only take turns. One stays where there are few, to read while the model computes.
             workers = min(dataloader.get('num_workers', 0), cpus_per_process())
             dataloader = {**dataloader, 'num_workers': workers, 'dataset': watched(dataloader['dataset'])}
+            if device_of_choice() == 'cpu':
+                dataloader['pin_memory'] = False  # for copies to a GPU; PyTorch warns where there is none
         loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
         return loader
@@ -363,7 +367,7 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 @strict_loading()
-def build_model(cfg: Config) -> nn.Module:
+def build_model(cfg: Config) -> BaseModel:
     """The model of a config, with initial weights not yet set.
 
     Raises:

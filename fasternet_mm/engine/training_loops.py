@@ -23,8 +23,9 @@ from .finite_steps import NotFinite, SkippedSteps
 from .micro_batches import MicroBatches
 from .resumed_settings import PROCESSES
 
-VALIDATED = 'validated_at'
-"""The name under which the message hub has the step after which the last validation was."""
+VALIDATED = 'last_validation_at'
+"""The name under which the message hub has the step after which the last validation was. MMEngine's log would show all
+that begins with "val" among the figures."""
 
 BEHIND = 'batches_behind'
 """The name under which the message hub has how many steps of the present epoch are done."""

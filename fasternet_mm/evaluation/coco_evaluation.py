@@ -61,7 +61,8 @@ class Evaluation:
 
     def classes(self, truth: CocoTruth) -> dict[str, list[float]]:
         """The six APs of each class, by its name, as `summary` orders them; -1 where nothing counts."""
-        options = [{}, dict(iou_thr=0.5), dict(iou_thr=0.75), *(dict(area=area) for area in AREAS[1:])]
+        options: list[dict[str, Any]] = [{}, dict(iou_thr=0.5), dict(iou_thr=0.75)]
+        options += [dict(area=area) for area in AREAS[1:]]
         return {
             truth.category_names[number]: [self.mean_precision(**option, category_id=number) for option in options]
             for number in self.category_ids
@@ -157,10 +158,10 @@ def evaluate_task(
     """
     numbers = truth.image_numbers(results.image_ids)
     rows = np.column_stack((numbers, results.boxes, results.scores, results.category_ids))
-    with_masks = task == 'segm' and len(results) > 0
-    detections = truth.coco.load_res(rows, segmentation=results.masks if with_masks else None)
-    if with_masks:  # else the boxes' areas would tell small from large
-        detections.update_anns(ids=np.arange(1, len(results) + 1), area=rle.area(results.masks))
+    masks: list[Any] | None = results.masks if task == 'segm' and len(results) > 0 else None
+    detections = truth.coco.load_res(rows, segmentation=masks)
+    if masks is not None:  # else the boxes' areas would tell small from large
+        detections.update_anns(ids=np.arange(1, len(results) + 1), area=rle.area(masks))
     evaluation = COCOeval(truth.coco, detections, task)
     params = evaluation.params
     params.max_dets = list(max_dets)
@@ -171,7 +172,7 @@ def evaluate_task(
         params.iou_thrs = list(iou_thrs)
     evaluation.evaluate()
     evaluation.accumulate()
-    arrays = evaluation.eval
+    arrays: Any = evaluation.eval
     return Evaluation(
         coco=evaluation,
         precision=arrays['precision'],

@@ -161,7 +161,8 @@ class CocoMetric(BaseMetric):
 
     def _convert_truth(self, image_ids: Sequence[int], truths: Sequence[tuple]) -> CocoTruth:
         """Annotations that came with the samples, as COCO's; an object's area is its box's, as in MMDetection."""
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for image_id, (height, width, instances) in zip(image_ids, truths):
             images.append(dict(id=image_id, height=height, width=width, file_name=''))
             for instance in instances:
@@ -196,7 +197,8 @@ class CocoMetric(BaseMetric):
         )
         logger = MMLogger.get_current_instance()
         figures = evaluation.summary()
-        logger.info(f'{task}: ' + ', '.join(f'{name} {value:.3f}' for name, value in figures.items()))
+        line = f'{task}: ' + ', '.join(f'{name} {value:.3f}' for name, value in figures.items())
+        logger.info(line, extra=dict(for_file=True))  # the terminal gets what is returned
         ap, ar = AP_ITEMS, [name for name in figures if name not in AP_ITEMS]
         items = self.metric_items or (ar if proposals else ap)
         if proposals:  # MMDetection formats these, and rounds those of boxes and masks as NumPy does

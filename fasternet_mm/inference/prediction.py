@@ -111,7 +111,7 @@ class Prediction:
             boxes=self.boxes[selected],
             scores=self.scores[selected],
             labels=self.labels[selected],
-            encoded_masks=masks and [masks[number] for number in np.flatnonzero(selected)],
+            encoded_masks=masks and [masks[number] for number in np.flatnonzero(selected).tolist()],
             track_ids=None if self.track_ids is None else self.track_ids[selected],
         )
 
@@ -141,7 +141,7 @@ class Prediction:
             colors = [self.palette[label] for label in objects.labels]
             (height, width), size = self.image.shape[:2], self.size
             boxes = objects.boxes * np.array([width / size[1], height / size[0]] * 2, np.float32)
-            masks = objects.encoded_masks and EncodedMasks(objects.encoded_masks, (height, width))
+            masks = EncodedMasks(objects.encoded_masks, (height, width)) if objects.encoded_masks else None
             drawing = draw_objects(self.image, boxes, colors, texts, masks)
         else:
             label_map = self.label_map
@@ -246,7 +246,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         """'3 objects: 2 person 0.98, 0.91; 1 dog 0.55', or '480x640 (H x W) labels: 61% road, 39% sky'."""
-        return self._describe_objects() if self.label_map is None else self._describe_labels()
+        return self._describe_objects() if self.label_map is None else self._describe_labels(self.label_map)
 
     def _describe_objects(self) -> str:
         groups = []
@@ -256,11 +256,11 @@ class Prediction:
         count = '1 object' if len(self) == 1 else f'{len(self)} objects'
         return f'{count}: {"; ".join(groups)}' if groups else count
 
-    def _describe_labels(self) -> str:
-        counts = np.bincount(self.label_map.ravel(), minlength=len(self.classes))[: len(self.classes)]
+    def _describe_labels(self, label_map: np.ndarray) -> str:
+        counts = np.bincount(label_map.ravel(), minlength=len(self.classes))[: len(self.classes)]
         labels = [label for label in np.argsort(-counts, kind='stable') if counts[label]]
-        shares = [f'{counts[label] / self.label_map.size:.0%} {self.classes[label]}' for label in labels]
-        height, width = self.label_map.shape
+        shares = [f'{counts[label] / label_map.size:.0%} {self.classes[label]}' for label in labels]
+        height, width = label_map.shape
         return f'{height}x{width} (H x W) labels: {few(shares, 5, counted=True)}'
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from logging import WARNING
 from os import PathLike
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -113,7 +113,8 @@ class Predictor:
             print_log('images larger than {}x{} (H x W) are predicted in tiles'.format(*trained.tile), 'current')
         self.model = build_model(self.cfg)
         meta = meta_of_test_set(self.cfg)
-        self.classes, self.palette = tuple(meta['classes']), palette_of(meta)
+        self.classes: tuple[str, ...] = tuple(meta['classes'])
+        self.palette = palette_of(meta)
         if weights is not None:
             load_trained(self.model, weights, self.classes, allow_mismatch)
         self.model.to(self.device).eval()
@@ -130,6 +131,12 @@ class Predictor:
         annotations = evaluator.get('ann_file') if hasattr(evaluator, 'get') else None
         return category_ids(annotations or '', self.classes)
 
+    @overload
+    def __call__(self, images: ImageSource) -> Prediction: ...  # type: ignore[overload-overlap]  # a str is iterable
+
+    @overload
+    def __call__(self, images: Iterable[ImageSource]) -> list[Prediction]: ...
+
     def __call__(self, images: ImageSource | Iterable[ImageSource]) -> Prediction | list[Prediction]:
         """The prediction of one image, or the list of those of several.
 
@@ -139,7 +146,7 @@ class Predictor:
         Raises:
             UserError: an image cannot be read, or has a size that the model cannot take.
         """
-        if isinstance(images, ImageSource | bytearray | memoryview) or not isinstance(images, Iterable):
+        if isinstance(images, ImageSource) or not isinstance(images, Iterable):
             return next(self.stream([images]))
         return list(self.stream(images))
 
@@ -182,7 +189,9 @@ class Predictor:
         by_parts = self.tiling and source and not is_url(source) and is_large(source)
         pixels = LargeImage(source) if by_parts else read_image(image, self.channel_order)
         if self.tiling and self.tiling.divides(pixels.shape):
-            return dict(image=pixels, source=source, name=name, packed=None)
+            return dict(image=pixels, source=source, name=name, packed=None, tiling=self.tiling)
+        if isinstance(pixels, LargeImage):  # but not larger than a tile, of which memory holds some
+            pixels = pixels[0 : pixels.shape[0], 0 : pixels.shape[1]]
         try:
             packed = self.pipeline(pixels, source)
         except cv2.error as error:  # a side would have no pixel, or too many
@@ -211,7 +220,7 @@ class Predictor:
 
     def _predict_in_tiles(self, data: dict[str, Any], broken: list[UserError] | None) -> list[Prediction]:
         try:
-            sample = predict_tiles(self.model.test_step, self.pipeline, data['image'], self.tiling, self.batch_size)
+            sample = predict_tiles(self.model.test_step, self.pipeline, data['image'], data['tiling'], self.batch_size)
             return [self._to_prediction(data, sample)]
         except Exception as error:
             if broken is None and isinstance(error, InvalidArgument):

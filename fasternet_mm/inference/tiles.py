@@ -49,7 +49,7 @@ class Tiling:
         InvalidArgument: a side has no pixel, or the overlap is not from 0.05 to 0.75.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     overlap: float = OVERLAP
     whole: bool = False
 

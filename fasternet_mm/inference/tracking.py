@@ -65,12 +65,13 @@ class Tracker:
             time: of the frame in seconds, later than that of the one before. Default: a frame later.
         """
         self.time = self.time + 1 / self.fps if time is None else time
-        prediction = replace(prediction, track_ids=self._track_ids(prediction))
-        numbered = prediction.numbered()
-        for track_id, name, score in zip(numbered.track_ids.tolist(), numbered.names, numbered.scores.tolist()):
-            self.votes[track_id][name] += score
+        track_ids = self._track_ids(prediction)
+        prediction = replace(prediction, track_ids=track_ids)
+        numbered, numbers = prediction.numbered(), track_ids[track_ids > 0].tolist()
+        for number, name, score in zip(numbers, numbered.names, numbered.scores.tolist()):
+            self.votes[number][name] += score
         for line in self.lines:
-            line.update(numbered)
+            line.update(numbered, numbers)
         return prediction
 
     def _track_ids(self, prediction: Prediction) -> np.ndarray:
@@ -154,12 +155,12 @@ class CountingLine:
             raise UserError(f'the line {shown} is outside of the image of {height}x{width} pixels (H x W): move it')
         return x1, y1, x2, y2
 
-    def update(self, prediction: Prediction) -> None:
-        """Count what crossed the line since the frame before; all objects have a number."""
+    def update(self, prediction: Prediction, track_ids: Sequence[int]) -> None:
+        """Count what crossed the line since the frame before; each object has a number."""
         line = np.reshape(self.in_pixels(prediction.image), (2, 2))
         centers = (prediction.boxes[:, :2] + prediction.boxes[:, 2:]) / 2
         nearness = NEAR_LINE * (prediction.boxes[:, 2:] - prediction.boxes[:, :2]).min(axis=1)
-        for track_id, center, near in zip(prediction.track_ids.tolist(), centers, nearness):
+        for track_id, center, near in zip(track_ids, centers, nearness):
             if _distance(center, *line) <= near:
                 continue
             before = self.clear_of_line.get(track_id, center)

@@ -15,7 +15,6 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -163,7 +162,8 @@ class FasterNetBlock(nn.Module):
         """The same, with less memory or in less time where that is possible."""
         if self.with_cp:
             # Activations from elsewhere may be random.
-            options = dict(use_reentrant=False, preserve_rng_state=type(self.mlp[2]) not in ACTIVATIONS.values())
+            preserve_rng_state = type(self.mlp[2]) not in ACTIVATIONS.values()
+            options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=preserve_rng_state)
             if not is_compiling():  # the compiler updates statistics once by itself and takes no context_fn
                 contexts = nullcontext(), _FrozenRunningStats(self)
                 options['context_fn'] = lambda: contexts
@@ -175,7 +175,7 @@ class FasterNetBlock(nn.Module):
         tensors = x, partial.weight, expand.weight, reduce.weight
         dtype = _autocast_dtype(x)
         if dtype is not None:
-            tensors = tuple(tensor.to(dtype) for tensor in tensors)
+            tensors = x.to(dtype), *(layer.weight.to(dtype) for layer in (partial, expand, reduce))
         if norm.training:
             norm.num_batches_tracked.add_(1)
         statistics = norm.running_mean, norm.running_var, norm.training, norm.momentum, norm.eps
@@ -184,7 +184,7 @@ class FasterNetBlock(nn.Module):
         return branch(*tensors, norm.weight, norm.bias, statistics, _DIFFERENTIABLE[type(activation)])[0]
 
 
-def _plain_modules(block: FasterNetBlock) -> tuple[nn.Module, ...] | None:
+def _plain_modules(block: FasterNetBlock) -> tuple[Any, ...] | None:
     """PConv's convolution and the four modules after it, where `branch_arithmetic` computes what they do.
 
     None stands for other modules, and for those that somebody watches.
@@ -274,7 +274,7 @@ class RecomputingBranch(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, *arguments: Any) -> tuple[Tensor]:
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor]:
         *tensors, statistics, activation = arguments
         branch, *intermediate = branch_arithmetic(*arguments)
         ctx.save_for_backward(*tensors, *intermediate)
@@ -284,12 +284,12 @@ class RecomputingBranch(torch.autograd.Function):
         return (branch,)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, mixed, hidden, mean, inverse_std = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody differentiates the gradients as well
-            branch = branch_arithmetic(*tensors, ctx.statistics, ctx.activation)[0]
-            return *torch.autograd.grad(branch, tensors, gradient, create_graph=True), None, None
         x, partial, expand, reduce, scale, shift = tensors
+        if torch.is_grad_enabled():  # somebody differentiates the gradients as well
+            branch = branch_arithmetic(x, partial, expand, reduce, scale, shift, ctx.statistics, ctx.activation)[0]
+            return *torch.autograd.grad(branch, tensors, gradient, create_graph=True), None, None
         running_mean, running_var, of_batch, _, eps = ctx.statistics
         normed = torch.native_batch_norm(hidden, scale, shift, *ctx.statistics)[0]
         activated = ctx.activation.function(normed)
@@ -588,7 +588,7 @@ class _FrozenRunningStats:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        self.norms: list[Any] = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     def __enter__(self) -> None:
         self.states = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UserError
 from ..files import write_atomically
+from .encoded_masks import EncodedMasks
 from .fonts import font_for
 from .palette import Color
 
@@ -43,7 +45,7 @@ def draw_objects(
     boxes: np.ndarray,
     colors: Sequence[Color],
     texts: Sequence[str],
-    masks: np.ndarray | None = None,
+    masks: np.ndarray | EncodedMasks | None = None,
 ) -> np.ndarray:
     """The image with boxes, masks and a text at each box; the first objects come on top.
 
@@ -252,7 +254,7 @@ def with_legend(drawing: np.ndarray, label_maps: Sequence[np.ndarray], classes: 
     return np.array(image)
 
 
-def write_drawing(path: str | Path, drawing: np.ndarray) -> None:
+def write_drawing(path: str | PathLike, drawing: np.ndarray) -> None:
     """Write an RGB drawing, whole or not at all; the suffix chooses the format.
 
     Raises:

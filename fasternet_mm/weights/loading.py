@@ -148,7 +148,7 @@ def fit_weights(
     used = set(fitting) if stored is weights.tensors else {f'backbone.{name}' for name in fitting} | set(fitting)
     return Fit(
         source,
-        ', '.join(filter(None, (weights.layout, weights.arch and arch_name(weights.arch)))),
+        ', '.join([weights.layout] + ([arch_name(weights.arch)] if weights.arch else [])),
         [(name, own.tensors[name], stored[name]) for name in fitting],
         missing + unfit + skipped,
         [name for name in weights.tensors if name not in used],
@@ -212,7 +212,8 @@ def _num_classes(model: nn.Module, name: str) -> int | None:
     """``num_classes`` of the innermost module around a tensor that has one."""
     if name.startswith(('backbone.', 'neck.')):
         return None
-    module, number = model, None
+    module: Any = model
+    number = None
     for part in (*name.split('.')[:-1], ''):
         if isinstance(getattr(module, 'num_classes', None), int):
             number = module.num_classes
@@ -237,13 +238,14 @@ def _explanation(
             f'is a {weights.layout}, and a whole detector or segmenter is asked for: to start the training of one from '
             'it, fasternet-mm train CONFIG --start CHECKPOINT'
         )
-    if own.arch and not _same_variant(own.arch, weights.arch):
-        return f'is of {arch_name(weights.arch)}, the model is {arch_name(own.arch)}: take the one that fits'
-    if [name.removeprefix('backbone.') for name in unfit] == [STEM] and not missing and not unknown:
-        return (
-            f'is for images of {weights.arch["in_channels"]} channels, the model for {own.arch["in_channels"]}: '
-            "say what to do with the first convolution, stem='repeat' or stem='average'"
-        )
+    if own.arch and weights.arch:
+        if not _same_variant(own.arch, weights.arch):
+            return f'is of {arch_name(weights.arch)}, the model is {arch_name(own.arch)}: take the one that fits'
+        if [name.removeprefix('backbone.') for name in unfit] == [STEM] and not missing and not unknown:
+            return (
+                f'is for images of {weights.arch["in_channels"]} channels, the model for {own.arch["in_channels"]}: '
+                "say what to do with the first convolution, stem='repeat' or stem='average'"
+            )
     if classes and not missing and not unknown:
         return (
             f'was trained on {classes[0]} classes, the model has {classes[1]} ({few(unfit, 3, counted=True)}): use the '

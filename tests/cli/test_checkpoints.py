@@ -144,7 +144,7 @@ def test_a_bad_checkpoint_ends_every_command_with_one_line_and_nothing_written(w
 def test_inspection_says_why_a_checkpoint_does_not_fit(whole, tmp_path, command):
     (tmp_path / 'net.pth').write_bytes(changed(gone=TENSOR)(whole, tmp_path / 'net.pth'))
     done = command('weights', 'inspect', tmp_path / 'net.pth', '--config', CONFIG)
-    assert f"not {CONFIG}: it (detector or segmenter, in 'state_dict') is not of this model" in done.stdout
+    assert f"misfit    {CONFIG}: it (detector or segmenter, in 'state_dict') is not of this model" in done.stdout
 
 
 def test_inspection_describes_a_training_checkpoint(whole, tmp_path, command):
@@ -156,7 +156,8 @@ def test_inspection_describes_a_training_checkpoint(whole, tmp_path, command):
     assert rows['type'] == 'float32'
     assert rows['finite'] == 'all'
     assert rows['training'] == 'after epoch 1, iteration 2; --resume goes on'
-    assert rows['fits'] == f'{CONFIG}, the whole model'
+    assert rows['fits'] == CONFIG
+    assert 'misfit' not in rows
 
 
 def test_inspection_of_a_classifier_finds_the_configs_of_its_variant(tmp_path, command):
@@ -166,8 +167,11 @@ def test_inspection_of_a_classifier_finds_the_configs_of_its_variant(tmp_path, c
     shown = command('weights', 'inspect', tmp_path / 'net.pth').stdout
     for expected in ('layout    classifier', 'classes   7', 'finite    no: head.bias', 'training  weights alone'):
         assert expected in shown
-    assert 'mask_rcnn_fasternet_t0, its backbone\n' in shown
+    assert 'fits      no config here\n' in shown
+    assert re.search('^backbone  fits .*mask_rcnn_fasternet_t0', shown, re.MULTILINE)
     assert 'fasternet_t1' not in shown
+    headings = [line.split()[0] for line in shown.splitlines()]
+    assert len(headings) == len(set(headings)) == 10
 
 
 def test_weights_that_are_listed_have_their_figures_and_configs(command):

@@ -54,6 +54,19 @@ def test_training_ends_with_the_coco_table_and_where_everything_is(trained):
     assert (work / 'epoch_1.pth').is_file()
 
 
+def test_training_shows_device_data_and_schedule_first_and_its_environment_config_and_hooks_in_the_log_file_alone(
+    trained,
+):
+    work, printed = trained
+    headings = [line.partition(':')[0] for line in printed.splitlines()[:4]]
+    assert headings == ['device', 'data', 'schedule', 'log']
+    (log,) = work.glob('*/*.log')
+    assert str(log) in printed
+    for text in ('System environment:', 'Config:', 'Hooks will be executed'):
+        assert text in log.read_text()
+        assert text not in printed
+
+
 def test_tensorboard_and_curves_have_the_losses_and_metrics_that_were_logged(trained, tmp_path, command):
     (scalars,) = trained[0].glob('*/vis_data/scalars.json')
     events = EventAccumulator(str(scalars.parent))

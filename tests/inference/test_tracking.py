@@ -130,8 +130,7 @@ def test_an_object_counts_as_the_class_that_it_was_found_as_most():
 def crossings_of(line, centers, side=SIDE):
     counting = CountingLine(line)
     for x, y in centers:
-        found = prediction([square(x, y, side)])
-        counting.update(Prediction(**{**vars(found), 'track_ids': np.array([7])}))
+        counting.update(prediction([square(x, y, side)]), [7])
     return counting.crossings
 
 
