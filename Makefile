@@ -32,7 +32,8 @@ SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt \
-	requirements-serve.txt requirements-app.txt requirements-track.txt requirements-large.txt
+	requirements-serve.txt requirements-app.txt requirements-track.txt requirements-large.txt \
+	requirements-hub.txt
 
 define new_environment
 @test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }

@@ -33,6 +33,7 @@ PUBLIC = {
     'Tracker': 'inference.tracking',
     'evaluate': 'evaluation.coco_evaluation',
     'export': 'deployment.exporter',
+    'from_pretrained': 'engine.hub_model',
     'load_weights': 'weights.loading',
     'optimize': 'acceleration.optimization',
 }

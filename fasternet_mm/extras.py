@@ -23,6 +23,7 @@ EXTRAS = {
     'trackers': 'track',
     'supervision': 'track',
     'pyvips': 'large',
+    'huggingface_hub': 'hub',
 }
 """The extra of this package that brings each optional one."""
 

@@ -115,6 +115,26 @@ def logged_warnings(caplog):
     logger.removeHandler(caplog.handler)
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of this test's own, with its cache and its log-in."""
+    from hub_server import HubServer
+    from huggingface_hub import constants
+
+    server = HubServer()
+    monkeypatch.setattr(constants, 'ENDPOINT', server.endpoint)
+    template = server.endpoint + '/{repo_id}/resolve/{revision}/{filename}'
+    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(constants, 'HF_TOKEN_PATH', str(tmp_path / 'token'))
+    monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True)  # uploads go by Git LFS's protocol
+    monkeypatch.setenv('HF_TOKEN', server.token)
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture(scope='module')
 def detector_cfg(root):
     cfg = Config.fromfile(root / 'configs/shapes/mask_rcnn_fasternet_t0_shapes.py')

@@ -9,6 +9,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from setuptools.config.pyprojecttoml import read_configuration
 
+FILES = sorted(Path(__file__).parent.parent.glob('requirements*.txt'))
+
 
 def read(path: Path) -> list[Requirement]:
     lines = path.read_text().splitlines()
@@ -28,25 +30,11 @@ def pythons(project) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    'kind',
-    [
-        '',
-        '-onedl',
-        '-test',
-        '-onnx',
-        '-openvino',
-        '-int8',
-        '-benchmark',
-        '-serve',
-        '-app',
-        '-track',
-        '-large',
-        '-release',
-    ],
+    'file', [file for file in FILES if file.stem != 'requirements-openmmlab'], ids=lambda file: file.stem
 )
-def test_pinned_versions_install_on_every_supported_python(root, pythons, kind):
+def test_pinned_versions_install_on_every_supported_python(pythons, file):
     assert pythons == ['3.10', '3.11', '3.12', '3.13']
-    pins = read(root / f'requirements{kind}.txt')
+    pins = read(file)
     names = {pin.name for pin in pins}
     for version in pythons:
         chosen = [pin for pin in pins if pin.marker is None or pin.marker.evaluate({'python_version': version})]

@@ -37,7 +37,7 @@ LAYERS = (
     {'acceleration', 'annotation_formats', 'evaluation', 'visualization'},
     {'deployment', 'report'},
     {'inference'},
-    {'own_data', 'benchmark', 'serving'},
+    {'own_data', 'benchmark', 'hub', 'serving'},
     {'cli'},
     {'__main__'},
 )

@@ -31,6 +31,7 @@ COMMANDS = {
         'app': 'open a web page on which a model can be tried',
         'serve': 'answer requests for predictions over HTTP',
         'export': 'write a trained model to a file that runs without this package',
+        'push': 'publish a trained model on the Hugging Face hub',
     },
     'Results': {
         'evaluate': 'compute COCO figures from a results file, without a model',

@@ -69,8 +69,9 @@ def add_model(result: argparse.ArgumentParser, without: str = '') -> None:
         metavar='MODEL',
         type=existing_model,
         nargs='?' if without else None,
-        help='work directory of a training, which needs nothing else; or a config (a file, or the name of one that '
-        'comes with the package), followed by its CHECKPOINT' + without,
+        help='work directory of a training, which needs nothing else; or hf://user/name[@revision], a model on the '
+        'Hugging Face hub; or a config (a file, or the name of one that comes with the package), followed by its '
+        'CHECKPOINT' + without,
     )
     model.completer = configs_and_files
     add_cfg_options(result)
@@ -106,7 +107,8 @@ def add_checkpoint(result: argparse.ArgumentParser) -> None:
         'checkpoint',
         metavar='CHECKPOINT',
         nargs='?',
-        help='weights of exactly this model: a file, a URL, or a published name (fasternet-mm weights list); '
+        help='weights of exactly this model: a file, a URL, hf://user/name, or a published name (fasternet-mm weights '
+        'list); '
         "default: the work directory's best, else its newest",
     )
 
@@ -223,8 +225,8 @@ def config_file(config: str) -> str:
 
 
 def existing_model(path: str) -> str:
-    """A folder or a file, or else the name of a packaged config."""
-    if Path(path).exists():
+    """A folder or a file, or else the name of a packaged config or of a model on the Hugging Face hub."""
+    if Path(path).exists() or path.startswith('hf://'):
         return path
     try:
         return config_path(path)

@@ -1,18 +1,21 @@
-"""The config in a training checkpoint: a stranger's text, which is parsed and never executed.
+"""The config in a checkpoint: a stranger's, of which only plain values are taken, and nothing is executed.
 
 MMEngine writes a config as Python, and executes it to read it. Even plain values would be dangerous: a ``type`` may
 name any function that can be imported, the type of an NMS is evaluated as an expression, and some strings are names of
 files that are unpickled. So only numbers and the words that configs like ours need are taken.
+
+A training's checkpoint has the text of its config; a safetensors file of ours has what predictions need of it, in JSON.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
 
+from ..datasets.checks import dataset_of_test
 from ..datasets.image_pipeline import config_of_model, resizing
 from ..errors import UserError
 from ..weights.reading import read_meta
@@ -43,9 +46,46 @@ WORDS = {
 LEFT_OUT = {'init_cfg', 'train_cfg', 'pretrained', 'backend_args'}
 """Keys that only training needs."""
 
+FORMAT_VERSION = 1
+"""Of what `described_model` gives."""
+
+LARGEST_SIDE = 2**15
+"""Pixels of the longest side that images may be resized or padded to."""
+
+
+def described_model(cfg: Config, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What `recorded_config` needs to know of a config, in JSON's types: no paths, and nothing of its training.
+
+    Args:
+        cfg: of a trained model.
+        classes: of its test set, by label.
+        palette: a color for each.
+
+    Raises:
+        UserError: nobody could read it, since the config is not like those in ``configs/``.
+    """
+    resize = resizing(dataset_of_test(cfg).pipeline)
+    try:
+        if resize is None:
+            raise ValueError('the test pipeline')
+        config = dict(
+            format_version=FORMAT_VERSION,
+            default_scope=cfg.default_scope,
+            model=_checked(cfg.model),
+            resize=resize,
+            tile=_checked(cfg.get('tile')),
+        )
+    except ValueError as error:
+        raise UserError(
+            f'the config has {error}, which is not read from files of strangers: only models and test pipelines like '
+            'those of the configs that come with the package can be published'
+        ) from error
+    colors = [list(map(int, color)) for color in palette]
+    return dict(config=config, dataset_meta=dict(classes=list(classes), palette=colors))
+
 
 def recorded_config(source: str) -> Config:
-    """A config that is enough for predictions of a checkpoint that MMEngine wrote in training.
+    """A config that is enough for predictions of a checkpoint that MMEngine wrote in training, or that was published.
 
     Args:
         source: see `local_file`.
@@ -57,16 +97,22 @@ def recorded_config(source: str) -> Config:
         meta = read_meta(path, source)
     data = meta['dataset_meta'] if isinstance(meta.get('dataset_meta'), dict) else {}
     classes, palette = data.get('classes'), data.get('palette')
-    if not isinstance(meta.get('cfg'), str) or not _are_names(classes):
+    described = isinstance(meta.get('config'), dict)
+    if not (described or isinstance(meta.get('cfg'), str)) or not _are_names(classes):
         raise UserError(f'checkpoint {source} does not say its config and classes: give the config before it')
+    if described and meta['config'].get('format_version') != FORMAT_VERSION:
+        raise UserError(f'checkpoint {source} has a description of another version: update fasternet-mm')
     try:
-        values = values_of(meta['cfg'])
+        values = meta['config'] if described else values_of(meta['cfg'])
         scope = values['default_scope']
         model = {**_checked(values['model']), 'train_cfg': None}
-        resize = resizing(values['test_dataloader']['dataset']['pipeline'])
-        if scope not in ('mmdet', 'mmseg') or resize is None:
+        resize = values['resize'] if described else resizing(values['test_dataloader']['dataset']['pipeline'])
+        if scope not in ('mmdet', 'mmseg') or not _is_resizing(resize):
             raise ValueError('the test pipeline')
-        return config_of_model(model, scope, classes, _checked(palette), _checked(resize))
+        cfg = config_of_model(model, scope, classes, _checked_palette(palette), resize)
+        if values.get('tile'):
+            cfg.tile = _checked_tile(values['tile'])
+        return cfg
     except (SyntaxError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         # All of these come from the stranger's text: it does not parse, or is not built as a config is.
         raise UserError(
@@ -108,6 +154,42 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple):
         return tuple(_value(part) for part in node.elts)
     return ast.literal_eval(node)
+
+
+def _is_resizing(resize: Any) -> bool:
+    """Whether it is what `resizing` gives, with sizes that images have."""
+    pad = resize.get('pad', {})
+    sides = [*resize.get('scale', [1, 1]), *pad.get('size', [1, 1]), pad.get('size_divisor', 1)]
+    values = pad.get('value', [0] * 3)
+    return (
+        resize.keys() <= {'scale', 'keep_ratio', 'pad'}
+        and pad.keys() <= {'size', 'size_divisor', 'value'}
+        and ('pad' not in resize or 'value' in pad)
+        and ('keep_ratio' in resize) == ('scale' in resize)
+        and len(sides) == 5
+        and len(values) == 3
+        and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides)
+        and all(type(value) in (int, float) for value in values)
+    )
+
+
+def _checked_palette(palette: Any) -> list[tuple[int, ...]] | None:
+    if isinstance(palette, str) or not palette:
+        return None
+    colors = [tuple(color) for color in palette]
+    if not all(len(color) == 3 and all(type(part) is int and 0 <= part < 256 for part in color) for color in colors):
+        raise ValueError('the palette')
+    return colors
+
+
+def _checked_tile(tile: Any) -> dict[str, Any]:
+    (height, width), overlap = tile['tile'], tile['overlap']
+    if (
+        not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in (height, width))
+        or not 0.05 <= overlap <= 0.75
+    ):
+        raise ValueError('the tiles')
+    return dict(tile=(height, width), overlap=overlap)
 
 
 def _checked(value: Any, key: str = '') -> Any:

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..models.backbone import FasterNet
 from ..weights.checkpoint_layouts import recognize
 from ..weights.classes import class_difference, recorded_classes
+from ..weights.hugging_face import pinned
 from ..weights.loading import fit_weights
 from ..weights.sources import read_checkpoint
 from .runner import build_model
@@ -55,12 +56,12 @@ def start_from(cfg: Config, source: str, allow_mismatch: bool = False) -> str:
     Raises:
         UserError: there is no such checkpoint, or its weights do not fit.
     """
-    name = trained_checkpoint(Path(source)) if Path(source).is_dir() else source
+    name = trained_checkpoint(Path(source)) if Path(source).is_dir() else pinned(source)
     checkpoint = read_checkpoint(name, mmap=True)
     stored = recognize(checkpoint, name).tensors
     model = build_model(cfg)
     own = model.state_dict()
-    origin = f'{source}{_progress(checkpoint)}'
+    origin = f'{source if Path(source).is_dir() else name}{_progress(checkpoint)}'
     if _parts(stored) == _parts(own) or (allow_mismatch and _parts(stored) & _parts(own)):
         left_out, reasons = _differing_layers(cfg, checkpoint, stored, own)
         options = {'leave_out': left_out} if left_out else {}

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError, few
 from ..files import CHECKPOINT
+from ..weights.hugging_face import is_on_hub, pinned
 from ..weights.reading import check_file, read_meta
 from .config import CONFIG
 from .packaged_configs import config_path
@@ -41,11 +42,16 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
         UserError: the work directory lacks one of them, or the config came alone or does not exist.
     """
     if Path(source).is_dir():
-        return _config_of(Path(source)), checkpoint or trained_checkpoint(Path(source))
+        return _config_of(Path(source)), pinned(checkpoint) if checkpoint else trained_checkpoint(Path(source))
+    if is_on_hub(source):
+        raise UserError(
+            f'{source} brings no data to test on: name what does before it, a config or a work directory, as in '
+            f'fasternet-mm test CONFIG {source}'
+        )
     config = config_path(source)
     if checkpoint is None:
         raise UserError(f'{source} alone is not enough: add a checkpoint to a config, or give a work directory')
-    return config, checkpoint
+    return config, pinned(checkpoint)
 
 
 def _config_of(work_dir: Path) -> str:

@@ -34,6 +34,7 @@ from ..evaluation.coco_results import category_ids, encode_masks
 from ..models.backbone import InvalidArgument
 from ..visualization.palette import palette_of
 from ..weights.classes import load_trained
+from ..weights.hugging_face import is_on_hub
 from .prediction import Prediction
 from .tiles import OVERLAP, Tiling, predict_tiles
 
@@ -45,8 +46,9 @@ class Predictor:
 
     Args:
         source: a work directory of a training; or a config, with ``checkpoint``; or an exported file alone; or a
-            checkpoint of a training alone: see `find_trained_model`. Configs are Python, which runs: take them from
-            people you trust. What checkpoints, ONNX and OpenVINO files hold is never executed.
+            checkpoint of a training, or a model on the Hugging Face hub ('hf://user/name'), alone: see
+            `find_trained_model`. Configs are Python, which runs: take them from people you trust. What checkpoints,
+            models on the hub, ONNX and OpenVINO files hold is never executed.
         checkpoint: weights of exactly the config's model, see `local_file`; or an exported file, which brings its own
             network. Default: the work directory's own.
         device: as for PyTorch. Default: CUDA when there is one. Exported files run on the CPU, see `open_runtime`.
@@ -303,7 +305,8 @@ def _find_model(
     trust_program: bool,
 ) -> tuple[Config, str | None]:
     """The config that a user means, and the weights for its model, unless that is an exported file."""
-    if checkpoint is None and not isinstance(source, Config) and format_of(source):
+    is_path = not isinstance(source, Config) and not is_on_hub(source)
+    if checkpoint is None and is_path and format_of(source):
         from ..deployment.exported_models import exported_config  # takes seconds: it brings MMDetection's models
 
         cfg = exported_config(str(source), bf16=runs_in_bfloat16(str(source), dtype), trust_program=trust_program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from ..errors import UserError
 from .pytorch_files import read_archive, read_legacy
 from .seal import damage
 from .unpickling import UnsafePickle
+
+DESCRIPTION = 'fasternet_mm'
+"""Under this name a safetensors file of ours says in JSON what checkpoints of MMEngine have in ``meta``."""
 
 
 def read_file(path: Path, name: str, mmap: bool = False) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
     try:
         kind = check_file(path, name)
         if kind == 'safetensors':
-            return safetensors.torch.load_file(path)
+            return _read_safetensors(path, name)
         checkpoint = read_archive(path, mmap) if kind == 'zip' else read_legacy(path)
     except UserError:
         raise
@@ -72,6 +76,19 @@ def _read(path: Path, name: str, mmap: bool) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise UserError(f'checkpoint {name} holds a {type(checkpoint).__name__}: a dict of tensors is needed')
     return checkpoint
+
+
+def _read_safetensors(path: Path, name: str) -> dict[str, Any]:
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, 'pt') as file:
+        description = (file.metadata() or {}).get(DESCRIPTION)
+    if description is None:
+        return tensors
+    try:
+        meta = json.loads(description)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'checkpoint {name} has a damaged description: get it again, or publish it again') from error
+    return dict(state_dict=tensors, meta=meta)
 
 
 def unreadable(name: str, error: OSError) -> UserError:

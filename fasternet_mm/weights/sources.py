@@ -20,6 +20,7 @@ from mmengine.runner.checkpoint import (
 from ..download import cache_path, download, file_sha256
 from ..errors import UserError, nearest
 from .catalog import CATALOG
+from .hugging_face import file_on_hub, is_on_hub
 from .reading import check_file, read_file, unreadable
 
 MODEL_ZOOS = {
@@ -53,7 +54,8 @@ def local_file(source: str) -> Iterator[Path]:
 
     Args:
         source: a name of `CATALOG` ('fasternet_s_in1k'), a path, an http(s) URL, one of MMEngine's names
-            ('torchvision://resnet50'), or a path of any file backend registered with MMEngine ('s3://bucket/net.pth').
+            ('torchvision://resnet50'), a model on the Hugging Face hub ('hf://user/name', 'hf://user/name@revision'),
+            or a path of any file backend registered with MMEngine ('s3://bucket/net.pth').
             With ``#sha256=`` and 64 hexadecimal digits at its end the file must have that hash.
 
     Raises:
@@ -73,7 +75,10 @@ def local_file(source: str) -> Iterator[Path]:
         yield download(location, cache_path(location), partial(check_file, name=location, thorough=True), sha256)
         return
     with ExitStack() as stack:
-        path = _backend_path(location, stack) if separator else _local_path(location)
+        if is_on_hub(location):
+            path = file_on_hub(location)
+        else:
+            path = _backend_path(location, stack) if separator else _local_path(location)
         try:
             actual = file_sha256(path) if sha256 else None
         except OSError as error:

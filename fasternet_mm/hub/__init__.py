@@ -1,0 +1,1 @@
+"""Trained models published on the Hugging Face hub."""
