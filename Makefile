@@ -33,7 +33,7 @@ SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt \
 	requirements-serve.txt requirements-app.txt requirements-track.txt requirements-large.txt \
-	requirements-hub.txt
+	requirements-hub.txt requirements-tensorboard.txt requirements-mlflow.txt
 
 define new_environment
 @test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }

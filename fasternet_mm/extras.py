@@ -24,6 +24,10 @@ EXTRAS = {
     'supervision': 'track',
     'pyvips': 'large',
     'huggingface_hub': 'hub',
+    'tensorboard': 'tensorboard',
+    'wandb': 'wandb',
+    'mlflow': 'mlflow',
+    'clearml': 'clearml',
 }
 """The extra of this package that brings each optional one."""
 

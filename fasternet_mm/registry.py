@@ -79,5 +79,12 @@ TASK_UTILS = LazyRegistry(
     IgnoringAssigner='models.ignoring_assigner',
     CenterIgnoringAssigner='models.ignoring_assigner',
 )
-VISBACKENDS = LazyRegistry(mmengine.VISBACKENDS, LocalVisBackend='engine.log_files')
+VISBACKENDS = LazyRegistry(
+    mmengine.VISBACKENDS,
+    LocalVisBackend='engine.log_files',
+    TensorboardVisBackend='engine.tracker_backends',
+    WandbVisBackend='engine.tracker_backends',
+    MLflowVisBackend='engine.tracker_backends',
+    ClearMLVisBackend='engine.tracker_backends',
+)
 WEIGHT_INITIALIZERS = LazyRegistry(mmengine.WEIGHT_INITIALIZERS, Pretrained='weights.pretrained')

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -58,11 +59,9 @@ def test_a_signal_that_a_library_takes_for_an_error_of_its_own_still_ends_with_i
 
 
 def test_a_signal_that_the_code_took_for_the_end_of_its_own_work_ends_nothing_more():
-    with pytest.raises(ValueError, match='later'), EndingSignals():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except SystemExit:  # as where a server has answered all that it held
-            pass
+    with EndingSignals() as signals, suppress(SystemExit):  # as where a server has answered all that it held
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(ValueError, match='later'), signals:
         raise ValueError('later')
 
 

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..errors import UserError
@@ -21,13 +22,14 @@ from .networks import SLICING
 def check_plot(path: str | None, kind: str) -> None:
     """Raise `UserError` unless this kind of benchmark has a plot, and the file has a suffix of `FIGURE_SUFFIXES`."""
     if path and kind not in PLOTS:
-        raise UserError(f'--plot is for {" and ".join(PLOTS)}, not for {kind}: leave it out')
+        *others, last = PLOTS
+        raise UserError(f'--plot is for {", ".join(others)} and {last}, not for {kind}: leave it out')
     if path:
         check_figure_path(path, '--plot')
 
 
 def draw(kind: str, comparison: Mapping[str, Any]) -> Figure:
-    """The plot of a comparison: see `latency_accuracy` and `layer_speeds`."""
+    """The plot of a comparison: see `latency_accuracy`, `layer_speeds` and `models_to_choose`."""
     return PLOTS[kind](comparison)
 
 
@@ -114,5 +116,80 @@ def layer_speeds(comparison: Mapping[str, Any]) -> Figure:
     return figure
 
 
-PLOTS = {'networks': latency_accuracy, 'layers': layer_speeds}
+METHODS = {
+    'rtmdet': 'RTMDet',
+    'faster_rcnn': 'Faster R-CNN',
+    'rtmdet_ins': 'RTMDet-Ins',
+    'mask_rcnn': 'Mask R-CNN',
+    'fpn': 'Semantic FPN',
+    'upernet': 'UPerNet',
+}
+"""Names of methods, in the order of the rows from the top: boxes, outlines, label maps."""
+
+POINTS_PER_PARAMETER = 4e-6
+"""Area of a mark, in square points: 45 million parameters are a mark of 13 points."""
+
+
+@rc_context(STYLE)
+def models_to_choose(comparison: Mapping[str, Any]) -> Figure:
+    """Marks at each model's latency, as large as it has parameters: over known accuracies, the others in rows."""
+    rows = comparison['rows']
+    panels: dict[str, list[Mapping[str, Any]]] = {}  # rows by the data of their accuracy
+    for row in rows:
+        if row['accuracy']:
+            panels.setdefault('{data} box AP, {source}'.format(**row['accuracy']), []).append(row)
+    others = [row for row in rows if not row['accuracy']]
+    methods = [method for method in METHODS if any(row['method'] == method for row in others)]
+    heights = [1.5] * len(panels) + [0.45 * len(methods)] * bool(methods)
+    figure = Figure((4.8, 0.9 + 1.1 * sum(heights)), layout='constrained')
+    parts = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    middle = math.sqrt(math.prod(f(row['p50'] for row in rows) for f in (min, max)))
+    for axes, (title, known) in zip(parts, panels.items()):
+        heights = [row['accuracy']['box_ap'] for row in known]
+        for row, height in zip(known, heights):
+            _model_mark(axes, row, height)
+            _model_name(axes, row, height, f'{METHODS[row["method"]]} {row["variant"]}', row['p50'] < middle)
+        axes.set_title(title, fontsize=9, loc='left')
+        axes.set_ylim(min(heights) - 1.5, max(heights) + 1.5)  # so that differences look as small as they are
+    if methods:
+        for row in others:
+            _model_mark(parts[-1], row, methods.index(row['method']))
+            _model_name(parts[-1], row, methods.index(row['method']), row['variant'])
+        parts[-1].set_title('accuracy not known', fontsize=9, loc='left')
+        parts[-1].set_yticks(range(len(methods)), [METHODS[method] for method in methods])
+        parts[-1].set_ylim(len(methods) - 0.4, -0.7)
+    parts[-1].set_xscale('log')
+    parts[-1].margins(x=0.12)
+    _plain_numbers(parts[-1].xaxis)
+    parts[-1].set_xlabel('latency of an image, ms')
+    figure.legend(*_mark_sizes(), loc='outside lower center', ncols=4, title='parameters', fontsize=8, title_fontsize=8)
+    return figure
+
+
+def _model_mark(axes: Axes, row: Mapping[str, Any], height: float) -> None:
+    color = COLORS[list(METHODS).index(row['method'])]
+    area = POINTS_PER_PARAMETER * row['parameters']
+    axes.scatter(row['p50'] * 1e3, height, s=area, color=color, alpha=0.75, linewidths=0)
+
+
+def _model_name(axes: Axes, row: Mapping[str, Any], height: float, name: str, right: bool | None = None) -> None:
+    """Above the mark, or to the right or left of it."""
+    away = 3 + math.sqrt(POINTS_PER_PARAMETER * row['parameters']) / 2
+    offset, ha, va = {
+        None: ((0, away - 1), 'center', 'bottom'),
+        True: ((away, 0), 'left', 'center'),
+        False: ((-away, 0), 'right', 'center'),
+    }[right]
+    point = row['p50'] * 1e3, height
+    axes.annotate(name, point, xytext=offset, textcoords='offset points', ha=ha, va=va, fontsize=7)
+
+
+def _mark_sizes() -> tuple[list[Line2D], list[str]]:
+    sizes = 4e6, 20e6, 50e6, 100e6
+    style = dict(color='none', marker='o', markerfacecolor=INK, markeredgewidth=0)
+    marks = [Line2D([], [], markersize=math.sqrt(POINTS_PER_PARAMETER * size), **style) for size in sizes]
+    return marks, [f'{size / 1e6:.0f} M' for size in sizes]
+
+
+PLOTS = {'networks': latency_accuracy, 'layers': layer_speeds, 'models': models_to_choose}
 """By kind of benchmark."""

@@ -36,7 +36,7 @@ from .timing import WARM_UP_CALLS, Candidate, take_turns
 COCO_SIZE = 800, 1216
 
 CANDIDATE_BOXES = 1000
-"""Boxes that pass the score threshold where weights are random: enough for the most detections of ``test_cfg``."""
+"""Boxes that pass the score threshold of random weights, by default: enough for the most detections of ``test_cfg``."""
 
 HEADS = 'RPNHead', 'StandardRoIHead', 'SingleRoIExtractor', 'RTMDetInsSepBNHead'
 """Classes of this package that take the place of MMDetection's of the same names."""
@@ -50,11 +50,11 @@ class DetectorTask:
         config: of MMDetection, a detector of one stage or two with FasterNet as its backbone.
         height, width: of the image, in pixels; no resizing is part of what is timed.
         options: changes to the config, as 'key=value'.
-        checkpoint: weights of exactly that model. None: random ones, with the score threshold set so that
-            `CANDIDATE_BOXES` pass it.
+        checkpoint: weights of exactly that model. None: random ones.
         image: a file, resized beforehand. None: noise.
         any_size: export for images of any size, not for this one alone.
         device: 'cpu' or 'cuda'.
+        random_boxes: how many boxes pass the score threshold where weights are random.
     """
 
     config: str
@@ -65,6 +65,7 @@ class DetectorTask:
     image: str | None = None
     any_size: bool = False
     device: str = 'cpu'
+    random_boxes: int = CANDIDATE_BOXES
 
     @property
     def name(self) -> str:
@@ -211,19 +212,19 @@ def _build(task: DetectorTask) -> tuple[Config, nn.Module]:
     else:
         settings = cfg.model.test_cfg.rcnn if two_stages else cfg.model.test_cfg
         head = detector.roi_head if two_stages else detector.bbox_head
-        settings.score_thr = head.test_cfg.score_thr = _threshold(detector, task.pixels())
+        settings.score_thr = head.test_cfg.score_thr = _threshold(detector, task)
     return cfg, detector
 
 
-def _threshold(detector: nn.Module, pixels: Tensor) -> float:
-    """The score that `CANDIDATE_BOXES` of the boxes exceed, in two stages of those that the first one proposes."""
+def _threshold(detector: nn.Module, task: DetectorTask) -> float:
+    """The score that the task's number of boxes exceed, in two stages of those that the first one proposes."""
     outputs: list[Any] = []
     head = detector.roi_head.bbox_head if hasattr(detector, 'roi_head') else detector.bbox_head
     hook = head.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
-    _detection(detector, pixels)()
+    _detection(detector, task.pixels())()
     hook.remove()
     (logits,) = outputs
-    count = CANDIDATE_BOXES
+    count = task.random_boxes
     if isinstance(logits, Tensor):
         scores = logits.softmax(-1)[:, :-1].flatten()
     else:  # by level

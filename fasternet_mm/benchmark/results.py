@@ -21,13 +21,16 @@ FORMAT_VERSION = 2
 COLUMNS = {
     'networks': ['network', 'engine', 'images', 'p50', 'p95', 'images/s', 'GFLOP/s', 'of peak', '× baseline', 'memory'],
     'detectors': ['detector', 'engine', 'H × W', 'detections', 'p50', 'p95', '× baseline', 'memory', *PARTS],
+    'models': ['model', 'H × W', 'parameters', 'p50', 'p95', 'accuracy'],
     'layers': ['operator', 'maps', 'p50', 'p95', 'GFLOP/s', 'of peak', '× baseline'],
     'training': ['backbone', 'mode', 'precision', 'p50', 'p95', '× baseline', 'activations', 'operators'],
     'detector-training': ['detector', 'heads', 'precision', 'p50', 'p95', '× baseline', 'step', 'operators'],
 }
 """By kind of benchmark, the columns of its table. GFLOP/s is a rate: achieved, two operations for each multiply-add."""
 
-TEXT_COLUMNS = {'network', 'detector', 'operator', 'backbone', 'engine', 'mode', 'precision', 'heads'}
+TEXT_COLUMNS = {
+    *('network', 'detector', 'model', 'operator', 'backbone', 'engine', 'mode', 'precision', 'heads', 'accuracy')
+}
 """Those that are aligned at their left."""
 
 
@@ -107,8 +110,13 @@ def _cells(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
         cells['images'] = f'{row["images"]} × {row["height"]}×{row["width"]}'
     if kind == 'layers':
         cells['maps'] = f'{row["images"]} × {row["channels"]} × {row["side"]}²'
-    if kind == 'detectors':
+    if kind in ('detectors', 'models'):
         cells['H × W'] = f'{row["height"]}×{row["width"]}'
+    if kind == 'models':
+        cells['parameters'] = f'{row["parameters"] / 1e6:.1f} M'
+        if row['accuracy']:
+            cells['accuracy'] = '{data} box AP {box_ap}, {source}'.format(**row['accuracy'])
+    if kind == 'detectors':
         if row['detections'] is not None:
             cells['detections'] = str(row['detections'])
         cells |= {part: f'{seconds * 1e3:.1f} ms' for part, seconds in row.get('parts', {}).items()}

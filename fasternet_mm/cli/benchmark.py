@@ -22,6 +22,7 @@ EPILOG = """examples:
   fasternet-mm benchmark networks --networks fasternet_s --form backbone --size 640 640 --size 800 1280 --batches 1 2
   fasternet-mm benchmark detectors mask_rcnn_fasternet_s mask_rcnn_fasternet_s_coco --image street.jpg
   fasternet-mm benchmark detectors rtmdet_fasternet_t0 faster_rcnn_fasternet_t0 --beside other.onnx
+  fasternet-mm benchmark models --plot models.png           which model for whom: latency, size, accuracy
   fasternet-mm benchmark layers --plot layers.png           the paper's study of layers, on this machine
   fasternet-mm benchmark training                           a backbone's training step and its memory
   fasternet-mm benchmark detector-training mask_rcnn_fasternet_s   a whole detector's step and its operators
@@ -40,6 +41,7 @@ The jobs "evaluation" and "loading" run on Linux alone. Each of their measuremen
 """
 QUICK_NETWORKS = 'fasternet_t0', 'timm/fasternet_t0:slicing', 'torchvision/mobilenet_v3_large'
 QUICK_ENGINES = 'eager', 'optimized'
+QUICK_MODELS = 'rtmdet_fasternet_t0', 'fpn_fasternet_t0'
 
 
 def arguments(prog: str | None = None) -> argparse.ArgumentParser:
@@ -49,6 +51,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     kinds = result.add_subparsers(dest='kind', required=True, metavar='JOB')
     networks_arguments(kinds.add_parser('networks', help='networks × sizes × batches × engines'))
     detectors_arguments(kinds.add_parser('detectors', help='image to boxes or masks, against MMDetection with timm'))
+    models_arguments(kinds.add_parser('models', help='those that one chooses among: latency, size, known accuracy'))
     layers_arguments(kinds.add_parser('layers', help="the paper's study: FLOP/s of Conv, GConv, DWConv and PConv"))
     training_arguments(kinds.add_parser('training', help="a backbone's training step: time, memory of activations"))
     detector_training_arguments(
@@ -60,7 +63,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     serving_arguments(kinds.add_parser('serving', help='fasternet-mm serve under load, against a Predictor'))
     show = kinds.add_parser('show', help='the table and the plot of results')
     show.add_argument('results', type=existing_file, help='what --out wrote')
-    show.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks and layers')
+    show.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks, layers and models')
     show.set_defaults(do=read)
     return result
 
@@ -131,6 +134,16 @@ def detectors_arguments(result: argparse.ArgumentParser) -> None:
     )
     add_engines(result)
     add_common(result, detectors, rounds=20, seconds=1)
+
+
+def models_arguments(result: argparse.ArgumentParser) -> None:
+    result.add_argument(
+        '--models',
+        nargs='+',
+        metavar='NAME',
+        help='some of the configs alone, such as rtmdet_fasternet_t0; default: all kinds, from T0 to L',
+    )
+    add_common(result, models, rounds=3, seconds=0.3)
 
 
 def layers_arguments(result: argparse.ArgumentParser) -> None:
@@ -210,7 +223,7 @@ def add_common(result: argparse.ArgumentParser, do, rounds: int, seconds: float)
     result.add_argument('--threads', type=positive, help='on the CPU; default: one per core that this process may use')
     result.add_argument('--device', choices=['cpu', 'cuda'], help='default: a GPU when there is one')
     result.add_argument('--out', metavar='FILE', help='results as JSON, with every single time')
-    result.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks and layers')
+    result.add_argument('--plot', metavar='FILE', help='.png, .svg or .pdf; of networks, layers and models')
     result.set_defaults(do=do, usual=dict(rounds=rounds, seconds=seconds))
 
 
@@ -342,6 +355,23 @@ def configs_and_checkpoints(texts: list[str]) -> list[tuple[str, str | None]]:
         if names.count(name) > 1:
             raise UserError(f'{name} is given twice: name each config once, and files by different names')
     return models
+
+
+def models(args: argparse.Namespace) -> dict:
+    from mmengine.logging import MMLogger
+
+    from ..benchmark.compared_models import COMPARED, model_candidates
+    from ..errors import UserError
+
+    results = start(args)
+    MMLogger.get_current_instance().setLevel('ERROR')  # it warns where a segmenter is built after a detector
+    names = args.models or (QUICK_MODELS if args.quick else dict.fromkeys(model.config for model in COMPARED))
+    unknown = sorted(set(names) - {model.config for model in COMPARED})
+    if unknown:
+        known = ', '.join(dict.fromkeys(model.config for model in COMPARED))
+        raise UserError(f'--models {unknown[0]} is none of those that are compared: use {known}')
+    measure(args, results, model_candidates([model for model in COMPARED if model.config in names], args.device))
+    return results
 
 
 def layers(args: argparse.Namespace) -> dict:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.loggers import LOGGERS, add_loggers, check_loggers
 from ..own_data.plan.recipe import INGREDIENTS
 from .parsing import add_config, add_size, add_tiles, command_parser, positive, tiles_of
 
@@ -90,9 +91,20 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         help="multiply the learning rate by the actual batch size and divide it by that of the config's author",
     )
     result.add_argument(
+        '--logger',
+        nargs='+',
+        action='extend',
+        choices=list(LOGGERS),
+        default=[],
+        metavar='NAME',
+        help=f'also record the training with {", ".join(LOGGERS)}: one or several (docs/experiment-tracking.md)',
+    )
+    result.add_argument(
         '--tensorboard',
-        action='store_true',
-        help='also log for TensorBoard; to see it: tensorboard --logdir WORK_DIR',
+        dest='logger',
+        action='append_const',
+        const='tensorboard',
+        help='the same as --logger tensorboard; to see it: tensorboard --logdir WORK_DIR',
     )
     result.add_argument(
         '--seed', type=int, help='seed of all random numbers, for a repeatable run; default: a new one each time'
@@ -204,12 +216,11 @@ def main(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
     from ..cpus import leave_computing_to_gpu
-    from ..engine.config import load_config
     from ..engine.device_memory import cards_of_training
     from ..engine.processes import from_rank_0, start_processes
 
     check_options(args)
-    cfg = load_config(args.config, args.cfg_options) if args.config else None
+    cfg = read_config(args.config, args) if args.config else None
     start_processes(Config(dict(env_cfg=cfg.get('env_cfg', {}) if cfg else {}, launcher=args.launcher)))
     leave_computing_to_gpu()
     cards = cards_of_training()
@@ -217,6 +228,16 @@ def main(args: argparse.Namespace) -> None:
         cfg = from_rank_0(lambda: prepare(cfg, args, cards, lock))
         if not args.dry_run:
             train(cfg, args)
+
+
+def read_config(config: str, args: argparse.Namespace):
+    """A config with the trackers that are asked for, whose settings ``--cfg-options`` may change as all others."""
+    from ..engine.config import load_config, merge_options
+
+    cfg = load_config(config)
+    add_loggers(cfg, args.logger)
+    merge_options(cfg, args.cfg_options)
+    return cfg
 
 
 def train(cfg, args: argparse.Namespace) -> None:
@@ -306,7 +327,7 @@ def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card], lock: ExitStac
         lock: keeps the work directory for this training until it is closed.
     """
     from ..devices import tell_unused_gpu
-    from ..engine.config import default_work_dir, load_config
+    from ..engine.config import default_work_dir
     from ..engine.folder_lock import folder_lock
     from ..engine.restarts import remember_launch, restarted_in
     from ..engine.start_checkpoint import start_from
@@ -320,7 +341,7 @@ def prepare(cfg, args: argparse.Namespace, cards: Sequence[Card], lock: ExitStac
     if cfg is None:
         data = read_data(args.data, ignored=args.ignore_label)
         choice = choose_config(data, args, cards)
-        cfg = load_config(choice.config, args.cfg_options)
+        cfg = read_config(choice.config, args)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(choice.config, args.data)
     use_options(cfg, args, cards)
@@ -369,8 +390,7 @@ def use_options(cfg, args: argparse.Namespace, cards: Sequence[Card]) -> None:
     use_precision(cfg, args, cards)
     if not args.data:
         use_batch(cfg, args)
-    if args.tensorboard:
-        log_for_tensorboard(cfg)
+    check_loggers(cfg)
     if args.compile:
         cfg.compile = cfg.get('compile') or True
     if args.auto_scale_lr:
@@ -555,17 +575,3 @@ def faster_model(args: argparse.Namespace, cfg) -> str:
         return 'leave out --accurate' if args.tilt == 'accurate' else ''
     fast = cfg.model.backbone.get('arch') == 't0' and Path(args.config).name.startswith(('rtmdet', 'fpn'))
     return '' if fast else 'leave out CONFIG, for the fastest model'
-
-
-def log_for_tensorboard(cfg) -> None:
-    """Add TensorBoard to what the config's visualizer writes for."""
-    from importlib.util import find_spec
-
-    from ..errors import UserError
-
-    if find_spec('tensorboard') is None:
-        raise UserError('--tensorboard needs the package tensorboard, which is not installed: pip install tensorboard')
-    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
-    backends = visualizer.get('vis_backends') or []
-    if not any('TensorboardVisBackend' in str(backend.type) for backend in backends):
-        visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]

@@ -17,6 +17,12 @@ from mmengine.model.weight_init import PretrainedInit
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import MODEL_WRAPPERS, MODELS, init_default_scope
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.visualization import (
+    ClearMLVisBackend,
+    MLflowVisBackend,
+    TensorboardVisBackend,
+    WandbVisBackend,
+)
 from mmengine.visualization import LocalVisBackend as MMEngineLocalVisBackend
 from torch import nn
 from torch.utils.data import DataLoader
@@ -39,16 +45,22 @@ from .finite_steps import refuse_not_finite
 from .initialization import initializers, leave_out_pretrained
 from .loader_processes import end_loading, explaining_dead_loaders
 from .log_files import survive_full_disk
+from .loggers import leave_out_loggers
 from .mixed_precision import forget_unused_scaler
 from .optimizer import in_few_operators, keep_implementation
 from .processes import from_rank_0, start_processes
 from .resumed_settings import keep_settings, refuse_other_steps
 from .terminal import shorten
+from .tracker_backends import tracked
 from .training_step import check_training_step
 
 OWN_CLASSES = {
     MMEngineCheckpointHook: 'CheckpointHook',
     MMEngineLocalVisBackend: 'LocalVisBackend',
+    TensorboardVisBackend: 'TensorboardVisBackend',
+    WandbVisBackend: 'WandbVisBackend',
+    MLflowVisBackend: 'MLflowVisBackend',
+    ClearMLVisBackend: 'ClearMLVisBackend',
     EpochBasedTrainLoop: 'EpochLoop',
     IterBasedTrainLoop: 'IterLoop',
 }
@@ -79,7 +91,8 @@ class StrictRunner(Runner):
     """What `StopSignalsHook` asks for signals; of the training that runs, which has its own."""
 
     def train(self) -> nn.Module:
-        with EndingSignals() as self.ending_signals, explaining_dead_loaders('--workers', '--batch', GO_ON):
+        dead_loaders = explaining_dead_loaders('--workers', '--batch', GO_ON)
+        with EndingSignals() as self.ending_signals, dead_loaders, tracked(self.visualizer):
             try:
                 return super().train()
             finally:
@@ -230,6 +243,8 @@ def build_runner(cfg: Config, splits: Sequence[str], augmented: bool = False) ->
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
     if 'train' in splits and cfg.get('resume') and cfg.get('load_from'):
         keep_settings(cfg)
+    if 'train' not in splits:
+        leave_out_loggers(cfg)
     cfg.custom_hooks = _hooks(cfg, splits)
     return (StrictRunner if 'train' in splits else EvaluationRunner).from_cfg(cfg)
 

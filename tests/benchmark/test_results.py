@@ -109,7 +109,7 @@ def test_results_of_another_version_are_named(tmp_path):
 @pytest.mark.parametrize(
     ('path', 'kind', 'message'),
     [
-        ('a.png', 'training', 'for networks and layers, not for training'),
+        ('a.png', 'training', 'for networks, layers and models, not for training'),
         ('a.txt', 'layers', '--plot a.txt: the name must end in .png'),
     ],
 )

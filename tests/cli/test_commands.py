@@ -69,7 +69,7 @@ def test_training_shows_device_data_and_schedule_first_and_its_environment_confi
 
 def test_tensorboard_and_curves_have_the_losses_and_metrics_that_were_logged(trained, tmp_path, command):
     (scalars,) = trained[0].glob('*/vis_data/scalars.json')
-    events = EventAccumulator(str(scalars.parent))
+    events = EventAccumulator(str(trained[0] / 'tensorboard'))
     events.Reload()
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
     for key in ('loss', 'loss_mask', 'lr', 'coco/bbox_mAP', 'coco/segm_mAP_50'):
@@ -234,7 +234,7 @@ WRONG = [
     ('benchmark', ['networks', '--engines', 'tensorrt'], 'engine tensorrt is unknown: use eager'),
     ('benchmark', ['layers', '--shapes', '40x7'], 'shape 40x7: give CHANNELSxSIDE as in 96x56'),
     ('benchmark', ['layers', '--out', '{file}/a.json'], 'cannot be written'),
-    ('benchmark', ['training', '--plot', 'a.png'], '--plot is for networks and layers, not for training'),
+    ('benchmark', ['training', '--plot', 'a.png'], '--plot is for networks, layers and models, not for training'),
     ('benchmark', ['detectors', CONFIG, 'nowhere.pth', '--size', '64', '64', '--quick'], 'nowhere.pth does not exist'),
     ('benchmark', ['show', '{file}'], 'has no results of '),
     ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
@@ -301,10 +301,12 @@ def test_training_that_cannot_be_compiled_ends_before_it_starts(shapes, tmp_path
     assert not (tmp_path / 'work').exists()
 
 
-def test_tensorboard_that_is_not_installed_is_asked_for(tmp_path, refuse, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'tensorboard', None)
-    error = refuse('train', CONFIG, '--tensorboard', '--work-dir', str(tmp_path / 'work'))
-    assert error.endswith('not installed: pip install tensorboard')
+@pytest.mark.parametrize('option', ['--tensorboard', '--logger wandb mlflow'])
+def test_a_tracker_that_is_not_installed_is_asked_for(tmp_path, refuse, monkeypatch, option):
+    package = option.split()[-1].strip('-')
+    monkeypatch.setitem(sys.modules, package, None)
+    error = refuse('train', CONFIG, *option.split(), '--work-dir', str(tmp_path / 'work'))
+    assert error.endswith(f"--logger {package} needs the package {package}: pip install 'fasternet-mm[{package}]'")
     assert not list(tmp_path.iterdir())
 
 
