@@ -6,6 +6,7 @@
 # make test-kills  kills trainings over and over, sends them signals, and looks that nothing is lost (KILLS=20 for fewer)
 # make test-page   the page again, with many visitors one after the other
 # make test-labels how many mistakes, made in good labels on purpose, the list of suspicious labels has in its first tenth
+# make docs        the documentation as a site in build/docs; a warning or a dead link fails
 # make release-check  build the sdist and the wheel, and try the wheel as its users do
 # make test-onedl  pytest with OneDL's fork of OpenMMLab's libraries
 # make clean       remove what these made
@@ -28,7 +29,7 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-labels test-onedl release-check clean
+.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-labels test-onedl docs release-check clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt \
@@ -94,6 +95,12 @@ test-labels: $(FAST_CHECKPOINT)
 
 test-onedl: $(VENV_ONEDL)/installed
 	$(VENV_ONEDL)/bin/python -m pytest --numprocesses auto --dist loadfile
+
+# Material's word on its successor would be a warning.
+docs: $(VENV)/installed
+	$(BIN)/pip install --quiet -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site: build/docs/index.html"
 
 # The wheel is built from the sdist, as pip would, and installed where nothing of the clone is at hand.
 release-check: $(VENV)/installed docs

@@ -1,11 +1,8 @@
-"""How the package is built: which room may import which, one name for one thing, and docs that name what exists."""
+"""How the package is built: which room may import which, one name for one thing, and nothing that nobody uses."""
 
-import argparse
 import ast
-import importlib
 import json
 import re
-import shlex
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -15,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from markdown_pages import DOCS
 from setuptools.config.pyprojecttoml import read_configuration
 
 import fasternet_mm
@@ -270,18 +268,6 @@ def test_the_words_are_found_where_they_stand():
     assert not words_in('parameters raised kilometers perimeter gray color realizes advised exercise noise', BRITISH)
 
 
-# Docs
-
-DOCS = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')))}
-
-
-def test_public_names_are_in_the_docs_and_exist():
-    for name, module in fasternet_mm.PUBLIC.items():
-        public = getattr(fasternet_mm, name)
-        assert (public.__module__, public.__name__) == (f'fasternet_mm.{module}', name)
-        assert any(re.search(rf'\b{name}\b', text) for text in DOCS.values()), name
-
-
 def test_public_names_are_known_to_type_checkers_and_checked():
     front_door = parsed(PACKAGE / '__init__.py')
     for_types = {
@@ -295,119 +281,6 @@ def test_public_names_are_known_to_type_checkers_and_checked():
     settings = read_configuration(ROOT / 'pyproject.toml', expand=False)['tool']['mypy']
     checked = {path.removeprefix('fasternet_mm/').removesuffix('.py').replace('/', '.') for path in settings['files']}
     assert set(fasternet_mm.PUBLIC.values()) <= checked
-
-
-def test_names_that_the_docs_call_exist():
-    """``fasternet_mm.NAME`` is a public name, a module and what is in it, or a type that configs name."""
-    import mmengine
-
-    from fasternet_mm import registry
-
-    registries = [value for value in vars(registry).values() if isinstance(value, mmengine.Registry)]
-
-    def exists(name: str) -> bool:
-        if name in ('__version__', *fasternet_mm.PUBLIC) or any(each.get(name) for each in registries):
-            return True
-        module, _, attribute = f'fasternet_mm.{name}'.rpartition('.')
-        if f'fasternet_mm.{name}' in MODULES:
-            return True
-        return module in MODULES and hasattr(importlib.import_module(module), attribute)
-
-    named = {
-        (where, name)
-        for where, text in DOCS.items()
-        for name in [
-            *re.findall(r'\bfasternet_mm\.(\w+(?:\.\w+)*)', text),
-            *(f'{module}{name}'.lstrip('.') for module, name in imports_in(text)),
-        ]
-    }
-    assert len(named) > 5
-    wrong = sorted(f'{where}: fasternet_mm.{name}' for where, name in named if not exists(name))
-    assert not wrong, '\n'.join(wrong)
-
-
-def imports_in(text: str) -> Iterator[tuple[str, str]]:
-    """Of lines ``from fasternet_mm.module import a, b``: ('.module.', 'a'), ('.module.', 'b')."""
-    for module, names in re.findall(r'^ *from fasternet_mm((?:\.\w+)*) import ([\w, ]+)', text, re.MULTILINE):
-        for name in names.split(','):
-            yield f'{module}.', name.split()[0]
-
-
-def commands_in(text: str) -> Iterator[list[str]]:
-    """The words after ``fasternet-mm`` where a line of a block of code, or what is between backticks, begins so."""
-    blocks = re.findall(r'^```\w*\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
-    outside = re.sub(r'^```.*?^```', '', text, flags=re.MULTILINE | re.DOTALL)
-    spans = [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', outside)]
-    for line in [*lines, *spans]:
-        words = shlex.split(line, comments=True) if line.count("'") % 2 == line.count('"') % 2 == 0 else line.split()
-        if words and words[0] == 'fasternet-mm':
-            yield words[1:]
-
-
-def command_parser(command: str) -> argparse.ArgumentParser:
-    return importlib.import_module(f'fasternet_mm.cli.{command.replace("-", "_")}').arguments()
-
-
-def options_of(parser: argparse.ArgumentParser, words: list[str]) -> set[str]:
-    """The options of a command: its own, and of the command within it that ``words`` name, such as ``weights list``."""
-    options = set(parser._option_string_actions)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            chosen = [action.choices[word] for word in words if word in action.choices] or action.choices.values()
-            options |= {option for inner in chosen for option in options_of(inner, words)}
-    return options
-
-
-COMMANDS = {
-    path.stem.replace('_', '-')
-    for path in (PACKAGE / 'cli').glob('*.py')
-    if any(isinstance(node, ast.FunctionDef) and node.name == 'arguments' for node in parsed(path).body)
-}
-
-ANY_COMMAND = {'--help', '--version', 'COMMAND', '…'}
-"""What may stand after ``fasternet-mm`` in the place of a command."""
-
-OTHERS_OPTIONS = {'--logdir', '--opt_out', '--data-binary'}
-"""Options of other people's programs that the docs name: TensorBoard's, that of NNCF's ``opt_in_out``, and curl's."""
-
-
-def test_commands_and_options_of_the_docs_exist():
-    assert len(COMMANDS) >= 13
-    wrong, count = [], 0
-    for where, text in DOCS.items():
-        for words in commands_in(text):
-            count += 1
-            if not words or words[0] in ANY_COMMAND:
-                continue
-            if words[0] not in COMMANDS:
-                wrong.append((where, words[0]))
-                continue
-            options = {word.partition('=')[0] for word in words if word.startswith('--')}
-            unknown = options - options_of(command_parser(words[0]), words[1:])
-            wrong += [(where, words[0], option) for option in sorted(unknown)]
-    assert not wrong, '\n'.join(map(' '.join, wrong))
-    assert count > 20
-
-
-def test_every_option_in_the_docs_is_a_commands():
-    known = {option for command in COMMANDS for option in options_of(command_parser(command), [])} | {'--version'}
-    options = {
-        (where, option)
-        for where, text in DOCS.items()
-        for span in re.findall(r'`([^`\n]+)`', text)
-        if not re.search(r'\b(pip|make|docker|git|mim|torchrun|python -m)\b', span)
-        for option in re.findall(r'(?<![\w-])--[a-z][\w-]*', span)
-    }
-    assert len(options) > 20
-    wrong = sorted(f'{where}: {option}' for where, option in options if option not in known | OTHERS_OPTIONS)
-    assert not wrong, '\n'.join(wrong)
-
-
-def test_every_command_is_in_the_readme():
-    spans = re.findall(r'`([^`\n]+)`', DOCS['README.md'])
-    named = {words[0] for words in commands_in(DOCS['README.md']) if words} | {span.split()[0] for span in spans}
-    assert sorted(COMMANDS - named) == []
 
 
 # Nothing without a use

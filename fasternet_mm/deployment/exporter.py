@@ -63,7 +63,8 @@ def export(
     """Write a trained model, or its backbone, to a file: ``export('work_dirs/mine', out='model.onnx')``.
 
     Args:
-        source, checkpoint, cfg_options: the model, see `find_trained_model`.
+        source: the model, see `find_trained_model`.
+        checkpoint: its weights, see `find_trained_model`.
         out: the file; its suffix is that of the format. OpenVINO's has its weights in a second file, ``.bin``.
         format: one of `FORMATS`. Default: the one that the suffix of ``out`` belongs to.
         backbone_alone: leave out what comes after the backbone. Default: False.
@@ -73,6 +74,7 @@ def export(
         calibration: images, or folders of them, like those that the file is for: convolutions and matrix products
             are done in int8 on scales measured on these. Default: none.
         allow_mismatch: take from the checkpoint what fits, and let its classes have other names. Default: False.
+        cfg_options: changes of the config: 'key=value', as with ``--cfg-options``.
 
     Returns:
         What the file says of itself.

@@ -27,7 +27,7 @@ class IgnoringAssigner(MaxIoUAssigner):
     whatever is ignored; and an object inside an ignored region is not learned.
 
     Args:
-        as for `mmdet.models.task_modules.MaxIoUAssigner`.
+        kwargs: as for `mmdet.models.task_modules.MaxIoUAssigner`.
     """
 
     def assign(

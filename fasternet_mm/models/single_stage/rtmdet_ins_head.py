@@ -30,7 +30,7 @@ class RTMDetInsSepBNHead(dense_heads.RTMDetInsSepBNHead):
     its own.
 
     Args:
-        as for `mmdet.models.RTMDetInsSepBNHead`.
+        kwargs: as for `mmdet.models.RTMDetInsSepBNHead`.
     """
 
     def _bbox_mask_post_process(

@@ -21,7 +21,7 @@ class SingleRoIExtractor(roi_heads.SingleRoIExtractor):
     of the maps. With a ``roi_layer`` other than an averaging ``RoIAlign`` it is MMDetection's.
 
     Args:
-        as for `mmdet.models.SingleRoIExtractor`.
+        kwargs: as for `mmdet.models.SingleRoIExtractor`.
     """
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:

@@ -63,7 +63,7 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
     With parts that are not written here (see `is_batched`) it does what MMDetection's does.
 
     Args:
-        as for `mmdet.models.StandardRoIHead`.
+        kwargs: as for `mmdet.models.StandardRoIHead`.
 
     Attributes:
         is_batched: whether every part is of a kind whose arithmetic is written here.

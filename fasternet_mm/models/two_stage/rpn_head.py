@@ -57,7 +57,7 @@ class RPNHead(dense_heads.RPNHead):
     maps. With parts that are not written here (see `is_batched`) it does what MMDetection's does.
 
     Args:
-        as for `mmdet.models.RPNHead`.
+        kwargs: as for `mmdet.models.RPNHead`.
 
     Attributes:
         is_batched: whether every part is of a kind whose arithmetic is written here.
