@@ -19,6 +19,7 @@ EXTRAS = {
     'starlette': 'serve',
     'python_multipart': 'serve',
     'uvicorn': 'serve',
+    'httptools': 'serve',
     'prometheus_client': 'serve',
     'trackers': 'track',
     'supervision': 'track',

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from mmengine.logging import MMLogger
 
-from ..errors import RunError
+from ..errors import RunError, UserError
 from ..inference.predictor import Predictor
 
 
@@ -36,16 +36,20 @@ def compare_serving(model: Sequence[str], images: Sequence[bytes], clients: int,
         batch_size: images that go through the network together.
 
     Raises:
+        UserError: the model cannot take an image.
         RunError: the server does not start, or an answer is not one of status 200.
     """
     MMLogger.get_current_instance().setLevel('WARNING')
     predictor = Predictor(*model, batch_size=batch_size)
     alone, served, waits, memory = [], [], [], []
+    broken: list[UserError] = []
     with _server(model, batch_size) as address:
         for number in range(rounds + 1):
             started = time.perf_counter()
-            for _ in predictor.stream(images):
+            for _ in predictor.stream(images, broken):
                 pass
+            if broken:
+                raise broken[0]
             between = time.perf_counter()
             seconds = _ask_all(address, images, clients)
             if number:

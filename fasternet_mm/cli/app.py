@@ -103,7 +103,7 @@ def _newest_demo() -> str:
     if not trained:
         raise UserError(
             'no model is named, and no demo was trained here: name WORK_DIR, CONFIG CHECKPOINT or an exported file, or '
-            'train one in a few minutes by make demo-fast or fasternet-mm train rtmdet_ins_fasternet_t0_shapes'
+            'train one in a few minutes by make demo-fast or fasternet-mm train shapes/rtmdet_ins_fasternet_t0_shapes'
         )
     return max(trained, key=trained.get)
 

@@ -51,7 +51,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     from ..extras import require
 
-    for package in ('starlette', 'python_multipart', 'uvicorn', 'prometheus_client'):
+    for package in ('starlette', 'python_multipart', 'uvicorn', 'httptools', 'prometheus_client'):
         require(package, 'fasternet-mm serve')
     from ..devices import tell_unused_gpu
     from ..inference.predictor import Predictor

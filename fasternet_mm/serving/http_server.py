@@ -23,6 +23,7 @@ from ..errors import RunError, UserError
 from ..inference.prediction import Prediction
 from ..inference.predictor import Predictor
 from .answers import Options, as_json, drawing_png, label_map_png
+from .http_protocol import HttpProtocol
 from .metrics import ServerMetrics
 from .openapi import openapi_document
 from .sharing import Busy, SharedPredictor
@@ -216,6 +217,7 @@ def serve(predictor: Predictor, host: str, port: int, limits: Limits, places: in
     listener = _listen(host, port)
     config = uvicorn.Config(
         PredictionServer(predictor, limits, places).app,
+        http=HttpProtocol,
         log_level='warning',
         server_header=False,
         ws='none',

@@ -62,8 +62,8 @@ def draw_objects(
     drawing = image.copy()
     order = np.flatnonzero(np.isfinite(boxes).all(axis=1))[::-1]
     for number in order if masks is not None else ():
-        inside = drawing[masks[number]]
-        drawing[masks[number]] = inside * (1 - OPACITY) + np.array(colors[number]) * OPACITY
+        mask = masks[number]  # which may be decoded only now
+        drawing[mask] = drawing[mask] * (1 - OPACITY) + np.array(colors[number]) * OPACITY
     canvas = Image.fromarray(drawing)
     draw = ImageDraw.Draw(canvas)
     width, height = canvas.size

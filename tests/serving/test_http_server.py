@@ -26,6 +26,7 @@ from stand_in_predictor import CLASSES, StandIn, StandInSegmenter, color_png
 
 from fasternet_mm.errors import UserError
 from fasternet_mm.serving import http_server
+from fasternet_mm.serving.http_protocol import HttpProtocol
 from fasternet_mm.serving.http_server import PredictionServer, serve
 from fasternet_mm.serving.uploads import Limits
 
@@ -54,7 +55,8 @@ def served(predictor, places=32, **limits):
     """The port of a server in a thread of its own."""
     listener = socket.create_server(('127.0.0.1', 0))
     app = PredictionServer(predictor, Limits(**limits), places).app
-    server = uvicorn.Server(uvicorn.Config(app, log_level='critical', timeout_graceful_shutdown=10))
+    config = uvicorn.Config(app, http=HttpProtocol, log_level='critical', timeout_graceful_shutdown=10)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=[[listener]])
     thread.start()
     try:
@@ -327,6 +329,21 @@ def test_a_body_without_end_is_cut():
         assert sent < 20e6  # ten times the limit and its envelope, and what the system keeps of both sides
         wait_until(lambda: metrics_of(port).get(('fasternet_mm_requests_total', '/predict', '413')) == 1)
         assert Client(port)('POST', '/predict', PNG)[0] == 200
+
+
+@pytest.mark.parametrize('endless', [b'X: a\r\n', b'a'], ids=['headers', 'header'])
+def test_a_head_without_end_is_cut(port, endless):
+    with socket.create_connection(('127.0.0.1', port), timeout=30) as connection:
+        connection.sendall(b'GET /health HTTP/1.1\r\nHost: a\r\nX: ')
+        sent = 0
+        try:
+            while sent < 50e6:
+                connection.sendall(endless * 10_000)
+                sent += len(endless) * 10_000
+        except OSError:  # the server has closed the connection
+            pass
+    assert sent < 20e6
+    assert Client(port)('GET', '/health')[0] == 200
 
 
 def test_ten_gigabytes_are_refused_before_they_come():
