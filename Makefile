@@ -5,6 +5,7 @@
 # make test-gpu    the tests of tests/gpu alone, which need CUDA
 # make test-kills  kills trainings over and over, sends them signals, and looks that nothing is lost (KILLS=20 for fewer)
 # make test-page   the page again, with many visitors one after the other
+# make test-notebook  the notebook in examples/, from its data to a prediction
 # make test-labels how many mistakes, made in good labels on purpose, the list of suspicious labels has in its first tenth
 # make docs        the documentation as a site in build/docs; a warning or a dead link fails
 # make release-check  build the sdist and the wheel, and try the wheel as its users do
@@ -29,7 +30,7 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-labels test-onedl docs release-check clean
+.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-notebook test-labels test-onedl docs release-check clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt \
@@ -89,6 +90,10 @@ test-kills: $(VENV)/installed
 
 test-page: $(VENV)/installed
 	$(BIN)/python -m pytest -s tests/page tests/serving/test_gradio_page.py
+
+test-notebook: $(VENV)/installed
+	$(BIN)/pip install --quiet -r requirements-notebook.txt
+	$(BIN)/python -m pytest tests/notebook
 
 test-labels: $(FAST_CHECKPOINT)
 	$(BIN)/python tests/planted_errors.py $(FAST_WORK)

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from setuptools.config.pyprojecttoml import read_configuration
 
-NOT_FOR_TESTS = ('onedl-', 'mm', 'wandb', 'clearml', 'mkdocs', 'build', 'twine')
+NOT_FOR_TESTS = ('onedl-', 'mm', 'wandb', 'clearml', 'mkdocs', 'build', 'twine', 'nbclient', 'ipykernel')
 """How the names of packages begin that need not be there: the other line of OpenMMLab's, and those that other make
 targets install or tests have stand-ins for."""
 

@@ -66,6 +66,14 @@ def test_after_a_training_all_that_belongs_to_the_whole_process_is_as_before(tra
     assert {'epoch_1.pth', 'last_checkpoint'} <= {path.name for path in (tmp_path / 'work_dir').iterdir()}
 
 
+def test_without_a_gpu_no_loader_pins_memory_which_pytorch_would_warn_of(monkeypatch):
+    asked = dict(dataset=[1, 2], batch_size=1, sampler=dict(type='DefaultSampler'), pin_memory=True)
+    monkeypatch.setattr('fasternet_mm.engine.runner.device_of_choice', lambda: 'cpu')
+    assert not StrictRunner.build_dataloader(asked).pin_memory
+    monkeypatch.setattr('fasternet_mm.engine.runner.device_of_choice', lambda: 'cuda')
+    assert StrictRunner.build_dataloader(asked).pin_memory
+
+
 def test_training_computes_on_the_cpu_where_mmengine_would_take_a_macs_gpu(training, monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.get_device', lambda: 'mps')
     model = training.wrap_model(None, Mean())

@@ -114,7 +114,7 @@ def test_a_signal_ends_one_process(number, status, config, tmp_path):
 def test_a_signal_in_the_start_leaves_nothing(config, tmp_path):
     log = tmp_path / 'log'
     process = forked_trainings.start(config, '--work-dir', tmp_path / 'run', log=log)
-    wait_for(lambda: log.exists() and 'System environment' in log.read_text(), 'a beginning')
+    wait_for(lambda: log.exists() and 'Environment, config' in log.read_text(), 'a beginning')
     os.kill(process.pid, signal.SIGTERM)
     process.join(SECONDS)
     assert process.exitcode == 143
