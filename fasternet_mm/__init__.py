@@ -13,6 +13,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:  # the public names once more, for editors and type checkers, which do not run the code
     from .acceleration.optimization import optimize as optimize
     from .deployment.exporter import export as export
+    from .engine.hub_model import from_pretrained as from_pretrained
     from .evaluation.coco_evaluation import evaluate as evaluate
     from .evaluation.coco_metric import CocoMetric as CocoMetric
     from .inference.prediction import Prediction as Prediction

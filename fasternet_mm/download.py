@@ -209,7 +209,7 @@ def _fetch(partial: _Partial, target: Path) -> None:
                 later = ', and the next call goes on where this one stopped' if size else ''
                 raise UserError(
                     f'{partial.url} {failure}{later}: download it on another machine and put it at {target}, or name '
-                    'a local file; or train from scratch with model.backbone.init_cfg=None'
+                    'a local file; or train from random weights with --start scratch'
                 ) from failure
         time.sleep(PAUSE * 2 ** (failures - 1))
 

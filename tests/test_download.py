@@ -25,7 +25,7 @@ OTHER = random.Random(1).randbytes(250_000)
 STRONG = {'ETag': '"1"'}
 WAYS_ON = (
     r'download it on another machine and put it at .*/net.pth, or name a local file; '
-    r'or train from scratch with model.backbone.init_cfg=None$'
+    r'or train from random weights with --start scratch$'
 )
 
 

@@ -1,7 +1,8 @@
 """Figures of docs/architecture.md, from the modules themselves: ``python docs/figures/draw_network.py``.
 
 What is drawn comes from `gather_network`, `gather_block`, `gather_reach` and `shares`, which read and run the modules:
-a change of the network changes the figures. ``tests/docs/test_architecture.py`` compares the four with the paper.
+a change of the network changes the figures. ``tests/documentation/test_architecture.py`` compares all four with the
+paper.
 """
 
 from __future__ import annotations

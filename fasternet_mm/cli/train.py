@@ -189,8 +189,8 @@ def _add_start_weights(group: argparse._ArgumentGroup) -> None:
         '--load-from',
         metavar='SOURCE',
         help='a work directory, for its best weights; a file, a URL, hf://user/name, or a published name (fasternet-mm '
-        'weights list): '
-        'all weights of the same model but for layers of other classes, the backbone of any other; --load-from is '
+        'weights list): all weights of the same model but for layers of other classes, the backbone of any other; '
+        'scratch: random weights; --load-from is '
         "MMDetection's name for it; default: the config's own start, in most configs ImageNet weights of the backbone; "
         'with --data the best that can be had',
     )

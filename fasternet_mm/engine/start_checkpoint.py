@@ -21,6 +21,9 @@ from ..weights.sources import read_checkpoint
 from .runner import build_model
 from .work_dir import trained_checkpoint
 
+SCRATCH = 'scratch'
+"""The word for random weights where a checkpoint could be named; a folder of that name is ``./scratch``."""
+
 MASK_PARTS = 'roi_head.mask_head.', 'bbox_head.mask_head.', 'bbox_head.kernel_convs.', 'bbox_head.rtm_kernel.'
 """Beginnings of names of tensors that a detector of masks has beside what the same detector of boxes has."""
 
@@ -47,7 +50,7 @@ def start_from(cfg: Config, source: str, allow_mismatch: bool = False) -> str:
     Args:
         cfg: with the data of the training, whose classes count; its ``load_from`` and ``load_options`` are changed, or
             the ``init_cfg`` of its backbone.
-        source: a work directory, see `trained_checkpoint`; or as `local_file` takes it.
+        source: a work directory, see `trained_checkpoint`; as `local_file` takes it; or `SCRATCH`.
         allow_mismatch: take what fits by name and shape. Default: an error where something does not fit.
 
     Returns:
@@ -56,6 +59,9 @@ def start_from(cfg: Config, source: str, allow_mismatch: bool = False) -> str:
     Raises:
         UserError: there is no such checkpoint, or its weights do not fit.
     """
+    if source == SCRATCH:
+        cfg.model.backbone.init_cfg, cfg.load_from = None, None
+        return 'random weights'
     name = trained_checkpoint(Path(source)) if Path(source).is_dir() else pinned(source)
     checkpoint = read_checkpoint(name, mmap=True)
     stored = recognize(checkpoint, name).tensors

@@ -38,6 +38,10 @@ def test_a_dead_link_is_found():
     ]
 
 
+NEW = ['configs/rtmdet_fasternet_m.py', 'fasternet_mm/own_data/layouts/csv_boxes.py']
+"""Files that examples of docs/architecture.md make."""
+
+
 def missing_files(page: str) -> list[str]:
     """Paths between backticks that begin with a folder of the repository and lead to nothing in it."""
     paths = re.findall(r'`((?:configs|docs|examples|fasternet_mm|tests|tools)/[^`\s]*)`', prose(page))
@@ -55,5 +59,5 @@ def test_files_that_are_named_exist():
     assert missing_files('`configs/fpn_*.py` `configs/fpn_fasternet_{t0,t1}.py` `tests/` `tools/no.py` `no/no.py`') == [
         'tools/no.py'
     ]
-    wrong = [f'{path}: {name}' for path, page in PAGES.items() for name in missing_files(page)]
+    wrong = [f'{path}: {name}' for path, page in PAGES.items() for name in missing_files(page) if name not in NEW]
     assert not wrong, '\n'.join(wrong)

@@ -115,6 +115,12 @@ def test_of_anything_else_the_backbone_is_taken(configs, rtmdet, tmp_path):
     assert torch.equal(model.backbone.stages[0].blocks[0].mlp[0].weight, classifier.stages[0].blocks[0].mlp[0].weight)
 
 
+def test_scratch_is_no_checkpoint_but_random_weights(rtmdet):
+    rtmdet.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='fasternet_t0_in1k')
+    assert start_from(rtmdet, 'scratch') == 'random weights'
+    assert rtmdet.model.backbone.init_cfg is None
+
+
 def test_what_does_not_fit_is_an_error(rtmdet, tmp_path):
     other = copy.deepcopy(rtmdet)
     other.model.backbone.arch = {**SMALL, 'depths': (1, 2, 1, 1)}

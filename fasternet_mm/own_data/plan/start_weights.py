@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmengine.config import Config, ConfigDict
 
-from ...engine.start_checkpoint import start_from
+from ...engine.start_checkpoint import SCRATCH, start_from
 from ...errors import UserError
 from ...weights.catalog import CATALOG
 from ...weights.sources import read_checkpoint
@@ -27,14 +27,16 @@ def choose_start(cfg: Config, source: str | None = None, allow_mismatch: bool = 
     """
     if cfg.get('resume'):
         return f'{cfg.load_from}, where it stopped'
-    if source:
+    if source == SCRATCH:
+        start_from(cfg, source)
+    elif source:
         return start_from(cfg, source, allow_mismatch)
-    if cfg.get('load_from'):
+    elif cfg.get('load_from'):
         return cfg.load_from
     backbone = cfg.model.backbone
     coco = f'mask_rcnn_fasternet_{backbone.get("arch")}_coco'
     notes = []
-    if coco in CATALOG and 'decode_head' not in cfg.model:
+    if coco in CATALOG and 'decode_head' not in cfg.model and not source:
         try:
             return start_from(cfg, coco)
         except UserError as error:
@@ -56,7 +58,7 @@ def choose_start(cfg: Config, source: str | None = None, allow_mismatch: bool = 
 def lacks_weights(cfg: Config, source: str | None = None) -> bool:
     """Whether a new training can only start from random weights: neither named ones nor published ones can be had."""
     if source or cfg.get('load_from'):
-        return False
+        return source == SCRATCH
     backbone = cfg.model.backbone
     initial = backbone.get('init_cfg') or {}
     names = [f'mask_rcnn_fasternet_{backbone.get("arch")}_coco'] if 'decode_head' not in cfg.model else []

@@ -408,6 +408,11 @@ def test_weights_come_from_coco_where_they_can_be_had_else_from_imagenet_else_th
     other = fresh_config(faster_rcnn, [*fast, 'model.rpn_head.feat_channels=128'])
     assert start_weights.choose_start(other).startswith('fasternet_s_in1k')
     assert other.load_from is None
+    scratch = fresh_config(mask_rcnn, fast)
+    assert not start_weights.lacks_weights(scratch)
+    assert start_weights.lacks_weights(scratch, 'scratch')
+    assert start_weights.choose_start(scratch, 'scratch').startswith('random weights')
+    assert (scratch.load_from, scratch.model.backbone.init_cfg.type) == (None, 'Kaiming')
     del available['mask_rcnn_fasternet_s_coco']
     cfg = fresh_config(mask_rcnn)
     assert start_weights.choose_start(cfg).startswith('fasternet_s_in1k, in the backbone')
