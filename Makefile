@@ -2,10 +2,12 @@
 # make demo-fast   the same with RTMDet-Ins, the model for real time
 # make demo-seg    the same with UPerNet: label maps instead of instances, mIoU
 # make test        ruff, mypy and pytest
+# make test-slow   the tests that train or start processes for ten seconds or more each, which make test leaves out
 # make test-gpu    the tests of tests/gpu alone, which need CUDA
 # make test-kills  kills trainings over and over, sends them signals, and looks that nothing is lost (KILLS=20 for fewer)
 # make test-page   the page again, with many visitors one after the other
 # make test-notebook  the notebook in examples/, from its data to a prediction
+# make notebook    run that notebook as it is, and store in it what its cells print and show
 # make test-labels how many mistakes, made in good labels on purpose, the list of suspicious labels has in its first tenth
 # make docs        the documentation as a site in build/docs; a warning or a dead link fails
 # make release-check  build the sdist and the wheel, and try the wheel as its users do
@@ -30,7 +32,7 @@ SEG_CONFIG := configs/shapes/upernet_fasternet_t0_shapes.py
 SEG_WORK := work_dirs/upernet_fasternet_t0_shapes
 SEG_CHECKPOINT := $(SEG_WORK)/iter_650.pth
 
-.PHONY: demo demo-fast demo-seg test test-gpu test-kills test-page test-notebook test-labels test-onedl docs release-check clean
+.PHONY: demo demo-fast demo-seg test test-slow test-gpu test-kills test-page test-notebook notebook test-labels test-onedl docs release-check clean
 .DELETE_ON_ERROR:
 
 EXTRAS := requirements-test.txt requirements-onnx.txt requirements-openvino.txt requirements-int8.txt \
@@ -82,6 +84,9 @@ test: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow --numprocesses auto
+
 test-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest tests/gpu
 
@@ -94,6 +99,11 @@ test-page: $(VENV)/installed
 test-notebook: $(VENV)/installed
 	$(BIN)/pip install --quiet -r requirements-notebook.txt
 	$(BIN)/python -m pytest tests/notebook
+
+# The notebook anew, with what its cells print and show.
+notebook: $(VENV)/installed
+	$(BIN)/pip install --quiet -r requirements-notebook.txt
+	$(BIN)/python tests/notebook_execution.py
 
 test-labels: $(FAST_CHECKPOINT)
 	$(BIN)/python tests/planted_errors.py $(FAST_WORK)

@@ -129,7 +129,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, 'HF_TOKEN_PATH', str(tmp_path / 'token'))
     monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True)  # uploads go by Git LFS's protocol
     monkeypatch.setenv('HF_TOKEN', server.token)
-    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1,localhost')
     yield server
     server.shutdown()
     server.server_close()

@@ -72,6 +72,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = path.strip('/').split('/')
         if self.command in ('POST', 'PUT'):
             return self._write(parts, body)
+        if parts[0] == 'large':
+            return self._answer(200 if 'Authorization' not in self.headers else 400, self.server.large[parts[1]])
         if parts[:2] == ['api', 'models']:
             return self._describe('/'.join(parts[2:4]), parts[5] if len(parts) > 5 else 'main')
         return self._send_file('/'.join(parts[:2]), '/'.join(parts[3:-1]), parts[-1])
@@ -113,10 +115,13 @@ class Handler(BaseHTTPRequestHandler):
         if file not in files:
             return self._answer(404, code='EntryNotFound', headers={'X-Repo-Commit': oid})
         content = files[file]
-        large = hashlib.sha256(content).hexdigest() in self.server.large
-        etag = hashlib.sha256(content).hexdigest() if large else hashlib.sha1(content).hexdigest()
-        headers = {'X-Repo-Commit': oid, 'ETag': f'"{etag}"'}
-        return self._answer(200, content, headers=headers)
+        headers, sha256 = {'X-Repo-Commit': oid}, hashlib.sha256(content).hexdigest()
+        if sha256 not in self.server.large:
+            return self._answer(200, content, headers={**headers, 'ETag': f'"{hashlib.sha1(content).hexdigest()}"'})
+        # Large files are elsewhere, at another address: here of another host's name.
+        place = f'{self.server.endpoint.replace("127.0.0.1", "localhost")}/large/{sha256}'
+        headers |= {'X-Linked-Etag': f'"{sha256}"', 'X-Linked-Size': len(content), 'Location': place}
+        return self._answer(302, headers=headers)
 
     def _write(self, parts, body):
         if parts == ['api', 'validate-yaml']:
@@ -190,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
         if code:
             self.send_header('X-Error-Code', code)
         for name, value in dict(headers).items():
-            self.send_header(name, value)
+            self.send_header(name, str(value))
         self.end_headers()
         if self.command != 'HEAD':
             self.wfile.write(content)

@@ -46,7 +46,7 @@ def test_env_says_that_a_macs_gpu_is_not_used():
 
 @pytest.mark.usefixtures('mac')
 def test_training_and_testing_say_it_before_they_begin(command, monkeypatch, tmp_path):
-    runner = SimpleNamespace(rank=0, test=sys.exit, train=sys.exit)
+    runner = SimpleNamespace(rank=0, test=sys.exit, train=sys.exit, register_hook=lambda hook: None)
     monkeypatch.setattr('fasternet_mm.engine.runner.build_runner', lambda *args, **options: runner)
     for args in (('train', CONFIG), ('test', CONFIG, 'net.pth')):
         assert command(*args, '--work-dir', tmp_path / 'work').stdout == f'{SENTENCE}\n', args

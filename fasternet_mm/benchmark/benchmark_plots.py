@@ -148,16 +148,19 @@ def models_to_choose(comparison: Mapping[str, Any]) -> Figure:
         heights = [row['accuracy']['box_ap'] for row in known]
         for row, height in zip(known, heights):
             _model_mark(axes, row, height)
-            _model_name(axes, row, height, f'{METHODS[row["method"]]} {row["variant"]}', row['p50'] < middle)
+            side = 'right' if row['p50'] < middle else 'left'
+            _model_name(axes, row, height, f'{METHODS[row["method"]]} {row["variant"]}', side)
         axes.set_title(title, fontsize=9, loc='left')
         axes.set_ylim(min(heights) - 1.5, max(heights) + 1.5)  # so that differences look as small as they are
     if methods:
         for row in others:
-            _model_mark(parts[-1], row, methods.index(row['method']))
-            _model_name(parts[-1], row, methods.index(row['method']), row['variant'])
+            height = methods.index(row['method'])
+            _model_mark(parts[-1], row, height)
+            side = 'below' if row['variant'] == 'S' else 'above'  # T0 may be as fast, where heads take most of the time
+            _model_name(parts[-1], row, height, row['variant'], side)
         parts[-1].set_title('accuracy not known', fontsize=9, loc='left')
         parts[-1].set_yticks(range(len(methods)), [METHODS[method] for method in methods])
-        parts[-1].set_ylim(len(methods) - 0.4, -0.7)
+        parts[-1].set_ylim(len(methods) - 0.3, -0.7)
     parts[-1].set_xscale('log')
     parts[-1].margins(x=0.12)
     _plain_numbers(parts[-1].xaxis)
@@ -172,14 +175,14 @@ def _model_mark(axes: Axes, row: Mapping[str, Any], height: float) -> None:
     axes.scatter(row['p50'] * 1e3, height, s=area, color=color, alpha=0.75, linewidths=0)
 
 
-def _model_name(axes: Axes, row: Mapping[str, Any], height: float, name: str, right: bool | None = None) -> None:
-    """Above the mark, or to the right or left of it."""
-    away = 3 + math.sqrt(POINTS_PER_PARAMETER * row['parameters']) / 2
+def _model_name(axes: Axes, row: Mapping[str, Any], height: float, name: str, side: str) -> None:
+    away = 2 + math.sqrt(POINTS_PER_PARAMETER * row['parameters']) / 2
     offset, ha, va = {
-        None: ((0, away - 1), 'center', 'bottom'),
-        True: ((away, 0), 'left', 'center'),
-        False: ((-away, 0), 'right', 'center'),
-    }[right]
+        'above': ((0, away), 'center', 'bottom'),
+        'below': ((0, -away), 'center', 'top'),
+        'right': ((away + 1, 0), 'left', 'center'),
+        'left': ((-away - 1, 0), 'right', 'center'),
+    }[side]
     point = row['p50'] * 1e3, height
     axes.annotate(name, point, xytext=offset, textcoords='offset points', ha=ha, va=va, fontsize=7)
 

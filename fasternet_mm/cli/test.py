@@ -63,6 +63,7 @@ def main(args: argparse.Namespace) -> None:
     from ..devices import tell_unused_gpu
     from ..engine.config import default_work_dir, load_config
     from ..engine.runner import build_runner
+    from ..engine.terminal import HeadingHook
     from ..engine.work_dir import config_and_checkpoint
     from ..errors import UserError
     from ..evaluation.table import metric_table
@@ -96,6 +97,7 @@ def main(args: argparse.Namespace) -> None:
     predictions = write_predictions(cfg, args.out) if args.out or args.report else None
 
     runner = build_runner(cfg, ('test',), augmented=args.tta)
+    runner.register_hook(HeadingHook())
     if runner.rank == 0:
         tell_unused_gpu()
     if args.report:

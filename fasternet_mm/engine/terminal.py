@@ -57,7 +57,7 @@ def shorten(logger: MMLogger | None = None) -> None:
 
 
 class HeadingHook(Hook):
-    """Shows before the first step on what, of what and how long a training is, and where the rest is told.
+    """Shows before the first step on what and of what a run is, how long a training, and where the rest is told.
 
     Args:
         planned: data and schedule are shown already, by a plan. Default: False.
@@ -71,8 +71,15 @@ class HeadingHook(Hook):
         lines = {'device': device(), **({} if self.planned else data_and_schedule(runner))}
         if runner.iter:
             lines['goes on'] = f'after step {runner.iter:,} of {runner.max_iters:,}'
-        lines['log'] = f'{runner.logger.log_file}, which also has the environment, the config and the hooks'
-        print('\n'.join(f'{name + ":":15}{text}' for name, text in lines.items()), flush=True)
+        _show({**lines, 'log': f'{runner.logger.log_file}, which also has the environment, the config and the hooks'})
+
+    @master_only
+    def before_test(self, runner: Runner) -> None:
+        _show(dict(device=device(), data=counted(len(runner.test_dataloader.dataset), 'image')))
+
+
+def _show(lines: dict[str, str]) -> None:
+    print('\n'.join(f'{name + ":":15}{text}' for name, text in lines.items()), flush=True)
 
 
 def data_and_schedule(runner: Runner) -> dict[str, str]:

@@ -315,10 +315,10 @@ class MLflowVisBackend(TrackerBackend, MMEngineMLflowVisBackend):
         import mlflow
 
         self._mlflow = mlflow
-        uri, artifacts = self._tracking_uri or os.environ.get('MLFLOW_TRACKING_URI'), self._artifact_location
-        if not uri:
-            uri = f'sqlite:///{self.work_dir / "mlflow.db"}'
-            artifacts = artifacts or (self.work_dir / 'mlartifacts').as_uri()
+        uri = self._tracking_uri or os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{self.work_dir}/mlflow.db'
+        artifacts = self._artifact_location
+        if uri.startswith('sqlite:///') and not artifacts:  # MLflow would put them into the current folder
+            artifacts = (Path(uri.removeprefix('sqlite:///')).resolve().parent / 'mlartifacts').as_uri()
         if without_secrets(uri) != uri:
             os.environ['MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT'] = 'true'
         mlflow.set_tracking_uri(uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -18,6 +19,7 @@ from ..datasets.checks import dataset_of, learns_masks
 from ..datasets.label_map_checks import scoped_type
 from ..engine.recorded_config import values_of
 from ..errors import UserError
+from ..inference.tiled_testing import use_tiles
 from ..report.training_log import read_training_logs
 from ..weights.catalog import CATALOG
 from ..weights.hugging_face import is_on_hub
@@ -191,21 +193,24 @@ def _is_test_of(run: TrainedRun, file: Path) -> bool:
     """Whether a file of metrics is of the published checkpoint, as the config that the test wrote beside it says."""
     try:
         values = values_of(Path(file.parent, 'vis_data', 'config.py').read_text())
-        hooks = values.get('custom_hooks') or []
+        expected = copy.deepcopy(run.cfg)
+        if expected.get('tile'):
+            use_tiles(expected, **expected.tile)
         return (
             file.stat().st_mtime >= run.checkpoint.stat().st_mtime
             and Path(values['load_from']).resolve() == run.checkpoint.resolve()
-            and _plain(values['test_dataloader']['dataset']) == _plain(run.cfg.test_dataloader.dataset)
-            and _plain(values['model']) == _plain(run.cfg.model)
-            and not any(hook.get('dtype') for hook in hooks)
+            and not values.get('load_options', {}).get('allow_mismatch')
+            and not any(hook.get('dtype') for hook in values.get('custom_hooks') or [])
+            and _what_is_tested(values) == _what_is_tested(expected)
         )
     except (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
-def _plain(value: Any) -> Any:
-    """A value of a config with lists in the place of tuples."""
-    return json.loads(json.dumps(value, default=str))
+def _what_is_tested(cfg: Mapping[str, Any]) -> str:
+    """The parts of a config that figures depend on, as text in which lists and tuples are the same."""
+    tiles = [hook for hook in cfg.get('custom_hooks') or [] if _bare(hook['type']) == 'TilesHook']
+    return json.dumps([cfg['model'], cfg['test_dataloader']['dataset'], tiles], default=str, sort_keys=True)
 
 
 def _numbers(file: Path) -> dict[str, float]:

@@ -27,7 +27,7 @@ from .inputs import is_camera, is_stream, is_video, shown
 from .prediction import Prediction, labels_of
 from .predictor import Predictor, named_error
 from .track_files import TrackFiles, tracking_files
-from .tracking import Line
+from .tracking import CountingLine, Line
 from .video import Video, open_video, video_appearing
 
 NAMED = 10
@@ -83,6 +83,8 @@ def predict_to_folder(
         raise UserError('--save-crops and --json are for objects, but this model labels pixels: leave them out')
     if track and (predictor.is_segmenter or not any(map(is_video, sources))):
         raise UserError('--track numbers the objects in videos, and here are no objects or no videos: leave it out')
+    for line in count_lines:
+        CountingLine(line)
     check_writable(out_dir)
     mark_output(out_dir)
     records_file = Path(json_file or Path(out_dir, 'results.json'))

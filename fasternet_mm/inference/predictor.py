@@ -36,7 +36,7 @@ from ..visualization.palette import palette_of
 from ..weights.classes import load_trained
 from ..weights.hugging_face import is_on_hub
 from .prediction import Prediction
-from .tiles import OVERLAP, Tiling, predict_tiles
+from .tiles import OVERLAP, WHOLE_LABELS, Tiling, predict_tiles
 
 
 class Predictor:
@@ -124,6 +124,8 @@ class Predictor:
             self.model = optimization.optimize(self.model, arithmetic)
         # By name, since importing MMSegmentation's models takes seconds, and a detector does without.
         self.is_segmenter = any(kind.__name__ == 'BaseSegmentor' for kind in type(self.model).__mro__)
+        if self.is_segmenter and self.tiling and self.tiling.whole:
+            raise UserError(WHOLE_LABELS)
         self.pipeline = ImagePipeline(self.cfg)
 
     @cached_property

@@ -30,6 +30,7 @@ OVERLAPS = (0.05, 0.75)
 """The least and the largest overlap. Below, objects at borders are seen by no tile well enough to be known again in the
 next one; above, each pixel is predicted sixteen times and more."""
 
+WHOLE_LABELS = '--tile-whole (tile_whole) is for objects, but this model labels pixels: leave it out'
 
 LONG = 5
 """Seconds after which the progress in an image is shown on a terminal."""
@@ -128,7 +129,7 @@ def predict_tiles(
     for tile, sample in _predicted(predict, pipeline, image, tiling.tiles(size), batch_size):
         if 'pred_sem_seg' in sample:
             if tiling.whole:
-                raise UserError('--tile-whole (tile_whole) is for objects, but this model labels pixels: leave it out')
+                raise UserError(WHOLE_LABELS)
             label_map = _labeled(label_map, tile, sample.pred_sem_seg.data[0], size)
             if has_broken_logits(sample):
                 result.seg_logits = sample.seg_logits  # for those who warn of them

@@ -48,7 +48,8 @@ class Tracker:
     ) -> None:
         self.fps, self.score_thr = fps, score_thr
         self.tracker = require('trackers', 'tracking').ByteTrackTracker(
-            lost_track_buffer=round(lost_seconds * 30),  # in frames of 1/30 s
+            # In frames of 1/30 s. Less than a frame of the video would lose every object before the next one.
+            lost_track_buffer=round(30 * max(lost_seconds, 1.5 / fps)),
             frame_rate=fps,
             track_activation_threshold=score_thr,
             high_conf_det_threshold=score_thr,

@@ -24,8 +24,12 @@ from .inputs import is_camera, is_stream, shown
 DEFAULT_FPS = 25.0
 """Frames per second of a video or camera that does not tell its own rate: that of European television."""
 
+LEAST_FPS = 0.01
+"""The least that is believed. A frame in 100 seconds is what slow cameras take; less is what damaged files tell."""
+
 CODECS = {'.mp4': 'mp4v', '.webm': 'VP80'}
 """The codec of videos that are written, by suffix. Browsers play WebM alone of these two."""
+
 PATIENCE_FRAMES = 250
 """So many frames in a row that cannot be decoded are the end, where a file does not tell that there are more: 10 s."""
 
@@ -122,7 +126,7 @@ def open_video(source: str) -> Iterator[Video]:
                     raise UserError(f'{shown(source)} cannot be opened: {reason}')
                 raise UserError(f'{source} is not a video that can be read: use MP4, AVI, MOV, MKV or WebM')
             fps, length = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            if not (math.isfinite(fps) and 1 <= fps <= 1000):
+            if not (math.isfinite(fps) and LEAST_FPS <= fps <= 1000):
                 fps = DEFAULT_FPS
             is_live = is_camera(source) or (is_stream(source) and length <= 0)
             if is_live and is_stream(source):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from ..errors import UserError, few
 from ..inference.predictor import Predictor, named_error
 from ..visualization.drawing import write_drawing
 from .guard import Guard
+from .listening import listen
 from .predicted_upload import PredictedUpload, predict_upload, view_upload
 from .uploads import Limits
 
@@ -47,6 +49,7 @@ h1 { overflow-wrap: anywhere; }
 .message p { border-left: 4px solid var(--color-accent); padding: 0.5rem 0.75rem; margin: 0; }
 .drawing img { width: 100% !important; height: min(60vh, 36rem) !important; object-fit: contain; }
 .examples .grid-wrap { min-height: 0 !important; }
+.examples .grid-container { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)) !important; }
 .drawing video { max-height: min(60vh, 36rem); }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """
@@ -77,9 +80,16 @@ def open_page(
         UserError: host or port cannot be used.
     """
     limits = limits or Limits()
+    listen(host, port or 0).close()  # in vain Gradio would try a hundred ports, five seconds each
     with tempfile.TemporaryDirectory(prefix='fasternet-mm-app-', ignore_cleanup_errors=True) as folder:
-        # Gradio takes these from the environment alone.
-        os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False')
+        # Gradio takes these from the environment alone. It keeps a record of each of the last 10,000 events, and makes
+        # a table of all of them after each event, for its monitoring, which is off.
+        os.environ.update(
+            GRADIO_TEMP_DIR=folder,
+            GRADIO_ANALYTICS_ENABLED='False',
+            GRADIO_ANALYTICS_MAX_EVENTS='1',
+            GRADIO_ANALYTICS_CACHE_FREQUENCY=str(sys.maxsize),
+        )
         page = _build(predictor, model, Path(folder), limits, examples)
         layers = [Middleware(Guard, file_bytes=limits.bytes)]
         if host in LOCAL_HOSTS:  # another site's name that leads here is refused

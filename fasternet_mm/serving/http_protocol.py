@@ -1,4 +1,4 @@
-"""HTTP by httptools, which takes a quarter of the time that h11 takes, uvicorn's other parser."""
+"""HTTP by httptools: of files in several pieces it costs a quarter of what h11 does, the other parser of uvicorn."""
 
 from __future__ import annotations
 

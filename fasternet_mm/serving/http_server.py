@@ -24,6 +24,7 @@ from ..inference.prediction import Prediction
 from ..inference.predictor import Predictor
 from .answers import Options, as_json, drawing_png, label_map_png
 from .http_protocol import HttpProtocol
+from .listening import listen
 from .metrics import ServerMetrics
 from .openapi import openapi_document
 from .sharing import Busy, SharedPredictor
@@ -214,7 +215,7 @@ def serve(predictor: Predictor, host: str, port: int, limits: Limits, places: in
     Raises:
         UserError: host and port cannot be listened on.
     """
-    listener = _listen(host, port)
+    listener = listen(host, port)
     config = uvicorn.Config(
         PredictionServer(predictor, limits, places).app,
         http=HttpProtocol,
@@ -230,18 +231,6 @@ def serve(predictor: Predictor, host: str, port: int, limits: Limits, places: in
     except (KeyboardInterrupt, SystemExit):  # uvicorn repeats the signal that ended it, once all is answered
         if server.force_exit or not server.should_exit:
             raise
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET, backlog=128
-        )
-    except OSError as error:
-        reason = error.strerror.partition(' (')[0]  # in some releases of Python the address comes once more
-        raise UserError(
-            f'{host}, port {port}, cannot be listened on ({reason}): name another --port or --host'
-        ) from error
 
 
 def _tell_address(listener: socket.socket) -> None:

@@ -106,8 +106,8 @@ def predict_upload(predictor: Predictor, upload: Path, folder: Path, limits: Lim
                     predictions.append(replace(prediction, image=NO_PIXELS))
                     to_draw.append(_scaled(prediction, *_drawing_size(*frame.shape[:2])))
         except UserError as error:
-            # Folders of this machine are not a stranger's to know.
-            raise UserError(str(error).replace(f'{own_folder}{os.sep}', '')) from error
+            # Folders of this machine are not a stranger's to know; nor is there a second image.
+            raise UserError(str(error).replace(f'{own_folder}{os.sep}', '').removeprefix('image 1: ')) from error
         if not predictions:
             raise UserError(f'{file.name} has no frame that can be read: send another video')
         predicted = PredictedUpload(file, fps, predictions, to_draw, seconds)
@@ -238,7 +238,7 @@ def _summary(upload: PredictedUpload, selected: Sequence[Prediction]) -> str:
     if upload.fps is not None:
         names = Counter(name for prediction in selected for name in prediction.names)
         details = few([f'{number} {name}' for name, number in names.most_common()], counted=True)
-        latency += f' for each of {len(selected)} frames'
+        latency += f' for each of {len(selected)} frames' if len(selected) > 1 else ' for its frame'
     else:
         details = repr(selected[0]).partition(': ')[2]
     if selected[0].label_map is not None:

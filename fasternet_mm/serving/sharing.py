@@ -125,6 +125,6 @@ def _as_answer(error: Exception) -> UserError | RunError:
     """What a client is told: what is wrong with its image, or that the program failed, which the log tells in full."""
     named = named_error(error, 'the image')
     if isinstance(error, UserError | InvalidArgument):
-        return named
+        return UserError(str(named).removeprefix('image 1: '))  # it has no number for the client
     logging.getLogger('uvicorn.error').error('the model failed on an image', exc_info=error)
     return RunError(str(named))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gaierror
 from typing import Any
 
 from mmengine.logging import print_log
@@ -88,9 +89,9 @@ def told_in_a_sentence(repository: str, revision: str | None = None) -> Iterator
         repository: 'user/name'.
         revision: which one is meant. Default: none.
     """
-    from huggingface_hub import errors
-
     api = hub_api()
+    from huggingface_hub import constants, errors
+
     log_in = 'log in with hf auth login, or set HF_TOKEN'
     try:
         yield
@@ -121,8 +122,12 @@ def told_in_a_sentence(repository: str, revision: str | None = None) -> Iterator
             f'the token for {api.endpoint} has letters that no token has: {log_in} to a right one'
         ) from error
     except (errors.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None and error.filename:
-            raise  # of the disk
+        is_of_disk = isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError, gaierror))
+        if is_of_disk and error.errno is not None:
+            raise UserError(
+                f'{constants.HF_HUB_CACHE} cannot take the download of {repository} ({error.strerror}): make room '
+                'there, or set HF_HUB_CACHE to another folder'
+            ) from error
         raise UserError(f'{_unreachable(api.endpoint, error)}: connect this machine to it, or name a file') from error
 
 

@@ -56,6 +56,7 @@ def test_random_weights_find_as_much_as_is_allowed_and_the_baseline_as_much(task
     assert samples[0][0].pred_instances.masks.shape == (100, 96, 128)
 
 
+@pytest.mark.slow
 def test_a_detector_in_int8_is_told_apart_and_finds_nearly_the_same(task, tmp_path):
     # Quantization takes its time with every operator.
     small = dict(backbone=dict(arch=SMALL | dict(_delete_=True)), neck=dict(in_channels=[16, 32, 64, 128]))

@@ -215,7 +215,7 @@ WRONG = [
     ('report', ['configs', 'tests'], 'configs has no label maps'),
     ('report', ['{file}', '{file}', '--out', '{file}/a.html'], 'cannot be written'),
     ('test', [CONFIG], 'alone is not enough: add a checkpoint'),
-    ('test', ['docs'], 'docs has no config'),
+    ('test', ['docs/images'], 'docs/images has no config'),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
     ('predict', [CONFIG, '{file}'], 'is a config: give its checkpoint and then images'),
     ('predict', ['nowhere', '{file}'], 'nowhere does not exist'),
@@ -301,7 +301,7 @@ def test_training_that_cannot_be_compiled_ends_before_it_starts(shapes, tmp_path
     assert not (tmp_path / 'work').exists()
 
 
-@pytest.mark.parametrize('option', ['--tensorboard', '--logger wandb mlflow'])
+@pytest.mark.parametrize('option', ['--tensorboard', '--logger tensorboard mlflow'])
 def test_a_tracker_that_is_not_installed_is_asked_for(tmp_path, refuse, monkeypatch, option):
     package = option.split()[-1].strip('-')
     monkeypatch.setitem(sys.modules, package, None)

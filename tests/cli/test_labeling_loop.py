@@ -25,6 +25,7 @@ def walk(root):
     return [line.partition('    #')[0].rstrip() for block in blocks[:2] for line in block.splitlines()]
 
 
+@pytest.mark.slow
 def test_label_train_label_correct_train_on(walk, tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))

@@ -27,6 +27,7 @@ UPERNET = 'configs/shapes/upernet_fasternet_t0_shapes.py'
 SHORT = ('--epochs', '1', '--size', '64', '96')
 
 
+@pytest.mark.slow
 def test_outlines_train_a_model_that_needs_nothing_but_its_work_directory(tmp_path, run):
     write_coco(tmp_path / 'data', made(train=8, val=2))
     said = run('train', MASK_RCNN, '--data', tmp_path / 'data', '--work-dir', tmp_path / 'out', *SHORT)
@@ -56,6 +57,7 @@ def test_boxes_alone_choose_a_model_that_a_cpu_trains_and_another_training_start
     assert re.search(rf'start: +{tmp_path}/out, epoch 1: (\d+) of \1 tensors', said)
 
 
+@pytest.mark.slow
 def test_boxes_train_in_two_processes(tmp_path):
     write_yolo(tmp_path / 'data', made(train=8, val=2, masks=False))
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PORT': '29618'}
@@ -111,6 +113,7 @@ def test_without_own_data_a_training_that_runs_out_of_memory_ends_with_a_sentenc
     assert 'does not hold a training step with 4 images at once in float32: add --amp, give a smaller' in done.stderr
 
 
+@pytest.mark.slow
 def test_label_maps_train_a_segmenter(root, tmp_path, run):
     shapes = ensure_shapes(root / 'data/shapes')
     for kind in ('images', 'labels'):

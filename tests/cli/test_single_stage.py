@@ -53,6 +53,7 @@ def test_rtmdet_ins_is_trained_tested_applied_reported_and_resumed(data, tmp_pat
     assert torch.load(work / 'epoch_2.pth', weights_only=True)['meta']['epoch'] == 2
 
 
+@pytest.mark.slow
 def test_a_detector_of_the_page_is_trained_and_tested(data, tmp_path, run, root):
     page = (root / 'docs/other-detectors.md').read_text()
     block = re.search(r'```python\n# atss_fasternet_t0\.py\n(.*?)```', page, re.S)[1]

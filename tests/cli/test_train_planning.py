@@ -428,6 +428,7 @@ main(['train', *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_first_ones_plan(tmp_path):
     """Each sees other data under the same path, as on two machines."""
     with socket.socket() as free:

@@ -202,6 +202,7 @@ def test_a_backbone_is_exported_alone(write, detector_cfg, detector):
         torch.testing.assert_close(actual[name], values, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_images(write, detector_cfg, detector, tmp_path):
     pytest.importorskip('nncf')
     import cv2

@@ -204,8 +204,8 @@ def options_of(parser: argparse.ArgumentParser, words: list[str]) -> set[str]:
 ANY_COMMAND = {'--help', '--version', 'COMMAND', '…'}
 """What may stand after ``fasternet-mm`` in the place of a command."""
 
-OTHERS_OPTIONS = {'--logdir', '--opt_out', '--data-binary'}
-"""Options of other people's programs that the docs name: TensorBoard's, that of NNCF's ``opt_in_out``, and curl's."""
+OTHERS_OPTIONS = {'--logdir', '--backend-store-uri', '--opt_out', '--data-binary'}
+"""Options of other programs that the docs name: TensorBoard's, MLflow's, that of NNCF's ``opt_in_out``, and curl's."""
 
 
 def spans(page: str) -> list[str]:

@@ -365,7 +365,7 @@ def test_a_failure_is_one_line_with_the_file_and_the_reason(disk, tmp_path, caps
     training.train()
     [warning] = not_saved(capsys)
     assert warning.endswith(
-        f' WARNING - {tmp_path}/epoch_2.pth is not saved (No space left on device): the checkpoints from before stay, '
+        f' warning: {tmp_path}/epoch_2.pth is not saved (No space left on device): the checkpoints from before stay, '
         'and training goes on'
     )
     assert names(tmp_path) == ['best_mIoU_epoch_1.pth', 'epoch_3.pth']

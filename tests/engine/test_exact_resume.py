@@ -145,8 +145,6 @@ def train(folder, loop, *hooks, resume=False, seed=0, workers=0, by_epoch=False,
     )
     with contextlib.suppress(Interrupted):
         runner.train()
-    if workers:  # which the garbage collector would wait for
-        runner.train_dataloader._iterator._shutdown_workers()
     return model.seen
 
 

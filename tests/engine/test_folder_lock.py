@@ -21,8 +21,8 @@ import os, sys, time
 from fasternet_mm.engine.folder_lock import folder_lock
 with folder_lock(sys.argv[1]):
     worker = os.fork() if 'worker' in sys.argv else None
-    if worker != 0:
-        print(worker, flush=True)
+    if not worker:  # a worker tells that it runs, since only then it has let the lock go
+        print(os.getpid() if worker == 0 else None, flush=True)
     time.sleep(60)
 """
 

@@ -3,6 +3,7 @@ import sys
 import pytest
 from mmengine.config import Config
 
+from fasternet_mm.engine.config import merge_options
 from fasternet_mm.engine.loggers import LOGGERS, add_loggers, check_loggers, leave_out_loggers
 from fasternet_mm.errors import UserError
 
@@ -38,6 +39,27 @@ def test_a_package_that_is_missing_is_named_with_its_extra_also_where_the_config
     cfg = Config(dict(visualizer=dict(vis_backends=[dict(type='ClearMLVisBackend')])))
     with pytest.raises(UserError, match=r"pip install 'fasternet-mm\[clearml\]'"):
         check_loggers(cfg)
+
+
+@pytest.mark.parametrize(
+    ('name', 'key', 'value'),
+    [
+        ('mlflow', 'exp_name', 'cells'),
+        ('mlflow', 'tracking_uri', 'http://localhost:5000'),
+        ('wandb', 'init_kwargs.project', 'cells'),
+        ('clearml', 'init_kwargs.project_name', 'cells'),
+    ],
+)
+def test_settings_of_a_tracker_are_changed_as_all_others(name, key, value):
+    cfg = Config()
+    add_loggers(cfg, [name])
+    merge_options(cfg, [f'visualizer.vis_backends.1.{key}={value}'])
+    settings = cfg.visualizer.vis_backends[1]
+    for part in key.split('.'):
+        settings = settings[part]
+    assert settings == value
+    with pytest.raises(UserError, match='has no'):
+        merge_options(cfg, ['visualizer.vis_backends.1.no_setting=1'])
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def test_mlflow_has_one_run_with_all_that_was_logged_at_the_same_steps(resumed, 
         history = client.get_metric_history(run.info.run_id, key)
         assert {record.step: record.value for record in history} == pytest.approx(values), key
     assert set(logged(resumed)['loss']) == set(range(1, 3 * STEPS + 1))
+    assert not any('WARNING - --logger' in log.read_text() for log in resumed.glob('*/*.log'))
     assert set(logged(resumed)['data/error']) == {1, 2, 3}
 
 

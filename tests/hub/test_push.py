@@ -119,13 +119,14 @@ def tested_dir(work_dir):
         path.rmdir()
 
 
-def add_test(work_dir, checkpoint='epoch_1.pth', metrics=None, **changes):
+def add_test(work_dir, checkpoint='epoch_1.pth', metrics=None, added='', **changes):
     folder = work_dir / '20260102_000000'
     (folder / 'vis_data').mkdir(parents=True)
     config = (work_dir / 'config.py').read_text()
     for old, new in changes.items():
+        assert old in config
         config = config.replace(old, new)
-    (folder / 'vis_data' / 'config.py').write_text(f'{config}\nload_from = {str(work_dir / checkpoint)!r}\n')
+    (folder / 'vis_data' / 'config.py').write_text(f'{config}\nload_from = {str(work_dir / checkpoint)!r}\n{added}')
     (folder / '20260102_000000.json').write_text(json.dumps(metrics or {'coco/bbox_mAP': 0.5, 'time': 0.1}))
 
 
@@ -144,13 +145,30 @@ def test_figures_are_those_of_the_last_test_of_the_same_weights(hub, tested_dir,
     card = card_of(command, tested_dir, tmp_path / 'trained')
     assert figures_in(card) == {'box AP': 0.25, 'mask AP': 0.125}
     assert 'Measured by `fasternet-mm train` on the part `val`' in card
+    assert 'chosen' not in card
+    best = tested_dir / 'best_coco_segm_mAP_epoch_1.pth'
+    best.hardlink_to(tested_dir / 'epoch_1.pth')
+    card = card_of(command, tested_dir, tmp_path / 'best')
+    best.unlink()
+    assert figures_in(card) == {'box AP': 0.25, 'mask AP': 0.125}
+    assert 'They were chosen for being the best on that part: expect less on new images.' in card
     add_test(tested_dir)
     card = card_of(command, tested_dir, tmp_path / 'tested')
     assert figures_in(card) == {'box AP': 0.5}
     assert 'Measured by `fasternet-mm test WORK_DIR` on the part `val` of the data, of exactly these weights.' in card
 
 
-@pytest.mark.parametrize('change', [dict(checkpoint='epoch_2.pth'), dict(num_classes='num_classez'), dict(val='test')])
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(checkpoint='epoch_2.pth'),
+        dict(num_classes='num_classez'),
+        dict(val='test'),
+        dict(added="custom_hooks = [dict(type='fasternet_mm.TilesHook', tile=(64, 64))]"),
+        dict(added="custom_hooks = [dict(type='fasternet_mm.OptimizeHook', dtype='float16')]"),
+        dict(added='load_options = dict(allow_mismatch=True)'),
+    ],
+)
 def test_a_test_of_something_else_does_not_count(change, hub, tested_dir, command, tmp_path):
     add_test(tested_dir, **change)
     assert figures_in(card_of(command, tested_dir, tmp_path / 'out')) == {'box AP': 0.25, 'mask AP': 0.125}
@@ -173,6 +191,18 @@ def test_the_card_is_as_the_hub_wants_it_and_invents_nothing(hub, work_dir, root
     card = card_of(command, work_dir, tmp_path / 'full', '--license', 'mit', '--data-name', '<b>cells</b> | *x*')
     assert front_matter(card)['license'] == 'mit'
     assert r'Name: &lt;b&gt;cells&lt;/b&gt; \| \*x\*.' in card
+
+
+def test_the_card_of_a_segmenter_has_its_metrics(hub, segmenter_dir, root, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    add_test(segmenter_dir, metrics=dict(mIoU=80.05, aAcc=96.55, mAcc=87.45, time=0.1))
+    card = card_of(command, segmenter_dir, tmp_path / 'out')
+    assert front_matter(card)['tags'] == ['fasternet', 'mmsegmentation', 'semantic-segmentation']
+    assert figures_in(card) == {'mIoU': 80.05, 'pixel accuracy': 96.55}
+    assert '# UPerNet with ' in card
+    assert '| mIoU | 80.050 |' in card
+    assert '| images | 800 | 100 |' in card
+    assert 'objects of class' not in card
 
 
 def test_what_the_card_tells_to_do_works(hub, work_dir, root, command, tmp_path):

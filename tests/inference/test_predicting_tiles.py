@@ -14,6 +14,7 @@ from PIL import Image
 import fasternet_mm
 from fasternet_mm.datasets import large_images
 from fasternet_mm.datasets.shapes import ensure_shapes
+from fasternet_mm.errors import UserError
 from fasternet_mm.inference import Predictor
 from fasternet_mm.inference.tiles import Tiling
 
@@ -97,6 +98,11 @@ def test_label_maps_in_tiles_are_those_of_the_image(segmenter_dir):
     assert np.array_equal(prediction.label_map, image[..., 0])
 
 
+def test_a_segmenter_refuses_the_whole_image_before_it_predicts(segmenter_dir):
+    with pytest.raises(UserError, match='--tile-whole'):
+        Predictor(segmenter_dir, device='cpu', tile=(160, 160), tile_whole=True)
+
+
 def test_an_image_in_tiles_stands_among_others_in_their_order(exact, squares):
     sizes = [(160, 160), (320, 480), (160, 100), (160, 160)]
     predictions = exact([squares[:height, :width] for height, width in sizes])
@@ -139,6 +145,21 @@ def test_options_of_tiles_that_cannot_be_are_refused(command, detector_dir, shap
     done = command('predict', detector_dir, image, '--out-dir', tmp_path, *options)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_large_file_that_is_no_larger_than_a_tile_is_predicted_in_one_piece(
+    detector_dir, shapes, tmp_path, monkeypatch
+):
+    pytest.importorskip('pyvips')
+    pixels = cv2.imread(str(shapes / 'images/test/0000.png'))
+    cv2.imwrite(str(tmp_path / 'image.tif'), pixels)
+    predictor = Predictor(detector_dir, tile=(640, 640))
+    whole = predictor(pixels)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 20_000)
+    by_parts = predictor(tmp_path / 'image.tif')
+    assert len(whole) > 0
+    assert np.array_equal(by_parts.boxes, whole.boxes)
+    assert by_parts.image.shape == pixels.shape
 
 
 def test_a_file_too_large_for_the_memory_is_predicted_by_parts(exact, tmp_path, monkeypatch):

@@ -93,6 +93,13 @@ def test_crossings_are_counted_for_each_direction_and_class():
     ]
 
 
+@pytest.mark.parametrize('fps', [0.05, 0.5, 1, 7.5, 240])
+def test_an_object_has_its_number_from_the_second_frame_on_at_any_rate(fps):
+    tracker = Tracker(fps)
+    ids = [tracker(prediction([square(50 + frame, 50)])).track_ids.tolist() for frame in range(4)]
+    assert ids == [[0], [1], [1], [1]]
+
+
 def test_an_object_that_is_hidden_for_less_than_the_limit_keeps_its_number():
     for hidden, expected in ((10, {1}), (40, {1, 2})):
         tracker, numbers = Tracker(fps=25, lost_seconds=1), set()
@@ -236,6 +243,12 @@ def test_tracking_is_refused_without_a_video_or_objects(tmp_path):
     for predictor, source in ((Truth(), 'a.jpg'), (SimpleNamespace(is_segmenter=True, classes=()), 'a.mp4')):
         with pytest.raises(UserError, match='--track numbers the objects in videos'):
             predict_to_folder(predictor, [source], str(tmp_path / 'out'), track=True)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_line_that_is_none_is_refused_before_anything_is_predicted(tmp_path):
+    with pytest.raises(UserError, match='3 4 3 4 is not a line'):
+        predict_to_folder(Truth(), ['film.avi'], str(tmp_path / 'out'), track=True, count_lines=[(3, 4, 3, 4)])
     assert not os.listdir(tmp_path)
 
 

@@ -13,7 +13,7 @@ from fasternet_mm.errors import UserError
 from fasternet_mm.inference.inputs import find_inputs, is_stream, is_video, shown
 from fasternet_mm.inference.output_folder import predict_to_folder
 from fasternet_mm.inference.prediction import Prediction
-from fasternet_mm.inference.video import _NewestFrames, open_video
+from fasternet_mm.inference.video import _NewestFrames, open_video, video_appearing
 
 
 class Nothing:
@@ -78,6 +78,15 @@ def test_numbers_and_times_count_the_frames_that_cannot_be_decoded(folder):
         pairs = [(round(float(frame.mean()) / 6), number) for frame, number in zip(video, video.numbers())]
         assert video.seconds(11) == pytest.approx(0.8)
     assert pairs == [(number, number) for number in range(1, 41) if number not in (1, 2, 9)]
+
+
+@pytest.mark.parametrize('fps', [0.5, 7.5, 120])
+def test_a_video_keeps_its_rate(fps, tmp_path):
+    with video_appearing(tmp_path / 'film.mp4', fps, is_live=False) as film:
+        for number in (1, 2, 3):
+            film.write(np.full((64, 64, 3), 60 * number, np.uint8), number)
+    with open_video(str(tmp_path / 'film.mp4')) as video:
+        assert (video.fps, video.seconds(3), len(list(video))) == (fps, 2 / fps, 3)
 
 
 def test_a_long_gap_is_not_the_end_and_ten_numbers_are_named(folder):

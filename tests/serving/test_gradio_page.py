@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from fasternet_mm.errors import UserError
+from fasternet_mm.serving.predicted_upload import predict_upload
 from fasternet_mm.serving.uploads import Limits
 
 pytest.importorskip('gradio', reason="the page needs the extra 'app'")
@@ -142,11 +143,29 @@ def test_a_bad_upload_gets_a_sentence(name, tab, predictor):
     assert predictor.calls == calls
 
 
+def test_what_the_model_says_of_an_image_comes_without_a_number(tmp_path):
+    class Refusing(StandIn):
+        def __call__(self, image):
+            raise UserError('image 1: an image of 3x5000 pixels (H x W) cannot be resized')
+
+    (tmp_path / 'wide.png').write_bytes(png())
+    with pytest.raises(UserError, match=r'^an image of 3x5000 pixels \(H x W\) cannot be resized$'):
+        predict_upload(Refusing(), tmp_path / 'wide.png', tmp_path, LIMITS)
+
+
 def test_twenty_visitors_at_once_get_each_their_own_answer(address):
     with ThreadPoolExecutor(20) as visitors:
         answers = visitors.map(lambda number: visit(address, 'same.png', png(red=30 + number)), range(20))
     heights = [[record['bbox'][3] for record in records if record['category_id'] == 2] for records in answers]
     assert heights == [[30 + number] for number in range(20)]
+
+
+def test_no_table_is_made_of_earlier_requests(address, monkeypatch):
+    """Gradio's monitoring would make one after each event, of up to 10,000 others."""
+    tables = []
+    monkeypatch.setattr('gradio.queueing.Queue._get_df', lambda *records: tables.append(records))
+    visit(address, 'a.png', png())
+    assert tables == []
 
 
 def test_the_machines_other_files_are_not_given(address, tmp_path, predictor):
@@ -202,5 +221,12 @@ def test_a_port_that_is_taken_is_told(predictor):
         other.bind(('127.0.0.1', 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f'127.0.0.1:{port}'), open_page(predictor, 'stand-in', port=port):
+        with pytest.raises(UserError, match=f'127.0.0.1, port {port},'), open_page(predictor, 'stand-in', port=port):
             pass
+
+
+def test_a_host_that_is_not_this_machines_is_told_at_once(predictor):
+    from fasternet_mm.serving.gradio_page import open_page
+
+    with pytest.raises(UserError, match=r'^192\.0\.2\.1 cannot be'), open_page(predictor, 'a', '192.0.2.1'):
+        pass

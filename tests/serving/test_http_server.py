@@ -25,7 +25,7 @@ from pycocotools import mask as coco_masks
 from stand_in_predictor import CLASSES, StandIn, StandInSegmenter, color_png
 
 from fasternet_mm.errors import UserError
-from fasternet_mm.serving import http_server
+from fasternet_mm.serving import http_server, sharing
 from fasternet_mm.serving.http_protocol import HttpProtocol
 from fasternet_mm.serving.http_server import PredictionServer, serve
 from fasternet_mm.serving.uploads import Limits
@@ -296,6 +296,11 @@ def test_an_image_that_fails_spoils_no_other():
     assert [status for status, _, _ in answers] == [200, 500, 200, 400]
     assert [answer['objects'][0]['box'][2] for status, _, answer in answers if status == 200] == [10, 20]
     assert predictor.batches == [1, 4, 1, 1, 1, 1]
+
+
+def test_what_the_model_says_of_an_image_comes_without_a_number():
+    refused = sharing._as_answer(UserError('image 1: an image of 3x5000 pixels (H x W) cannot be resized'))
+    assert str(refused) == 'an image of 3x5000 pixels (H x W) cannot be resized'
 
 
 def test_when_all_places_are_taken_a_client_is_told_to_come_again():

@@ -134,6 +134,13 @@ def test_a_file_that_was_damaged_on_the_disk_is_refused(hub, tmp_path):
         read_checkpoint('hf://alice/model')
 
 
+def test_a_cache_that_cannot_be_written_is_named(hub, tmp_path):
+    hub.publish('alice/model', SMALL)
+    (tmp_path / 'cache').write_text('a file')
+    with pytest.raises(UserError, match=f'{tmp_path}/cache cannot take the download of alice/model .+: make room'):
+        read_checkpoint('hf://alice/model')
+
+
 def test_a_missing_package_is_named(hub, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r"needs the package huggingface_hub: pip install 'fasternet-mm\[hub\]'"):

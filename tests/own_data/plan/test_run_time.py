@@ -51,6 +51,7 @@ def trained(cfg, work_dir):
     return runner.model.state_dict()
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_with_and_without_the_measurement(plan, tmp_path):
     before = copy.deepcopy(plan)
     random.seed(1)

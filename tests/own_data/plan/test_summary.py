@@ -268,6 +268,7 @@ NAMES = [f'p0000{k}.png' for k in range(4)]
 OTHERS = [write_voc, write_yolo, write_labelme, write_via]
 
 
+@pytest.mark.slow
 def test_40_generated_data_sets_with_random_faults(tmp_path):
     configs = {masks: fresh_config(MASK_RCNN if masks else FASTER_RCNN, OPTIONS) for masks in (False, True)}
     recipe, accepted = None, Counter()
