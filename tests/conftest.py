@@ -36,6 +36,11 @@ SLOW_FOLDERS = ('cli', 'own_data', 'deployment', 'benchmark', 'inference', 'mode
 """Where the longest tests are, the longest first: they train, start processes or export."""
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One more than the cores, since some tests wait for processes that they start."""
+    return len(os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count() or 1)) + 1
+
+
 def pytest_configure(config):
     """Where files go to several cores, the order below counts, and not how many tests a file has.
 

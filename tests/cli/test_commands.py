@@ -163,6 +163,7 @@ def test_prediction_draws_files_and_folders_and_goes_on_after_a_broken_one(
     assert {record['image_id'] for record in records} == {785, 0}
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(trained, shapes, tmp_path, command):
     (work, stdout), file, found = trained, tmp_path / 'm.onnx', tmp_path / 'found'
     for args in (

@@ -94,6 +94,7 @@ def crowded_gpu(monkeypatch):
     monkeypatch.setattr('fasternet_mm.own_data.plan.run_time.measure_run_time', lambda *_: time)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('crowded_gpu')
 def test_a_training_that_runs_out_of_memory_goes_on_with_half_the_images_at_once(tmp_path, run):
     write_coco(tmp_path / 'data', made(train=8, val=2))
