@@ -12,6 +12,7 @@ import mmengine.config.utils
 import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
 from mmengine.visualization import Visualizer
 from small_models import SCALES, SMALL, spread_model
@@ -24,11 +25,13 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Each test begins alike, before its fixtures: chance from every source, and a log without a level.
+    """Each test begins alike, before its fixtures: chance from every source, no scope, and a log without a level.
 
-    Data pipelines draw from NumPy and Python; tools that are run in the tests' own process may silence the log.
+    Data pipelines draw from NumPy and Python; tools that are run in the tests' own process leave the scope of their
+    model behind, in which those of other libraries are not found, and may silence the log.
     """
     set_random_seed(0)
+    DefaultScope._instance_dict.clear()
     MMLogger.get_current_instance().setLevel('NOTSET')
 
 
