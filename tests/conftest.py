@@ -1,4 +1,5 @@
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -32,7 +33,11 @@ def pytest_runtest_setup():
     """
     set_random_seed(0)
     DefaultScope._instance_dict.clear()
-    MMLogger.get_current_instance().setLevel('NOTSET')
+    logger = MMLogger.get_current_instance()
+    logger.setLevel('NOTSET')
+    for handler in logger.handlers[:]:
+        if isinstance(handler, logging.FileHandler) and handler.stream is None:  # closed
+            logger.removeHandler(handler)
 
 
 SLOW_FOLDERS = ('cli', 'own_data', 'deployment', 'benchmark', 'inference', 'models')

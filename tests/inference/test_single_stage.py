@@ -34,6 +34,7 @@ def rtmdet_ins(tmp_path_factory):
 def test_an_image_that_is_not_square_has_the_boxes_and_masks_of_mmdetection(size, rtmdet_ins, tmp_path):
     cfg, checkpoint, model = rtmdet_ins
     cv2.imwrite(str(tmp_path / 'image.png'), image(*size).permute(1, 2, 0).numpy())
+    init_default_scope('mmdet')
     expected = inference_detector(model, str(tmp_path / 'image.png')).pred_instances
     prediction = Predictor(cfg, checkpoint, device='cpu', optimize=False)(tmp_path / 'image.png')
     assert len(expected) == 20
