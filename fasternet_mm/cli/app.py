@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .parsing import add_checkpoint, add_engine, add_model, command_parser, port
+from .parsing import add_checkpoint, add_engine, add_model, command_parser, port, predictor_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,7 @@ EPILOG = """examples:
   fasternet-mm app                            the model of `make demo` or `make demo-fast`, with example images
   fasternet-mm app WORK_DIR                   a model that fasternet-mm train made
   fasternet-mm app CONFIG CHECKPOINT
+  fasternet-mm app mask_rcnn_fasternet_s_coco
   fasternet-mm app model.onnx --port 8000     a file that fasternet-mm export wrote
 
 It prints the page's address; Ctrl-C ends it. Uploads stay on this machine, and are deleted at the end at
@@ -35,7 +36,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         prog,
         'Open a web page: drop an image or a short video, see what a model finds in it, move the threshold, download.',
         EPILOG,
-        usage='%(prog)s [options] [WORK_DIR | CONFIG CHECKPOINT | EXPORTED_FILE]',
+        usage='%(prog)s [options] [WORK_DIR | CONFIG CHECKPOINT | EXPORTED_FILE | NAME]',
     )
     add_model(result, without='; default: the model of a demo that was trained here')
     add_checkpoint(result)
@@ -57,28 +58,15 @@ def main(args: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from ..devices import tell_unused_gpu
     from ..extras import require
 
     require('gradio', 'fasternet-mm app')
-    from ..inference.predictor import Predictor
     from ..serving.gradio_page import open_page
     from ..serving.uploads import Limits
 
     limits = Limits(args.max_megabytes, args.max_megapixels)
     source = args.source or _newest_demo()
-    if args.device is None:
-        tell_unused_gpu()
-    predictor = Predictor(
-        source,
-        args.checkpoint,
-        args.device,
-        allow_mismatch=args.allow_mismatch,
-        optimize=not args.no_optimize,
-        dtype=args.dtype,
-        trust_program=args.trust_program,
-        cfg_options=args.cfg_options,
-    )
+    predictor = predictor_of(args, source, args.checkpoint)
     examples = _examples(predictor.classes)
     predictor(examples[0] if examples else np.zeros((480, 640, 3), np.uint8))  # the first one takes longer than others
     with open_page(predictor, Path(source).stem, args.host, args.port or None, limits, examples) as address:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..engine.packaged_configs import config_names, config_path
 from ..errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
 
 EXIT_USER_ERROR = 2
 """Exit status after a mistake of the user's, as argparse has it."""
@@ -69,9 +72,9 @@ def add_model(result: argparse.ArgumentParser, without: str = '') -> None:
         metavar='MODEL',
         type=existing_model,
         nargs='?' if without else None,
-        help='work directory of a training, which needs nothing else; or hf://user/name[@revision], a model on the '
-        'Hugging Face hub; or a config (a file, or the name of one that comes with the package), followed by its '
-        'CHECKPOINT' + without,
+        help='work directory of a training, which needs nothing else; or a published model: '
+        'mask_rcnn_fasternet_s_coco, or hf://user/name[@revision] on the Hugging Face hub; or a config (a file, or the '
+        'name of one that comes with the package), followed by its CHECKPOINT' + without,
     )
     model.completer = configs_and_files
     add_cfg_options(result)
@@ -99,6 +102,32 @@ def configs_and_files(prefix: str, **_: object) -> list[str]:
     from argcomplete.completers import FilesCompleter
 
     return [*config_names(), *FilesCompleter()(prefix)]
+
+
+def predictor_of(args: argparse.Namespace, source: str, checkpoint: str | None, **settings: Any) -> Predictor:
+    """The predictor of a model with the options of `add_model` and `add_engine`, and ``--device``.
+
+    Args:
+        args: the options.
+        source, checkpoint: the model, see `Predictor`.
+        settings: further arguments of `Predictor`.
+    """
+    from ..devices import tell_unused_gpu
+    from ..inference.predictor import Predictor
+
+    if args.device is None:
+        tell_unused_gpu()
+    return Predictor(
+        source,
+        checkpoint,
+        args.device,
+        allow_mismatch=args.allow_mismatch,
+        optimize=not args.no_optimize,
+        dtype=args.dtype,
+        trust_program=args.trust_program,
+        cfg_options=args.cfg_options,
+        **settings,
+    )
 
 
 def add_checkpoint(result: argparse.ArgumentParser) -> None:
@@ -225,13 +254,18 @@ def config_file(config: str) -> str:
 
 
 def existing_model(path: str) -> str:
-    """A folder or a file, or else the name of a packaged config or of a model on the Hugging Face hub."""
+    """A folder or a file, or else the name of a packaged config, of a published model, or of one on the hub."""
     if Path(path).exists() or path.startswith('hf://'):
         return path
     try:
         return config_path(path)
     except UserError:
-        hint = nearest(path, config_names(), 'give a work directory, a file, or the name of a packaged config')
+        from ..weights.catalog import TRAINED_MODELS  # with PyTorch, which no other name needs yet
+
+        if path in TRAINED_MODELS:
+            return path
+        names = [*config_names(), *TRAINED_MODELS]
+        hint = nearest(path, names, 'give a work directory, a file, or the name of a packaged config')
         raise argparse.ArgumentTypeError(f'{path} does not exist: {hint}') from None
 
 

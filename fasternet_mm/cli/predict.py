@@ -3,7 +3,7 @@
 import argparse
 
 from ..annotation_formats import FORMAT_NAMES
-from .parsing import add_engine, add_model, add_prediction_in_tiles, command_parser, positive, tiles_of
+from .parsing import add_engine, add_model, add_prediction_in_tiles, command_parser, positive, predictor_of, tiles_of
 
 EPILOG = """examples:
   fasternet-mm predict WORK_DIR street.jpg holiday/               a model that fasternet-mm train made
@@ -89,12 +89,10 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    from ..devices import tell_unused_gpu
     from ..errors import UserError
     from ..extras import require
     from ..inference.inputs import find_inputs
     from ..inference.output_folder import predict_to_folder
-    from ..inference.predictor import Predictor
 
     checkpoint, images = None, args.images
     if args.source.endswith('.py'):
@@ -104,20 +102,7 @@ def main(args: argparse.Namespace) -> None:
     sources = find_inputs(images, args.out_dir)
     if args.track or args.count_line:
         require('trackers', '--track')
-    if args.device is None:
-        tell_unused_gpu()
-    predictor = Predictor(
-        args.source,
-        checkpoint,
-        args.device,
-        batch_size=args.batch_size,
-        allow_mismatch=args.allow_mismatch,
-        optimize=not args.no_optimize,
-        dtype=args.dtype,
-        trust_program=args.trust_program,
-        cfg_options=args.cfg_options,
-        **tiles_of(args),
-    )
+    predictor = predictor_of(args, args.source, checkpoint, batch_size=args.batch_size, **tiles_of(args))
     predict_to_folder(
         predictor,
         sources,

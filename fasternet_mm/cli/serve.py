@@ -2,7 +2,7 @@
 
 import argparse
 
-from .parsing import add_checkpoint, add_engine, add_model, command_parser, port, positive
+from .parsing import add_checkpoint, add_engine, add_model, command_parser, port, positive, predictor_of
 
 EPILOG = """examples:
   fasternet-mm serve WORK_DIR                      http://127.0.0.1:8000, for programs on this machine alone
@@ -53,23 +53,9 @@ def main(args: argparse.Namespace) -> None:
 
     for package in ('starlette', 'python_multipart', 'uvicorn', 'httptools', 'prometheus_client'):
         require(package, 'fasternet-mm serve')
-    from ..devices import tell_unused_gpu
-    from ..inference.predictor import Predictor
     from ..serving.http_server import serve
     from ..serving.uploads import Limits
 
     limits = Limits(args.max_megabytes, args.max_megapixels)
-    if args.device is None:
-        tell_unused_gpu()
-    predictor = Predictor(
-        args.source,
-        args.checkpoint,
-        args.device,
-        batch_size=args.batch_size,
-        allow_mismatch=args.allow_mismatch,
-        optimize=not args.no_optimize,
-        dtype=args.dtype,
-        trust_program=args.trust_program,
-        cfg_options=args.cfg_options,
-    )
+    predictor = predictor_of(args, args.source, args.checkpoint, batch_size=args.batch_size)
     serve(predictor, args.host, args.port, limits, args.places)

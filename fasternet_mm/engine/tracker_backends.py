@@ -167,13 +167,10 @@ class TrackerBackend(BaseVisBackend):
 
     def files(self) -> list[Path]:
         """What is kept with a run when it ends: logs, and reports that are in the work directory."""
-        figures = Path(
-            self._save_dir, f'{self._log_dir.name}.json'
-        )  # scalars.json, under a name that no other start has
-        return [
-            *filter(Path.is_file, [self._log_dir / f'{self._log_dir.name}.log', figures]),
-            *self.work_dir.glob('*.html'),
-        ]
+        start = self._log_dir.name
+        # The figures of scalars.json are also under a name that no other start has.
+        logs = [self._log_dir / f'{start}.log', Path(self._save_dir, f'{start}.json')]
+        return [*filter(Path.is_file, logs), *self.work_dir.glob('*.html')]
 
     def run_to_go_on(self) -> str | None:
         """The tracker's name for the run that this training is part of; None where it begins."""
@@ -188,7 +185,8 @@ class TrackerBackend(BaseVisBackend):
 
     def _goes_on(self) -> bool:
         """Whether this is the training of the work directory, and not a new one from a checkpoint of another."""
-        return bool(self.config.get('resume')) and Path(self.config.load_from).resolve().parent == self.work_dir
+        checkpoint = self.config.get('resume') and self.config.get('load_from')
+        return bool(checkpoint) and Path(checkpoint).resolve().parent == self.work_dir
 
 
 @VISBACKENDS.register_module()

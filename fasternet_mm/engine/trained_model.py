@@ -26,8 +26,9 @@ def find_trained_model(
     """The config of a trained model, and its weights as `local_file` takes them.
 
     Args:
-        source: a work directory of a training; or a config, its file or read already, with ``checkpoint``; or a
-            checkpoint of a training, or a model on the Hugging Face hub, alone, of a model like those in ``configs/``.
+        source: a work directory of a training; or a config, its file or read already, with ``checkpoint``; or alone one
+            of `TRAINED_MODELS`, or a checkpoint of a training or a model on the Hugging Face hub, of a model like those
+            in ``configs/``.
         checkpoint: the weights. Default: the work directory's own, see `config_and_checkpoint`.
         cfg_options: changes of the config: 'key=value', as with ``--cfg-options``.
 

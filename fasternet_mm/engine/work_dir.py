@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError, few
 from ..files import CHECKPOINT
+from ..weights.catalog import TRAINED_MODELS
 from ..weights.hugging_face import is_on_hub, pinned
 from ..weights.reading import check_file, read_meta
 from .config import CONFIG
@@ -35,7 +36,7 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
 
     Args:
         source: a config file, the name of a packaged config, or a work directory: its ``config.py``, else the newest
-            config at its top.
+            config at its top; or one of `TRAINED_MODELS` alone.
         checkpoint: the weights. Default: the work directory's own, see `trained_checkpoint`.
 
     Raises:
@@ -48,6 +49,8 @@ def config_and_checkpoint(source: str, checkpoint: str | None = None) -> tuple[s
             f'{source} brings no data to test on: name what does before it, a config or a work directory, as in '
             f'fasternet-mm test CONFIG {source}'
         )
+    if checkpoint is None and source in TRAINED_MODELS:
+        return config_path(TRAINED_MODELS[source]), source
     config = config_path(source)
     if checkpoint is None:
         raise UserError(f'{source} alone is not enough: add a checkpoint to a config, or give a work directory')

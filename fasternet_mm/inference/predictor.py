@@ -46,9 +46,9 @@ class Predictor:
 
     Args:
         source: a work directory of a training; or a config, with ``checkpoint``; or an exported file alone; or a
-            checkpoint of a training, or a model on the Hugging Face hub ('hf://user/name'), alone: see
-            `find_trained_model`. Configs are Python, which runs: take them from people you trust. What checkpoints,
-            models on the hub, ONNX and OpenVINO files hold is never executed.
+            checkpoint of a training, or a published model ('mask_rcnn_fasternet_s_coco', or 'hf://user/name' on the
+            Hugging Face hub), alone: see `find_trained_model`. Configs are Python, which runs: take them from people
+            you trust. What checkpoints, models on the hub, ONNX and OpenVINO files hold is never executed.
         checkpoint: weights of exactly the config's model, see `local_file`; or an exported file, which brings its own
             network. Default: the work directory's own.
         device: as for PyTorch. Default: CUDA when there is one. Exported files run on the CPU, see `open_runtime`.
@@ -174,7 +174,7 @@ class Predictor:
                 continue
             if data['packed'] is None:
                 yield from self._predict(batch, broken) if batch else ()
-                yield from self._predict_in_tiles(data, broken)
+                yield from self._predict([data], broken)
                 batch = []
                 continue
             # MMDetection would pad images of several sizes to one, which changes predictions near their edges.
@@ -193,7 +193,7 @@ class Predictor:
         by_parts = self.tiling and source and not is_url(source) and is_large(source)
         pixels = LargeImage(source) if by_parts else read_image(image, self.channel_order)
         if self.tiling and self.tiling.divides(pixels.shape):
-            return dict(image=pixels, source=source, name=name, packed=None, tiling=self.tiling)
+            return dict(image=pixels, source=source, name=name, packed=None)
         if isinstance(pixels, LargeImage):  # but not larger than a tile, of which memory holds some
             pixels = pixels[0 : pixels.shape[0], 0 : pixels.shape[1]]
         try:
@@ -208,9 +208,7 @@ class Predictor:
 
     def _predict(self, batch: list[dict[str, Any]], broken: list[UserError] | None) -> list[Prediction]:
         try:
-            with torch.no_grad():
-                samples = self.model.test_step(pseudo_collate([data['packed'] for data in batch]))
-            return [self._to_prediction(data, sample.cpu()) for data, sample in zip(batch, samples)]
+            return [self._to_prediction(data, sample.cpu()) for data, sample in zip(batch, self._samples(batch))]
         except Exception as error:
             if broken is None and isinstance(error, InvalidArgument):
                 raise named_error(error, batch[0]['name']) from error  # all images of a batch have one size
@@ -222,17 +220,12 @@ class Predictor:
         # One image can spoil a batch, or memory be too small for all: each alone, now that the first try is freed.
         return [prediction for data in batch for prediction in self._predict([data], broken)]
 
-    def _predict_in_tiles(self, data: dict[str, Any], broken: list[UserError] | None) -> list[Prediction]:
-        try:
-            sample = predict_tiles(self.model.test_step, self.pipeline, data['image'], data['tiling'], self.batch_size)
-            return [self._to_prediction(data, sample)]
-        except Exception as error:
-            if broken is None and isinstance(error, InvalidArgument):
-                raise named_error(error, data['name']) from error
-            if broken is None:
-                raise
-            broken.append(named_error(error, data['name']))
-            return []
+    def _samples(self, batch: list[dict[str, Any]]) -> Sequence[BaseDataElement]:
+        (first, *_), predict = batch, self.model.test_step
+        if first['packed'] is None and self.tiling:  # it goes alone
+            return [predict_tiles(predict, self.pipeline, first['image'], self.tiling, self.batch_size)]
+        with torch.no_grad():
+            return predict(pseudo_collate([data['packed'] for data in batch]))
 
     def _to_prediction(self, data: dict[str, Any], sample: BaseDataElement) -> Prediction:
         boxes, scores, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)

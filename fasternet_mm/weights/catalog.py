@@ -54,3 +54,6 @@ CATALOG: dict[str, Published] = {
     'mask_rcnn_fasternet_m_coco': _coco('m', 'mask_rcnn_fasternet_m_fpn_1x_coco_20221107_124408.pth', 43.0, 39.1),
     'mask_rcnn_fasternet_l_coco': _coco('l', 'mask_rcnn_fasternet_l_fpn_1x_coco_20221107_004433.pth', 44.0, 39.9),
 }
+
+TRAINED_MODELS = {name: published.config for name, published in CATALOG.items() if name.startswith(published.config)}
+"""The names of whole models, which need no more than their weights, and the config of each."""

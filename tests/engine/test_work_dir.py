@@ -1,9 +1,12 @@
+import argparse
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from fasternet_mm.cli.parsing import existing_model
+from fasternet_mm.engine.packaged_configs import config_path
 from fasternet_mm.engine.work_dir import config_and_checkpoint, latest_checkpoint
 from fasternet_mm.errors import UserError
 from fasternet_mm.weights.seal import seal
@@ -52,6 +55,18 @@ def test_what_a_work_directory_lacks_is_said(files, message, tmp_path):
 def test_a_config_alone_is_not_enough():
     with pytest.raises(UserError, match=f'{__file__} alone is not enough: add a checkpoint'):
         config_and_checkpoint(__file__)
+
+
+@pytest.mark.parametrize('arch', ['s', 'm', 'l'])
+def test_a_published_detector_needs_no_more_than_its_name(arch):
+    name = f'mask_rcnn_fasternet_{arch}_coco'
+    assert existing_model(name) == name
+    assert config_and_checkpoint(name) == (config_path(f'mask_rcnn_fasternet_{arch}'), name)
+
+
+def test_published_weights_of_a_backbone_are_no_model():
+    with pytest.raises(argparse.ArgumentTypeError, match='fasternet_s_in1k does not exist'):
+        existing_model('fasternet_s_in1k')
 
 
 @pytest.mark.parametrize('checkpoint', [None, 'net.pth'])

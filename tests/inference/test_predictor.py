@@ -1,7 +1,6 @@
 """Predictions against those of tools/test.py, from every kind of source and image."""
 
 import ast
-import copy
 import json
 import re
 import tracemalloc
@@ -15,7 +14,6 @@ from malicious import Payload
 from mmengine.config import Config
 from PIL import Image
 
-import fasternet_mm
 from fasternet_mm.datasets.shapes import ensure_shapes
 from fasternet_mm.deployment.exporter import export
 from fasternet_mm.engine import recorded_config as recorded
@@ -33,32 +31,6 @@ def shapes(root):
 @pytest.fixture(scope='module')
 def images(shapes):
     return [shapes / f'images/val/000{number}.png' for number in range(6)]
-
-
-@pytest.fixture(scope='module')
-def save(tmp_path_factory):
-    """A work directory as training leaves it."""
-
-    def save(cfg, model, classes):
-        folder = tmp_path_factory.mktemp('work')
-        cfg.dump(folder / 'config.py')
-        meta = dict(cfg=cfg.pretty_text, dataset_meta=dict(classes=classes, palette=[(9, 9, 9)] * len(classes)))
-        torch.save(dict(meta=meta, state_dict=model.state_dict()), folder / 'epoch_1.pth')
-        return folder
-
-    return save
-
-
-@pytest.fixture(scope='module')
-def detector_dir(save, detector_cfg, detector):
-    cfg = copy.deepcopy(detector_cfg)
-    cfg.model.test_cfg.rcnn.score_thr = 0.3
-    return save(cfg, detector, fasternet_mm.datasets.shapes.CLASSES)
-
-
-@pytest.fixture(scope='module')
-def segmenter_dir(save, segmenter_cfg, segmenter):
-    return save(segmenter_cfg, segmenter, ('background', *fasternet_mm.datasets.shapes.CLASSES))
 
 
 @pytest.fixture(scope='module')

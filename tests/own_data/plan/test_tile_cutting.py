@@ -110,7 +110,7 @@ def test_ignored_regions_stay_ignored(cut):
 
 def test_tiles_hold_the_pixels_and_their_names_say_where(cut, tmp_path):
     train = cut([boxed(82, 10, 16, 20)], [])['train']
-    names = [f'{tmp_path}/work/tiles/1.y0.x0.png', f'{tmp_path}/work/tiles/1.y0.x80.png']
+    names = [str(tmp_path / 'work' / 'tiles' / f'1.y0.x{x}.png') for x in (0, 80)]
     assert [image['file_name'] for image in train['images']] == names
     image = cv2.imread(str(tmp_path / 'photos' / '1.png'))
     assert np.array_equal(cv2.imread(names[1]), image[:, 80:])
