@@ -75,11 +75,11 @@ def test_an_image_is_sent_and_the_threshold_moves_without_the_model(tab, predict
     tab.get_by_role('option', name='circle').click()
     wait_for(tab, '2 of 3 objects are drawn: 2 circle 0.90, 0.20')
     assert predictor.calls == calls
-    drawing = tab.locator('.drawing img')
-    assert drawing.evaluate('image => [image.naturalHeight, image.naturalWidth]') == [
-        480,
-        640,
-    ]  # small images are enlarged
+    # The text may be there before the drawing is decoded; small images are enlarged.
+    tab.wait_for_function(
+        '(image => image.complete && image.naturalHeight == 480 && image.naturalWidth == 640)'
+        "(document.querySelector('.drawing img'))"
+    )
 
 
 def downloaded(tab, label):
