@@ -19,7 +19,7 @@ IN_WHEEL = {
 }
 """Where the wheel has a file or what is in a folder."""
 
-NOT_IN_SDIST = 'tests/', 'docs/', '.', 'Dockerfile'
+NOT_IN_SDIST = 'tests/', 'docs/', 'mkdocs.yml', '.', 'Dockerfile'
 """What the sdist does without: a clone has it."""
 
 
