@@ -90,11 +90,12 @@ def _sentence(error: Exception) -> str:
 def _cpu() -> str:
     from ..cpus import processor_name, usable_cpus
 
-    return f'{processor_name()}, {usable_cpus()} usable, {_fact(_threads)} threads'
+    return f'{processor_name()}, {usable_cpus()} usable, {_fact(_threads)}'
 
 
 def _threads() -> str:
-    return str(importlib.import_module('torch').get_num_threads())
+    threads = importlib.import_module('torch').get_num_threads()
+    return '1 thread' if threads == 1 else f'{threads} threads'
 
 
 def _gpu() -> str:

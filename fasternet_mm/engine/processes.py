@@ -28,6 +28,9 @@ PATIENCE = timedelta(days=7)
 LAST_SECONDS = 20
 """How long a process may save its training where the launcher is gone."""
 
+STARTERS = dict(pytorch=('torchrun', 'RANK'), slurm=('srun', 'SLURM_PROCID'))
+"""By the name of a launcher: the program, and a variable that the processes it starts have in their environment."""
+
 _rank_0: torch.distributed.ProcessGroup | None = None
 """A group of rank 0 alone, for `alone`."""
 
@@ -36,10 +39,19 @@ def start_processes(cfg: Config) -> None:
     """Join the processes that ``cfg.launcher`` started, unless that is done: NCCL on GPUs, gloo on CPUs.
 
     MMEngine's runner would do it later, and on GPUs alone.
+
+    Raises:
+        UserError: the launcher did not start this process.
     """
     launcher = cfg.get('launcher') or 'none'
     if launcher == 'none' or torch.distributed.is_initialized():
         return
+    program, variable = STARTERS.get(launcher, ('', ''))
+    if program and variable not in os.environ:
+        raise UserError(
+            f'--launcher {launcher} is for processes that {program} starts, and it did not start this one: leave out '
+            '--launcher for one process; docs/gpu-and-cluster.md has the commands for several'
+        )
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if device_of_choice() == 'cuda':
         environment = cfg.get('env_cfg', {})

@@ -320,23 +320,29 @@ class MLflowVisBackend(TrackerBackend, MMEngineMLflowVisBackend):
         if without_secrets(uri) != uri:
             os.environ['MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT'] = 'true'
         mlflow.set_tracking_uri(uri)
-        experiment = self._exp_name or os.environ.get('MLFLOW_EXPERIMENT_NAME') or PROJECT
-        if mlflow.get_experiment_by_name(experiment) is None:
-            mlflow.create_experiment(experiment, artifact_location=artifacts)
-        mlflow.set_experiment(experiment)
+        run = self._existing_run()
+        if run:  # MLflow refuses to go on with it in another experiment
+            mlflow.set_experiment(experiment_id=run.info.experiment_id)
+        else:
+            experiment = self._exp_name or os.environ.get('MLFLOW_EXPERIMENT_NAME') or PROJECT
+            if mlflow.get_experiment_by_name(experiment) is None:
+                mlflow.create_experiment(experiment, artifact_location=artifacts)
+            mlflow.set_experiment(experiment)
         if not (mlflow.active_run() and mlflow.active_run().info.run_id == self._run):  # after a failure it goes on
-            run = self._existing_run()
-            mlflow.start_run(run, run_name=None if run else self._run_name or self.work_dir.name, tags=self._tags)
+            name = None if run else self._run_name or self.work_dir.name
+            mlflow.start_run(run and run.info.run_id, run_name=name, tags=self._tags)
         self.remember_run(mlflow.active_run().info.run_id)
 
-    def _existing_run(self) -> str | None:
+    def _existing_run(self) -> Any:
+        """MLflow's run that this training is part of; None where it begins, or where that is on another server."""
         run = self.run_to_go_on()
         try:
-            return run and self._mlflow.get_run(run).info.run_id
+            return run and self._mlflow.get_run(run)
         except self._mlflow.MlflowException as error:
             if error.error_code != 'RESOURCE_DOES_NOT_EXIST':
                 raise
-            return None  # it is on another server
+            self._tell('the run of this training is in another database or on another server: a new one begins here')
+            return None
 
     def send_config(self) -> None:
         self._mlflow.log_text(self.config.pretty_text, 'config.py')

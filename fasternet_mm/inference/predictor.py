@@ -285,7 +285,7 @@ def _usable(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # an unknown name, or a kind that PyTorch or the machine lacks
-        reason = str(error).strip().partition('\n')[0]
+        reason = str(error).strip().partition('\n')[0].partition('. ')[0]  # PyTorch goes on with all it has instead
         raise UserError(
             f"device {device!r} cannot be used here ({reason}): give 'cpu', or 'cuda' where there is a GPU"
         ) from error

@@ -88,3 +88,11 @@ def test_one_process_is_called_itself():
 
     with pytest.raises(UserError, match='the data is wrong'):
         from_rank_0(fail)
+
+
+@pytest.mark.parametrize(('launcher', 'program'), [('pytorch', 'torchrun'), ('slurm', 'srun')])
+def test_a_launcher_that_did_not_start_this_process_is_named(launcher, program, monkeypatch):
+    for variable in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match=f'--launcher {launcher} is for processes that {program} starts'):
+        start_processes(dict(launcher=launcher))

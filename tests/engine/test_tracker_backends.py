@@ -136,6 +136,28 @@ def test_mlflow_has_hyperparameters_config_logs_samples_and_report_and_not_all_j
     assert 'max_epochs=3' in config.read_text()
 
 
+def test_mlflow_goes_on_in_the_experiment_of_the_run_although_another_is_named_now(tmp_path, monkeypatch):
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', f'sqlite:///{tmp_path}/mlflow.db')
+    monkeypatch.setenv('MLFLOW_EXPERIMENT_NAME', 'cells')
+    train(tmp_path, 'MLflowVisBackend', epochs=1)
+    monkeypatch.delenv('MLFLOW_EXPERIMENT_NAME')
+    train(tmp_path, 'MLflowVisBackend', epochs=2, resume_from=tmp_path / 'epoch_1.pth')
+    client = mlflow.MlflowClient(f'sqlite:///{tmp_path}/mlflow.db')
+    assert {experiment.name for experiment in client.search_experiments()} == {'Default', 'cells'}
+    (run,) = client.search_runs([client.get_experiment_by_name('cells').experiment_id])
+    steps = {record.step for record in client.get_metric_history(run.info.run_id, 'loss')}
+    assert steps == set(range(1, 2 * STEPS + 1))
+
+
+def test_a_run_that_is_in_another_database_of_mlflow_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', f'sqlite:///{tmp_path}/one.db')
+    train(tmp_path, 'MLflowVisBackend', epochs=1)
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', f'sqlite:///{tmp_path}/another.db')
+    train(tmp_path, 'MLflowVisBackend', epochs=2, resume_from=tmp_path / 'epoch_1.pth')
+    logs = [log.read_text() for log in sorted(tmp_path.glob('*/*.log'))]
+    assert ['a new one begins' in log for log in logs] == [False, True]
+
+
 def test_tensorboard_has_each_step_once_of_a_training_that_went_on(resumed):
     events = EventAccumulator(str(resumed / 'tensorboard'))
     events.Reload()

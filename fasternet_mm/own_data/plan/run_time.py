@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from ...cpus import cpus_per_process
 from ...engine.processes import alone
+from ...engine.terminal import counted
 from .trial_steps import build_dataset, evaluation_seconds, release_memory, train_step_seconds, untouched_chance
 
 LOG_EVERY = 10.0
@@ -104,7 +105,7 @@ def _in_digits(time: float) -> str:
 
 def _in_words(seconds: float) -> str:
     if seconds < 90:
-        return f'about {max(1, round(seconds))} seconds'
+        return f'about {counted(max(1, round(seconds)), "second")}'
     if seconds < 1.5 * HOUR:
         return f'about {round(seconds / 60)} minutes'
     if seconds < 48 * HOUR:

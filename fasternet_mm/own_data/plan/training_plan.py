@@ -18,6 +18,7 @@ from ...engine.config import CONFIG, load_config, write_config
 from ...engine.device_memory import Card
 from ...engine.packaged_configs import config_names
 from ...engine.processes import share_of_batch
+from ...engine.terminal import counted
 from ...errors import UserError, few
 from ...files import DRAFT, LOCK, check_writable, is_output, mark_output, write_atomically
 from ...inference.tiles import Tiling
@@ -399,7 +400,8 @@ def plan_text(plan: Plan) -> str:
     """The data and what was decided for it, for the terminal."""
     recipe, data = plan.recipe, plan.data
     size = '{}x{} (H x W): {}'.format(*recipe.size, recipe.size_reason)
-    length = f'{recipe.epochs} epochs, {recipe.steps:,} steps of {recipe.images_per_step} images'
+    per_step = counted(recipe.images_per_step, 'image')
+    length = f'{counted(recipe.epochs, "epoch")}, {counted(recipe.steps, "step")} of {per_step}'
     if plan.batch_reason:
         length += f' ({plan.batch_reason})'
     if recipe.task == 'segmentation':

@@ -121,6 +121,7 @@ def test_steps_and_evaluations_that_are_left_are_counted_with_the_reading_of_ima
             RunTime(0.35, 1857, 7, 10),
             'about 12 minutes (0.35 s a step on this machine, measured; 10 evaluations of 7 s)',
         ),
+        (RunTime(0.2, 2, 0, 1), 'about 1 second (0.2 s a step on this machine, measured; 1 evaluation of 0 s)'),
         (RunTime(0.1, 400, 0, 1), 'about 40 seconds (0.1 s a step on this machine, measured; 1 evaluation of 0 s)'),
         (
             RunTime(7.7, 1222, 104, 12),
