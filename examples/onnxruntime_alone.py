@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -31,12 +32,15 @@ class ExportedModel:
         description: what the file says of itself: ``classes``, ``resize``, ``mask_stride`` and more.
 
     Raises:
-        ValueError: the file leaves a part of the work to its caller that this program does not do.
+        ValueError: the file is another program's, or leaves work to its caller that this program does not do.
     """
 
     def __init__(self, path: str, providers: tuple[str, ...] = ('CPUExecutionProvider',)) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=list(providers))
-        self.description = json.loads(self.session.get_modelmeta().custom_metadata_map['fasternet_mm'])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if 'fasternet_mm' not in metadata:
+            raise ValueError(f'{path} was not written by fasternet-mm export')
+        self.description = json.loads(metadata['fasternet_mm'])
         if self.description['task'] == 'backbone' or self.description['prepared']:
             raise ValueError(f'{path}: export the whole model, without --backbone and --prepared')
         if self.description['resize'] is None and self.description['size'] is None:
@@ -162,11 +166,24 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, help='objects from this score on; default: 0.3')
     parser.add_argument('--drawing', metavar='FILE', help='also draw what is found into the image')
     args = parser.parse_args()
+    for path in (args.model, args.image):
+        if not Path(path).is_file():
+            parser.error(f'{path} is not a file')
+    if args.drawing and not (Path(args.drawing).parent.is_dir() and cv2.haveImageWriter(args.drawing)):
+        parser.error(f'{args.drawing} cannot be written: name a .png or .jpg file in a folder that exists')
     image = cv2.imread(args.image, cv2.IMREAD_COLOR)
     if image is None:
         parser.error(f'{args.image} is not an image that can be read')
-    model = ExportedModel(args.model)
-    names, found = model.description['classes'], model(image)
+    try:
+        model = ExportedModel(args.model)
+        found = model(image)
+    except ValueError as error:
+        parser.error(str(error))
+    except Exception as error:  # ONNX Runtime has a class for each reason, and none above them
+        parser.error(
+            f'ONNX Runtime cannot run {args.model} ({error}): give a file of fasternet-mm export --out model.onnx'
+        )
+    names = model.description['classes']
     if 'label_map' in found:
         for label, pixels in zip(*np.unique(found['label_map'], return_counts=True)):
             print(f'{names[label]}: {pixels / found["label_map"].size:.1%} of the pixels')

@@ -39,7 +39,8 @@ def require(package: str, purpose: str) -> Any:
     Raises:
         UserError: it is missing, with how to install it; or it does not work, as with another version of PyTorch.
     """
-    if importlib.util.find_spec(package) is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:  # nothing, or a mere folder of that name
         raise UserError(f"{purpose} needs the package {package}: pip install 'fasternet-mm[{EXTRAS[package]}]'")
     try:
         return importlib.import_module(package)

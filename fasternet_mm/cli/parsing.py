@@ -240,6 +240,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text}: give a number from 0 to 1')
+    return value
+
+
 def port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f'{text}: give a whole number from 0 to 65535')
@@ -265,7 +275,7 @@ def existing_model(path: str) -> str:
         if path in TRAINED_MODELS:
             return path
         names = [*config_names(), *TRAINED_MODELS]
-        hint = nearest(path, names, 'give a work directory, a file, or the name of a packaged config')
+        hint = nearest(path, names, 'give a work directory, a file, the name of a packaged config, or hf://user/name')
         raise argparse.ArgumentTypeError(f'{path} does not exist: {hint}') from None
 
 

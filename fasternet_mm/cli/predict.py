@@ -3,7 +3,16 @@
 import argparse
 
 from ..annotation_formats import FORMAT_NAMES
-from .parsing import add_engine, add_model, add_prediction_in_tiles, command_parser, positive, predictor_of, tiles_of
+from .parsing import (
+    add_engine,
+    add_model,
+    add_prediction_in_tiles,
+    command_parser,
+    positive,
+    predictor_of,
+    score,
+    tiles_of,
+)
 
 EPILOG = """examples:
   fasternet-mm predict WORK_DIR street.jpg holiday/               a model that fasternet-mm train made
@@ -43,7 +52,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     result.add_argument(
         '--score-thr',
-        type=float,
+        type=score,
         default=0.3,
         help='draw detections, and write them as annotations, from this score; default: 0.3',
     )

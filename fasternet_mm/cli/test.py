@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_checkpoint, add_engine, add_model, add_prediction_in_tiles, command_parser, tiles_of
+from .parsing import add_checkpoint, add_engine, add_model, add_prediction_in_tiles, command_parser, score, tiles_of
 
 EPILOG = """examples:
   fasternet-mm test work_dirs/mask_rcnn_fasternet_s              its config and its best checkpoint, else its newest
@@ -42,7 +42,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         metavar='FILE',
         help='write an HTML page: figures, errors, confusion, best score threshold, worst images',
     )
-    result.add_argument('--score-thr', type=float, default=0.3, help='draw detections from this score; default: 0.3')
+    result.add_argument('--score-thr', type=score, default=0.3, help='draw detections from this score; default: 0.3')
     result.add_argument(
         '--tta',
         action='store_true',

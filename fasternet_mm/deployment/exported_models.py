@@ -100,7 +100,8 @@ def _check_config(cfg: Config, description: Description, path: str) -> None:
     ):
         if in_file != in_config:
             raise UserError(
-                f'{path} was exported with {setting} {in_file}, but the config has {in_config}: export it again'
+                f'{path} was exported with {setting} {in_file}, but the config has {in_config}: give the '
+                'config of the export, or export again'
             )
 
 

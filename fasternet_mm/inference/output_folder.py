@@ -82,7 +82,9 @@ def predict_to_folder(
     if predictor.is_segmenter and (save_crops or json_file):
         raise UserError('--save-crops and --json are for objects, but this model labels pixels: leave them out')
     if track and (predictor.is_segmenter or not any(map(is_video, sources))):
-        raise UserError('--track numbers the objects in videos, and here are no objects or no videos: leave it out')
+        option = '--count-line' if count_lines else '--track'
+        what = 'this model labels pixels' if predictor.is_segmenter else 'no video is named'
+        raise UserError(f'{option} is for objects in videos, but {what}: leave it out')
     for line in count_lines:
         CountingLine(line)
     check_writable(out_dir)
@@ -112,8 +114,8 @@ def predict_to_folder(
         print(f'crops:      {Path(out_dir, "crops")}')
     if not predictor.is_segmenter:
         print(f'detections: {records_file}')
-        drawn = f'{output.drawn} drawn: those from score {score_thr:g} on (--score-thr)'
-        print(f'objects:    {output.detections} found, {drawn}')
+        drawn = f'those from score {score_thr:g} on (--score-thr)' + ', of videos those with a number' * track
+        print(f'objects:    {output.detections} found, {output.drawn} drawn: {drawn}')
     if annotations:
         print(f'labels:     {labels_folder} ({annotations.title}, to correct: {annotations.images.total()} images)')
         if videos:
@@ -124,7 +126,8 @@ def predict_to_folder(
         print(f'tracks:     {Path(out_dir, "tracks.csv")}, {Path(out_dir, "counts.json")}')
     if broken:
         named = few(broken, NAMED, '; ', counted=True)
-        raise UserError(f'{len(broken)} of {len(sources)} images were left out: {named}') from broken[0].__cause__
+        what = 'images or videos were left out, at least in part' if videos else 'images were left out'
+        raise UserError(f'{len(broken)} of {len(sources)} {what}: {named}') from broken[0].__cause__
 
 
 def _annotations_in(
@@ -248,12 +251,16 @@ class _Output:
     def _save_objects(self, prediction: Prediction, image_id: int, prefix: str, extra: dict[str, Any]) -> None:
         if self.add_records:
             self.detections += len(prediction)
-            self.drawn += len(prediction.above(self.score_thr))
+            self.drawn += len(self._drawn(prediction))
             self.add_records({**record, **extra} for record in prediction.to_coco(image_id))
         if self.save_crops:
-            objects = prediction.above(self.score_thr)
+            objects = self._drawn(prediction)
             for number, (crop, name) in enumerate(zip(objects.crops(), objects.names), start=1):
                 write_drawing(self.folder / 'crops' / _safe(name) / f'{prefix}{number}.jpg', crop)
+
+    def _drawn(self, prediction: Prediction) -> Prediction:
+        """The objects that are drawn: a `Tracker` draws those with a number, which keep it down to a low score."""
+        return prediction.above(self.score_thr) if prediction.track_ids is None else prediction.numbered()
 
     def new_name(self, source: str, suffix: str | None = None) -> str:
         """A file name for a source, with a stem of its own, since a.jpg and a.png would have the same label map."""

@@ -95,6 +95,8 @@ class Predictor:
         overlap: float = OVERLAP,
         tile_whole: bool = False,
     ) -> None:
+        if isinstance(tile, int):
+            raise InvalidArgument(f'tile={tile}: give height and width in pixels, such as (640, 640)')
         self.tiling = Tiling(tuple(tile), overlap, tile_whole) if tile else None
         if batch_size < 1:
             raise InvalidArgument(f'batch_size={batch_size}: use a whole number, at least 1')
@@ -162,6 +164,8 @@ class Predictor:
             broken: a list for the errors of images that cannot be predicted, whatever goes wrong with them; such
                 images are left out. Default: None, the first error is raised.
         """
+        if isinstance(images, ImageSource):
+            raise InvalidArgument('stream() takes several images: give a list of them, or a video from open_video()')
         batch: list[dict[str, Any]] = []
         for number, image in enumerate(images, start=1):
             name = str(image) if isinstance(image, str | PathLike) else f'image {number}'

@@ -50,6 +50,7 @@ h1 { overflow-wrap: anywhere; }
 .drawing img { width: 100% !important; height: min(60vh, 36rem) !important; object-fit: contain; }
 .examples .grid-wrap { min-height: 0 !important; }
 .examples .grid-container { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)) !important; }
+.drawing [data-testid='block-label'] { position: static; } /* above the drawing, whose labels it would hide */
 .drawing video { max-height: min(60vh, 36rem); }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """

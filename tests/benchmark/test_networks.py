@@ -1,5 +1,6 @@
 import sys
 from contextlib import nullcontext
+from importlib.machinery import ModuleSpec
 from unittest.mock import MagicMock
 
 import pytest
@@ -86,7 +87,8 @@ def test_a_network_that_cannot_be_built_is_named(name, form, message):
     ],
 )
 def test_a_missing_package_is_named_with_the_command_that_installs_it(package, extra, check, monkeypatch):
-    monkeypatch.setattr(extras.importlib.util, 'find_spec', lambda name: None if name == package else object())
+    found = ModuleSpec('found', None, origin='found.py')
+    monkeypatch.setattr(extras.importlib.util, 'find_spec', lambda name: None if name == package else found)
     monkeypatch.setattr(extras.importlib, 'import_module', lambda name: None)
     with pytest.raises(UserError, match=rf"needs the package {package}: pip install 'fasternet-mm\[{extra}\]'"):
         check()

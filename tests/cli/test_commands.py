@@ -239,6 +239,7 @@ WRONG = [
     ('benchmark', ['detectors', CONFIG, 'nowhere.pth', '--size', '64', '64', '--quick'], 'nowhere.pth does not exist'),
     ('benchmark', ['show', '{file}'], 'has no results of '),
     ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
+    ('predict', [CONFIG, '{file}', 'x.jpg', '--score-thr', '50'], '--score-thr: 50: give a number from 0 to 1'),
     ('test', [CONFIG, '{file}', '--no-optimize', '--bf16'], 'not allowed with argument --no-optimize'),
     ('test', [CONFIG, '{file}', '--bf16', '--fp16'], 'not allowed with argument --bf16'),
     ('test', [CONFIG, 'nowhere.onnx', '--work-dir', '{work}'], 'nowhere.onnx does not exist'),

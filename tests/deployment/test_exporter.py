@@ -301,7 +301,7 @@ WRONG_CONFIGS = [
         {'test_dataloader.dataset.metainfo': dict(classes=('disc', 'square'))},
         "label 0 is 'circle' in the file and 'disc' in the config",
     ),
-    ({'model.test_cfg.rcnn.score_thr': 0.3}, 'was exported with model.test_cfg'),
+    ({'model.test_cfg.rcnn.score_thr': 0.3}, 'give the config of the export'),
     ({'model.data_preprocessor.mean': [1, 2, 3]}, 'was exported with model.data_preprocessor'),
 ]
 

@@ -124,6 +124,24 @@ def test_the_program_prints_what_it_finds_and_draws_it(exported, program, photo,
 
 
 @pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['nowhere.onnx', '{photo}'], 'nowhere.onnx is not a file'),
+        (['{photo}', '{photo}'], 'ONNX Runtime cannot run .*wide.png'),
+        (['{model}', '{model}'], 'model.onnx is not an image'),
+        (['{model}', '{photo}', '--drawing', 'found.doc'], 'found.doc cannot be written'),
+        (['{model}', '{photo}', '--drawing', 'nowhere/found.png'], 'nowhere/found.png cannot be written'),
+    ],
+)
+def test_a_mistake_gets_a_sentence(arguments, message, exported, program, photo):
+    arguments = [argument.format(photo=photo, model=exported('rtmdet_ins')) for argument in arguments]
+    done = subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.search(f'error: .*{message}', done.stderr)
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(
     ('resize', 'size'),
     [
         ({}, None),

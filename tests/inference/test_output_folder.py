@@ -197,7 +197,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(folder, capsys):
     paint(folder / 'a.jpg', folder / 'b.jpg')
     (folder / 'broken.jpg').write_bytes(b'no image')
     (folder / 'broken.mp4').write_bytes(b'no video')
-    with pytest.raises(UserError, match=r'2 of 4 images were left out: broken.jpg is not.*; broken.mp4 is not a video'):
+    message = r'2 of 4 images or videos were left out, at least in part: broken.jpg is not.*; broken.mp4 is not a video'
+    with pytest.raises(UserError, match=message):
         predict_to_folder(Stub(), ['a.jpg', 'broken.jpg', 'broken.mp4', 'b.jpg'], 'out')
     assert written(folder / 'out') == ['a.jpg', 'b.jpg', 'results.json']
     printed = capsys.readouterr().out

@@ -84,7 +84,7 @@ def test_an_empty_mask_leaves_the_box():
 def test_supervision_gets_arrays_and_names(monkeypatch):
     module = ModuleType('supervision')
     module.Detections = lambda **fields: SimpleNamespace(**fields)
-    module.__spec__ = SimpleNamespace()
+    module.__spec__ = SimpleNamespace(origin='supervision.py')
     monkeypatch.setitem(sys.modules, 'supervision', module)
     detections = prediction(with_masks=True).to_supervision()
     assert np.array_equal(detections.xyxy, prediction().boxes)

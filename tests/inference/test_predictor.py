@@ -166,6 +166,8 @@ def test_what_cannot_be_predicted_is_named_or_left_out(segmenter_dir, images, tm
         assert message in str(*broken)
     with pytest.raises(UserError, match='type int is not read as an image'):
         predictor(7)
+    with pytest.raises(InvalidArgument, match='takes several images'):
+        next(predictor.stream(str(images[0])))
 
 
 def white(shape=(160, 160, 3)):
@@ -295,7 +297,7 @@ def test_options_change_the_config(detector_dir, images):
         Predictor(detector_dir, cfg_options=['model.test_cfg.rcnn.max_per_imgs=3'])
 
 
-@pytest.mark.parametrize('options', [dict(batch_size=0), dict(channel_order='rbg')])
+@pytest.mark.parametrize('options', [dict(batch_size=0), dict(channel_order='rbg'), dict(tile=640)])
 def test_arguments_that_make_no_sense_are_refused(detector_dir, options):
     with pytest.raises(InvalidArgument, match=next(iter(options))):
         Predictor(detector_dir, **options)

@@ -207,7 +207,7 @@ def rows(path):
 
 
 def test_tracks_and_counts_of_a_film_are_written(film, capsys):
-    predict_to_folder(Truth(), ['film.avi'], 'out', track=True, count_lines=[[160, 0, 160, 240]])
+    predict_to_folder(Truth(), ['film.avi'], 'out', save_crops=True, track=True, count_lines=[[160, 0, 160, 240]])
     table = rows('out/tracks.csv')
     assert list(table[0]) == ['video', 'frame', 'time', 'id', 'class', 'score', 'x', 'y', 'w', 'h']
     assert len(table) == 5 * (FRAMES - 1)
@@ -236,13 +236,18 @@ def test_tracks_and_counts_of_a_film_are_written(film, capsys):
     records = json.loads((film.parent / 'out/results.json').read_text())
     numbers = {(record['frame'], record['track_id']) for record in records if record['track_id']}
     assert numbers == {(int(row['frame']), int(row['id'])) for row in table}
-    assert 'tracks:     out/tracks.csv, out/counts.json' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'tracks:     out/tracks.csv, out/counts.json' in printed
+    assert f'objects:    {5 * FRAMES} found, {len(table)} drawn: ' in printed
+    assert len(list((film.parent / 'out/crops').rglob('*.jpg'))) == len(table)
 
 
 def test_tracking_is_refused_without_a_video_or_objects(tmp_path):
-    for predictor, source in ((Truth(), 'a.jpg'), (SimpleNamespace(is_segmenter=True, classes=()), 'a.mp4')):
-        with pytest.raises(UserError, match='--track numbers the objects in videos'):
-            predict_to_folder(predictor, [source], str(tmp_path / 'out'), track=True)
+    segmenter, out = SimpleNamespace(is_segmenter=True, classes=()), str(tmp_path / 'out')
+    with pytest.raises(UserError, match='--track is for objects in videos, but no video is named'):
+        predict_to_folder(Truth(), ['a.jpg'], out, track=True)
+    with pytest.raises(UserError, match='--count-line is for objects in videos, but this model labels pixels'):
+        predict_to_folder(segmenter, ['a.mp4'], out, track=True, count_lines=[(0, 0, 1, 1)])
     assert not os.listdir(tmp_path)
 
 

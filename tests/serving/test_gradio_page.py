@@ -143,6 +143,14 @@ def test_a_bad_upload_gets_a_sentence(name, tab, predictor):
     assert predictor.calls == calls
 
 
+def test_the_name_of_the_place_hides_nothing_of_the_drawing(tab):
+    send(tab, 'gray.png', png())
+    drawing = tab.get_by_role('img', name='The image with what was found drawn in')
+    drawing.wait_for()
+    name = tab.locator('.drawing:visible [data-testid=block-label]').bounding_box()
+    assert name['y'] + name['height'] <= drawing.bounding_box()['y'] + 1
+
+
 def test_what_the_model_says_of_an_image_comes_without_a_number(tmp_path):
     class Refusing(StandIn):
         def __call__(self, image):
