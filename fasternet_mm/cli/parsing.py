@@ -274,7 +274,9 @@ def existing_model(path: str) -> str:
 
         if path in TRAINED_MODELS:
             return path
-        names = [*config_names(), *TRAINED_MODELS]
+        folder = Path(path).parent
+        beside = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []
+        names = [*beside, *config_names(), *TRAINED_MODELS]
         hint = nearest(path, names, 'give a work directory, a file, the name of a packaged config, or hf://user/name')
         raise argparse.ArgumentTypeError(f'{path} does not exist: {hint}') from None
 

@@ -66,7 +66,7 @@ def export(
         source: the model, see `find_trained_model`.
         checkpoint: its weights, see `find_trained_model`.
         out: the file; its suffix is that of the format. OpenVINO's has its weights in a second file, ``.bin``.
-        format: one of `FORMATS`. Default: the one that the suffix of ``out`` belongs to.
+        format: as ``fasternet-mm export --help`` lists them. Default: the one that the suffix of ``out`` belongs to.
         backbone_alone: leave out what comes after the backbone. Default: False.
         prepared: take images that are normalized and padded already. Default: False.
         size: (H, W) of all images that the file will take. Default: any.

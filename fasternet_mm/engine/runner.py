@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import broadcast, get_rank, master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MMLogger
@@ -32,7 +32,7 @@ from ..datasets.checks import check_data, classes_of, learns_masks
 from ..devices import device_of_choice
 from ..errors import UserError
 from ..files import appearing, check_writable, mark_output
-from ..models.backbone import InvalidArgument
+from ..models.backbone import FasterNet, InvalidArgument
 from ..signals import EndingSignals, end_with_parent, ignore_signals_of_the_group
 from ..weights.classes import check_classes
 from ..weights.loading import fit_weights
@@ -386,17 +386,37 @@ def build_model(cfg: Config) -> BaseModel:
     """The model of a config, with initial weights not yet set.
 
     Raises:
-        UserError: the config has no ``model``, or one that cannot be built.
+        UserError: the config has no ``model``, or one that cannot be built, or whose parts do not fit together.
     """
     if 'model' not in cfg:
         raise UserError('the config has no model: give one of configs/, or one that has them as its _base_')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     try:
         # Here the model is in one process, whatever training will be.
-        return revert_sync_batchnorm(MODELS.build(cfg.model))
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
     except InvalidArgument as error:
         raise UserError(f"the config's model cannot be built: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        # What MMDetection's and MMSegmentation's constructors raise for a config that they do not accept.
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError, RuntimeError) as error:
+        # What MMDetection's and MMSegmentation's constructors raise for a config that they do not accept, or whose
+        # package is missing: without timm their TIMMBackbone raises a RuntimeError.
         reason = f'{type(error).__name__}: {error.args[0] if error.args else "no reason given"}'
         raise UserError(f"the config's model cannot be built ({reason}); --debug shows where") from error
+    _check_channels(cfg.model, model)
+    return model
+
+
+def _check_channels(cfg: ConfigDict, model: BaseModel) -> None:
+    """Raise `UserError` unless what follows a FasterNet is for maps of as many channels as it gives."""
+    part = 'neck' if cfg.get('neck') else 'decode_head'
+    node = cfg.get(part)
+    backbone = getattr(model, 'backbone', None)
+    expected = node.get('in_channels') if isinstance(node, dict) else None
+    if not isinstance(backbone, FasterNet) or not isinstance(expected, (list, tuple)):
+        return
+    given = [backbone.channels[i] for i in backbone.out_indices]
+    given = [given[i] for i in node.get('in_index', range(len(given))) if i < len(given)]
+    if [*expected] != given:
+        raise UserError(
+            f'model.{part}.in_channels={[*expected]}, but model.backbone gives maps of {given} channels: set it '
+            f'with --cfg-options model.{part}.in_channels={str(given).replace(" ", "")}'
+        )

@@ -108,10 +108,10 @@ def evaluate(
         classwise: also evaluate each class alone. Default: False.
 
     Returns:
-        Of each task its twelve figures, unrounded, from 0 to 1, or -1 where nothing counts: 'mAP', 'mAP_50', 'mAP_75',
-        'mAP_s', 'mAP_m', 'mAP_l' (precision over IoU 0.5 to 0.95, at one IoU, and of small, medium and large objects),
-        'AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100' (recall). With ``classwise`` 'classes' has the six
-        precisions of each class, by its name.
+        Of each task its twelve figures, unrounded, from 0 to 1, or -1 where nothing counts. They are 'mAP', 'mAP_50',
+        'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l' (precision over IoU 0.5 to 0.95, at one IoU, and of small, medium and large
+        objects), 'AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100' (recall). With ``classwise`` 'classes'
+        has the six precisions of each class, by its name.
 
     Raises:
         InvalidArgument: a task is unknown.

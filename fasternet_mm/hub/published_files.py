@@ -88,4 +88,5 @@ def read_run(work_dir: str) -> TrainedRun:
 def write_model(run: TrainedRun, path: Path) -> None:
     """Write a model as a file that `Predictor` and `load_weights` take."""
     with appearing(path) as draft:
-        safetensors.torch.save_file(run.tensors, draft, metadata={DESCRIPTION: json.dumps(run.description)})
+        # `save_file` would write a file that its owner alone may read.
+        draft.write_bytes(safetensors.torch.save(run.tensors, {DESCRIPTION: json.dumps(run.description)}))

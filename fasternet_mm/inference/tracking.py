@@ -34,7 +34,7 @@ class Tracker:
 
     Args:
         fps: frames per second of the video.
-        score_thr: an object with such a score gets a number, which it then keeps down to `LOWEST_SCORE`. Default: 0.3.
+        score_thr: an object with such a score gets a number, which it then keeps down to 0.1. Default: 0.3.
         lost_seconds: how long an object may be unseen and have its number again. Default: 1.
         lines: lines at which crossings are counted, each x1, y1, x2, y2 in pixels; or, where none of the four is above
             1, in fractions of the image's width and height. Default: none.

@@ -52,7 +52,7 @@ class InvalidArgument(ValueError):
 
 
 class ImageTooSmall(InvalidArgument):
-    """An image has fewer than `MIN_INPUT_SIZE` pixels in height or width."""
+    """An image has fewer than 32 pixels in height or width."""
 
 
 class PartialConv(nn.Module):

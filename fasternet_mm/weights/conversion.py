@@ -36,7 +36,8 @@ def convert(source: str, out: str) -> Weights:
     try:
         with appearing(out) as draft:
             if kind == '.safetensors':
-                safetensors.torch.save_file(tensors, draft, metadata=dict(format='pt'))
+                # `save_file` would write a file that its owner alone may read.
+                draft.write_bytes(safetensors.torch.save(tensors, dict(format='pt')))
             else:
                 torch.save(tensors, draft)
     except OSError as error:

@@ -99,7 +99,7 @@ def fit_weights(
     stem: str | None = None,
     new_heads: bool = False,
     allow_mismatch: bool = False,
-    leave_out: Sequence[str] = (),
+    leave_out: str | Sequence[str] = (),
 ) -> Fit:
     """Match a checkpoint that was read with a model; nothing is loaded yet.
 
@@ -113,11 +113,11 @@ def fit_weights(
             With 'average', one gray channel is answered as three equal ones were. Default: an error.
         new_heads: keep the initial values of layers that differ only by the number of classes. Default: an error.
         allow_mismatch: load what fits by name and shape, and list the rest. Default: an error.
-        leave_out: beginnings of names of tensors that are not taken, whether or not they would fit: the model's keep
-            their initial values. Default: none.
+        leave_out: one or several beginnings of names of tensors that are not taken, whether or not they would fit: the
+            model's keep their initial values. Default: none.
 
     Raises:
-        UserError: the checkpoint does not fit.
+        UserError: the checkpoint does not fit, or neither it nor the model has what ``leave_out`` names.
     """
     weights = recognize(checkpoint, source, prefix)
     own = recognize(model.state_dict(), 'of this model')
@@ -125,10 +125,17 @@ def fit_weights(
     if stem:
         stored = _with_stem(stored, own, stem)
 
-    skipped = [name for name in own.tensors if name.startswith(tuple(leave_out))]
+    leave_out = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out)
+    for beginning in leave_out:
+        if not any(name.startswith(beginning) for name in (*own.tensors, *stored)):
+            roots = dict.fromkeys(name.partition('.')[0] for name in (*own.tensors, *stored))
+            raise UserError(
+                f'leave_out={beginning!r} is the beginning of no tensor; they begin with {few([*roots], 8)}'
+            )
+    skipped = [name for name in own.tensors if name.startswith(leave_out)]
     asked = [name for name in own.tensors if name not in set(skipped)]
     missing = [name for name in asked if name not in stored]
-    unknown = [name for name in stored if name not in own.tensors and not name.startswith(tuple(leave_out))]
+    unknown = [name for name in stored if name not in own.tensors and not name.startswith(leave_out)]
     unfit = [name for name in asked if name in stored and not _fits(own.tensors[name], stored[name])]
     fitting = [name for name in asked if name in stored and name not in set(unfit)]
     classes = _classes(model, {name: (stored[name].shape, own.tensors[name].shape) for name in unfit})

@@ -62,7 +62,7 @@ def has_fasternet(module: nn.Module) -> bool:
 
 @contextmanager
 def strict_loading() -> Iterator[None]:
-    """Within it every network's ``Pretrained`` is `StrictPretrainedInit`, and MMEngine reads by `read_checkpoint`."""
+    """``with strict_loading():`` every network's ``Pretrained`` is as strict as `load_weights`, and reads as safely."""
     initializers = MMENGINE_WEIGHT_INITIALIZERS.module_dict
     pretrained, load = initializers['Pretrained'], vars(CheckpointLoader)['load_checkpoint']
     initializers['Pretrained'] = StrictPretrainedInit

@@ -50,10 +50,10 @@ def read_checkpoint(source: str, mmap: bool = False) -> dict[str, Any]:
 
 @contextmanager
 def local_file(source: str) -> Iterator[Path]:
-    """The file behind ``source``, downloaded first where that is needed.
+    """The file behind ``source``, downloaded first where that is needed: ``with local_file(source) as path``.
 
     Args:
-        source: a name of `CATALOG` ('fasternet_s_in1k'), a path, an http(s) URL, one of MMEngine's names
+        source: a published name ('fasternet_s_in1k'), a path, an http(s) URL, one of MMEngine's names
             ('torchvision://resnet50'), a model on the Hugging Face hub ('hf://user/name', 'hf://user/name@revision'),
             or a path of any file backend registered with MMEngine ('s3://bucket/net.pth').
             With ``#sha256=`` and 64 hexadecimal digits at its end the file must have that hash.

@@ -217,6 +217,7 @@ WRONG = [
     ('report', ['{file}', '{file}', '--out', '{file}/a.html'], 'cannot be written'),
     ('test', [CONFIG], 'alone is not enough: add a checkpoint'),
     ('test', ['docs/images'], 'docs/images has no config'),
+    ('test', ['docs/image'], "docs/image does not exist: did you mean 'docs/images'?"),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
     ('predict', [CONFIG, '{file}'], 'is a config: give its checkpoint and then images'),
     ('predict', ['nowhere', '{file}'], 'nowhere does not exist'),

@@ -5,6 +5,8 @@ import re
 import yaml
 from markdown_pages import FENCE, PAGES, ROOT, prose
 
+import fasternet_mm
+
 
 class SiteLoader(yaml.SafeLoader):
     """Reads mkdocs.yml, whose tags name functions of Python."""
@@ -48,3 +50,8 @@ def test_lists_are_read_alike_on_github_and_on_the_site():
     on_the_site = [path for path in PAGES if path != 'README.md' and not path.startswith('tests/')]
     wrong = [f'{path}: {line}' for path in on_the_site for line in read_differently(PAGES[path])]
     assert not wrong, '\n'.join(wrong)
+
+
+def test_the_reference_lists_every_public_name():
+    listed = set(re.findall(r'\[`(\w+)`\]', PAGES['docs/reference/index.md']))
+    assert listed == set(fasternet_mm.PUBLIC)

@@ -1,5 +1,6 @@
 import copy
 import io
+import re
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from global_state import global_state
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.model.weight_init import PretrainedInit
+from mmengine.registry import MODELS
 from torch import nn
 
 from fasternet_mm import FasterNet
@@ -156,14 +158,36 @@ def test_a_checkpoint_is_read_on_the_cpu_whatever_device_mmengine_asks_for(tmp_p
     assert torch.equal(runner.model.patch_embed.proj.weight, saved.patch_embed.proj.weight)
 
 
+@MODELS.register_module(name='WithoutItsPackage')
+def without_its_package(**_):
+    """As MMSegmentation's TIMMBackbone is without timm."""
+    raise RuntimeError('timm is not installed')
+
+
 @pytest.mark.parametrize(
     ('model', 'reason'),
     [
         (dict(type='mmdet.Masc'), 'KeyError: .*Masc is not in the'),
         (dict(type='mmdet.FPN', in_channels=[16], out_channels=8, num_outs=1, depth=3), 'TypeError: .*depth'),
         (dict(type='fasternet_mm.FasterNet', arch='x'), "arch='x' is unknown: use one of t0"),
+        (dict(type='WithoutItsPackage'), 'RuntimeError: timm is not installed'),
     ],
 )
 def test_a_model_that_cannot_be_built_is_told_in_a_sentence(model, reason):
     with pytest.raises(UserError, match=f"the config's model cannot be built.*{reason}"):
         build_model(Config(dict(model=model)))
+
+
+@pytest.mark.parametrize(
+    ('config', 'change', 'option'),
+    [
+        ('rtmdet_fasternet_t0', dict(backbone=dict(arch='t1')), 'model.neck.in_channels=[128,256,512]'),
+        ('rtmdet_fasternet_t0', dict(backbone=dict(out_indices=(1, 2))), 'model.neck.in_channels=[80,160]'),
+        ('upernet_fasternet_t0', dict(backbone=dict(arch='s')), 'model.decode_head.in_channels=[128,256,512,1024]'),
+    ],
+)
+def test_a_neck_for_another_variant_is_told_in_a_sentence(root, config, change, option):
+    cfg = Config.fromfile(root / f'configs/{config}.py')
+    cfg.merge_from_dict(dict(model=change))
+    with pytest.raises(UserError, match=re.escape(f'set it with --cfg-options {option}')):
+        build_model(cfg)

@@ -440,7 +440,7 @@ def test_words_that_are_known_name_no_files_and_no_modules():
         assert word.isidentifier()
 
 
-@pytest.mark.parametrize('device', ['gpu', 'cuda:-1', 'cuda:99', 'xpu', 'mps'])
+@pytest.mark.parametrize('device', ['gpu', 'cuda:-1', 'cuda:99', 'xpu', 'mps', 'vulkan'])
 def test_a_device_that_is_not_there_is_said_in_one_sentence(device):
     text = rf"device '{device}' cannot be used here \([^\n]{{1,250}}\): give 'cpu', or 'cuda' where"
     with pytest.raises(UserError, match=text):

@@ -30,6 +30,15 @@ def test_to_safetensors_and_back_is_bit_equal(tmp_path, dtype):
         assert file.metadata() == dict(format='pt')
 
 
+@pytest.mark.parametrize('name', ['net.safetensors', 'net.pth'])
+def test_whoever_may_read_other_new_files_may_read_the_converted_one(tmp_path, name):
+    other = tmp_path / 'other'
+    other.touch()
+    torch.save(FasterNet(TINY).state_dict(), tmp_path / 'source.pth')
+    convert(str(tmp_path / 'source.pth'), str(tmp_path / name))
+    assert (tmp_path / name).stat().st_mode == other.stat().st_mode
+
+
 def test_timms_names_become_ours(tmp_path):
     peer = timm.create_model('fasternet_t0')
     torch.save(peer.state_dict(), tmp_path / 'timm.bin')

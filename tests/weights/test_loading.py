@@ -259,3 +259,23 @@ def test_a_part_of_a_bigger_checkpoint_is_taken_by_its_prefix(save):
     assert_refused(FasterNet(TINY), source, r'holds no FasterNet')
     load_weights(loaded, source, prefix='teacher')
     assert_same(loaded, teacher.state_dict())
+
+
+def test_layers_that_are_left_out_keep_their_initial_values(save):
+    saved = randomized(Detector())
+    source = save(saved.state_dict())
+    for beginnings in ('backbone.stages.', ['backbone.stages.']):
+        loaded = Detector()
+        before = {name: value.clone() for name, value in loaded.state_dict().items()}
+        load_weights(loaded, source, leave_out=beginnings)
+        expected = {
+            name: before[name] if name.startswith('backbone.stages.') else value
+            for name, value in saved.state_dict().items()
+        }
+        assert_same(loaded, expected)
+
+
+def test_a_beginning_of_no_name_cannot_be_left_out(save):
+    source = save(Detector().state_dict())
+    message = r"leave_out='bakbone.' is the beginning of no tensor; they begin with .*backbone"
+    assert_refused(Detector(), source, message, leave_out=['bakbone.'])
