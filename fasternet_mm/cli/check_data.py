@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from .parsing import command_parser
+from .parsing import command_parser, score
 
 SHOWN = 20
 """Problems of each kind that are printed: about a screen."""
@@ -42,7 +42,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     )
     labels.add_argument(
         '--suspicion',
-        type=float,
+        type=score,
         default=0.5,
         metavar='S',
         help='images with a label of at least this suspicion, from 0 to 1, go into the set; default: 0.5',

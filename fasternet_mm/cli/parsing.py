@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -226,6 +227,16 @@ def overlap(text: str) -> float:
     return share
 
 
+def score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text}: give a number from 0 to 1, as in 0.5')
+    return value
+
+
 def side(text: str) -> int:
     if not text.isdecimal() or int(text) < SMALLEST_SIDE:
         raise argparse.ArgumentTypeError(
@@ -240,16 +251,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text}: give a number from 0 to 1')
-    return value
-
-
 def port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f'{text}: give a whole number from 0 to 65535')
@@ -260,7 +261,8 @@ def config_file(config: str) -> str:
     try:
         return config_path(config)
     except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        folder = f'{config} is a folder, not a config: to train on the images in it, give --data {config}'
+        raise argparse.ArgumentTypeError(folder if Path(config).is_dir() else str(error)) from None
 
 
 def existing_model(path: str) -> str:
@@ -274,16 +276,21 @@ def existing_model(path: str) -> str:
 
         if path in TRAINED_MODELS:
             return path
-        folder = Path(path).parent
-        beside = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []
-        names = [*beside, *config_names(), *TRAINED_MODELS]
+        names = [*_beside(path), *config_names(), *TRAINED_MODELS]
         hint = nearest(path, names, 'give a work directory, a file, the name of a packaged config, or hf://user/name')
         raise argparse.ArgumentTypeError(f'{path} does not exist: {hint}') from None
 
 
 def existing_file(path: str) -> str:
     if not Path(path).is_file():
-        folder = Path(path).parent
-        names = [str(entry) for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+        names = filter(os.path.isfile, _beside(path))
         raise argparse.ArgumentTypeError(f'{path} is not a file: {nearest(path, names, "give one that exists")}')
     return path
+
+
+def _beside(path: str) -> list[str]:
+    """What is in the folder that a path names, as far as it can be read."""
+    try:
+        return [str(entry) for entry in Path(path).parent.iterdir()]
+    except OSError:
+        return []

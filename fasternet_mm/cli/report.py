@@ -82,6 +82,13 @@ def report_label_maps(args: argparse.Namespace, options: dict) -> None:
     from ..report.segmentation_report import write_segmentation_report
 
     names = label_map_errors.find_label_maps(args.predictions)
+    true_names = label_map_errors.find_label_maps(args.truth)
+    left_out = sorted({*true_names} - {*names})
+    if left_out:
+        print(
+            f'{len(left_out)} of {len(true_names)} label maps in {args.truth} do not count: {args.predictions} has no '
+            f'{left_out[0]}.png'
+        )
     maps = label_map_errors.LabelMapPairs(
         predictions=label_map_errors.find_same_names(names, args.predictions, ['.png']),
         truths=label_map_errors.find_same_names(names, args.truth, ['.png']),

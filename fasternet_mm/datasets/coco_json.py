@@ -26,6 +26,10 @@ def read_annotations(path: str | PathLike) -> dict[str, Any]:
         UserError: the file is missing, or not COCO annotations.
     """
     content = read_json(path, 'a COCO annotation file')
+    if isinstance(content, list):
+        raise UserError(
+            f'{path} holds a list, as results do, not COCO annotations: give the results first, then the annotations'
+        )
     parts = ('images', 'annotations', 'categories')
     lacking = [part for part in parts if not isinstance(content, dict) or not isinstance(content.get(part), list)]
     if lacking:

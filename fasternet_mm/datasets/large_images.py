@@ -55,12 +55,12 @@ class LargeImage:
 
     def __init__(self, path: str | PathLike) -> None:
         self.path = str(path)
-        vips = require('pyvips', 'reading large images by parts')
         if Path(path).suffix.lower() not in TIFF_SUFFIXES:
             raise UserError(
                 f'{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, and its format cannot be read by parts: save '
                 'it as a tiled TIFF, as by: vips tiffsave IN OUT.tif --tile --compression deflate'
             )
+        vips = require('pyvips', 'reading large images by parts')
         self._error = vips.Error
         try:
             self._pixels = self._in_color(vips.Image.tiffload(self.path).autorot())

@@ -18,6 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+NAME = 'fasternet_mm shapes'
+"""What ``recipe.json`` beside the data set calls it."""
+
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
 PALETTE = [(230, 60, 60), (60, 120, 230), (250, 190, 40), (70, 190, 90), (170, 80, 210), (40, 190, 200)]
 """RGB, for drawings; it has nothing to do with the colors in the images."""
@@ -54,7 +57,7 @@ def ensure_shapes(root: str | os.PathLike, seed: int = 0) -> Path:
         FileExistsError: ``root`` exists and is something else than this data set.
     """
     root = Path(root)
-    recipe = dict(data='fasternet_mm shapes', version=VERSION, seed=seed, size=SIZE, splits=SPLITS)
+    recipe = dict(data=NAME, version=VERSION, seed=seed, size=SIZE, splits=SPLITS)
     if _recipe_of(root) == recipe:
         return root
     if root.exists() and _recipe_of(root) is None:

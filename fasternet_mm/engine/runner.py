@@ -406,13 +406,14 @@ def build_model(cfg: Config) -> BaseModel:
 
 
 def _check_channels(cfg: ConfigDict, model: BaseModel) -> None:
-    """Raise `UserError` unless what follows a FasterNet is for maps of as many channels as it gives."""
+    """Raise `UserError` where OpenMMLab's neck or head is for maps of other channels than a FasterNet's."""
     part = 'neck' if cfg.get('neck') else 'decode_head'
-    node = cfg.get(part)
-    backbone = getattr(model, 'backbone', None)
+    node, follower, backbone = cfg.get(part), getattr(model, part, None), getattr(model, 'backbone', None)
     expected = node.get('in_channels') if isinstance(node, dict) else None
     if not isinstance(backbone, FasterNet) or not isinstance(expected, (list, tuple)):
         return
+    if type(follower).__module__.partition('.')[0] not in ('mmdet', 'mmseg'):
+        return  # others' may take a part of the maps
     given = [backbone.channels[i] for i in backbone.out_indices]
     given = [given[i] for i in node.get('in_index', range(len(given))) if i < len(given)]
     if [*expected] != given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +22,7 @@ from ..annotation_formats.writing import losses, writing
 from ..datasets.image_files import IMAGE_SUFFIXES
 from ..datasets.image_reading import is_url
 from ..errors import UserError, few
-from ..files import appearing, check_writable, mark_output, write_atomically
+from ..files import appearing, check_writable, is_output, mark_output, write_atomically
 from ..visualization.drawing import write_drawing
 from .inputs import is_camera, is_stream, is_video, shown
 from .prediction import Prediction, labels_of
@@ -75,8 +76,8 @@ def predict_to_folder(
         count_lines: with ``track``, lines at which crossings are counted, see `Tracker`. Default: none.
 
     Raises:
-        UserError: ``out_dir`` cannot be written, or an option is not for this model; or, once all others are done and
-            written, some images could not be predicted.
+        UserError: ``out_dir`` cannot be written, or has files of the user's that would be overwritten, or an option is
+            not for this model; or, once all others are done and written, some images could not be predicted.
     """
     labels_of(classes, predictor.classes)
     if predictor.is_segmenter and (save_crops or json_file):
@@ -88,6 +89,7 @@ def predict_to_folder(
     for line in count_lines:
         CountingLine(line)
     check_writable(out_dir)
+    _refuse_to_overwrite(Path(out_dir), sources, predictor.is_segmenter)
     mark_output(out_dir)
     records_file = Path(json_file or Path(out_dir, 'results.json'))
     check_writable(str(records_file.parent))
@@ -128,6 +130,19 @@ def predict_to_folder(
         named = few(broken, NAMED, '; ', counted=True)
         what = 'images or videos were left out, at least in part' if videos else 'images were left out'
         raise UserError(f'{len(broken)} of {len(sources)} {what}: {named}') from broken[0].__cause__
+
+
+def _refuse_to_overwrite(folder: Path, sources: Sequence[str], is_segmenter: bool) -> None:
+    """Raise `UserError` where a result would take the place of a file that our commands may not have written."""
+    if is_output(folder, os.listdir(folder)):
+        return
+    results = [folder / Path(source).name for source in sources]
+    if is_segmenter:
+        results += [folder / 'labels' / f'{Path(source).stem}.png' for source in sources]
+    for result in filter(Path.is_file, results):
+        raise UserError(
+            f'{result} would be overwritten, which may be work of yours: move it away, or name another --out-dir'
+        )
 
 
 def _annotations_in(

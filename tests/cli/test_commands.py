@@ -8,6 +8,7 @@ import sys
 import cv2
 import pytest
 import torch
+from PIL import Image
 from printed import printed_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -186,6 +187,15 @@ def test_an_exported_file_is_tested_and_applied_in_the_checkpoints_place(trained
     assert tables[0] == tables[1]
 
 
+def test_true_label_maps_without_a_predicted_one_are_told(tmp_path, command):
+    for name in ('found/0.png', 'truth/0.png', 'truth/1.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new('L', (32, 32), 1).save(tmp_path / name)
+    done = command('report', tmp_path / 'found', tmp_path / 'truth', '--out', tmp_path / 'a.html')
+    assert f'1 of 2 label maps in {tmp_path}/truth do not count: {tmp_path}/found has no 1.png' in done.stdout
+    assert (tmp_path / 'a.html').exists()
+
+
 WRONG = [
     ('train', [CONFIG, '--dry-run'], '--group, --fast and --accurate are for --data DIR: name the folder'),
     ('train', [CONFIG, '--data', 'nowhere', '--work-dir', '{work}'], 'nowhere does not exist: name the folder'),
@@ -194,6 +204,7 @@ WRONG = [
     ('train', [CONFIG, '--data', 'docs', '--ignore-label', '256'], '256: give a label'),
     ('train', [CONFIG, '--data', 'docs', '--size', '20', '100'], '20: give height and width'),
     ('train', ['configs/mask_rcn_fasternet_s.py'], "did you mean 'configs/mask_rcnn_fasternet_s.py'"),
+    ('train', ['docs'], 'docs is a folder, not a config: to train on the images in it, give --data docs'),
     ('train', ['mask_rcn_fasternet_s'], "did you mean 'mask_rcnn_fasternet_s'"),
     ('train', ['mask_rcnn_fasternet_s'], 'data/coco/train2017 does not exist'),
     ('train', [CONFIG, '--cfg-options', 'model.backbone.arch=t9'], "'t9' is unknown: use one of t0, t1, t2, s, m, l"),
@@ -220,6 +231,7 @@ WRONG = [
     ('test', ['docs/image'], "docs/image does not exist: did you mean 'docs/images'?"),
     ('predict', [CONFIG, '{file}', 'nowhere.jpg', '--out-dir', '{work}'], 'nowhere.jpg does not exist'),
     ('predict', [CONFIG, '{file}'], 'is a config: give its checkpoint and then images'),
+    ('predict', [CONFIG, '{file}', 'x.jpg', '--score-thr', '45'], '45: give a number from 0 to 1, as in 0.5'),
     ('predict', ['nowhere', '{file}'], 'nowhere does not exist'),
     ('predict', ['{file}', 'tests/fixtures', '--out-dir', '{work}'], 'is broken, or no checkpoint'),
     ('predict', ['tests', 'tests/fixtures', '--out-dir', '{work}'], 'tests has no checkpoint'),
@@ -240,12 +252,13 @@ WRONG = [
     ('benchmark', ['detectors', CONFIG, 'nowhere.pth', '--size', '64', '64', '--quick'], 'nowhere.pth does not exist'),
     ('benchmark', ['show', '{file}'], 'has no results of '),
     ('predict', [CONFIG, '{file}', 'x.jpg', '--out-dir', '{work}', '--no-optimize', '--bf16'], 'not allowed with'),
-    ('predict', [CONFIG, '{file}', 'x.jpg', '--score-thr', '50'], '--score-thr: 50: give a number from 0 to 1'),
+    ('test', [CONFIG, '{file}', '--score-thr', '0,5'], '0,5: give a number from 0 to 1'),
     ('test', [CONFIG, '{file}', '--no-optimize', '--bf16'], 'not allowed with argument --no-optimize'),
     ('test', [CONFIG, '{file}', '--bf16', '--fp16'], 'not allowed with argument --bf16'),
     ('test', [CONFIG, 'nowhere.onnx', '--work-dir', '{work}'], 'nowhere.onnx does not exist'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', '{work}/m.onnx'], 'is broken, or no checkpoint'),
     ('export', [CONFIG, '{file}', '--format', 'onnx', '--out', 'm.pt'], '--format onnx writes .onnx files'),
+    ('check-data', ['docs', '--model', '{file}', '--suspicion', '5'], '5: give a number from 0 to 1'),
     ('check-data', ['nowhere'], 'nowhere does not exist: name the folder'),
     ('check-data', ['tests/fixtures'], 'but no COCO, VIA or LabelMe JSON, Pascal VOC XML'),
     ('check-data', ['tests/fixtures', '--kind', 'label-maps'], 'but no PNG label maps in a folder'),

@@ -1,5 +1,7 @@
 """Images that are read from their files by parts, against what OpenCV and Pillow read of the whole."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -73,7 +75,8 @@ def refused(path):
     return str(refusal.value)
 
 
-def test_other_formats_are_refused_with_what_to_do(tmp_path):
+def test_other_formats_are_refused_with_what_to_do_before_a_package_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pyvips', None)
     Image.fromarray(PIXELS).save(tmp_path / 'image.png')
     assert 'its format cannot be read by parts: save it as a tiled TIFF, as by: vips tiffsave' in refused(
         tmp_path / 'image.png'

@@ -213,6 +213,12 @@ def test_a_file_that_is_no_list_of_detections_is_refused(content, message, truth
         read_results(tmp_path / 'a.json', read_truth(tmp_path / 'shapes/annotations/val.json'))
 
 
+def test_results_in_the_place_of_annotations_are_refused_and_the_order_is_said(tmp_path):
+    (tmp_path / 'results.json').write_text('[{}]')
+    with pytest.raises(UserError, match=r'results.json holds a list, .*: give the results first'):
+        read_truth(tmp_path / 'results.json')
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -177,6 +177,18 @@ def test_a_folder_that_cannot_be_opened_is_named(folder, monkeypatch):
 # What is written
 
 
+@pytest.mark.parametrize(('mine', 'is_segmenter'), [('mine/a.png', False), ('mine/labels/a.png', True)])
+def test_files_of_the_users_are_not_overwritten_but_earlier_results_are(mine, is_segmenter, folder):
+    paint(folder / 'new/a.png', folder / mine)
+    before = (folder / mine).read_bytes()
+    with pytest.raises(UserError, match=f'{mine} would be overwritten, .* name another --out-dir'):
+        predict_to_folder(Stub(is_segmenter), ['new/a.png'], 'mine')
+    assert [path for path in (folder / 'mine').rglob('*') if path.is_file()] == [folder / mine]
+    assert (folder / mine).read_bytes() == before
+    for _ in range(2):
+        predict_to_folder(Stub(is_segmenter), ['new/a.png'], 'out')
+
+
 def test_every_image_gets_a_drawing_of_its_own_and_detections_say_whose_they_are(folder):
     names = 'x/a.jpg', 'y/a.jpg', 'y/A.png', 'y/a.gif', 'x/000000000002.png', 'y/a-2.jpg'
     paint(*(folder / name for name in names if name != 'y/a.gif'))

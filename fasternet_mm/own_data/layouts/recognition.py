@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+from ...datasets import shapes
 from ...datasets.coco_json import read_json
 from ...errors import UserError, few
 from .annotated_data import OwnData
@@ -120,7 +121,7 @@ def _json_files(folder: DataFolder) -> dict[str, Any]:
         elif is_labelme(content):
             content.pop('imageData', None)  # a whole image in text
             layouts['LabelMe'][file] = content
-        else:
+        elif not (isinstance(content, dict) and content.get('data') == shapes.NAME):  # its recipe.json
             folder.report(file, 'is JSON of no known layout', Fault.NOT_USED)
     return dict(layouts)
 
@@ -144,7 +145,9 @@ def _advice(
         layouts = _annotation_files(folder)
         folder.problems.clear()  # those of other layouts matter to nobody who has label maps
         if layouts:
-            return f'it has {next(iter(layouts))} annotations of objects, for which there are the R-CNN configs'
+            return (
+                f'it has {next(iter(layouts))} annotations of objects, for which there are the RTMDet and R-CNN configs'
+            )
     elif any(problem.severe for problem in folder.problems):
         return f'mend {next(problem.file for problem in folder.problems if problem.severe)}'
     if problems_of_label_maps and not instances:

@@ -26,6 +26,7 @@ from own_layouts import (
 from PIL import Image
 from pycocotools import mask
 
+from fasternet_mm.datasets import shapes
 from fasternet_mm.errors import UserError
 from fasternet_mm.own_data.layouts.problems import Fault
 from fasternet_mm.own_data.layouts.recognition import read_own_data
@@ -466,6 +467,7 @@ def test_an_image_record_that_is_broken_and_json_of_another_kind_are_named(tmp_p
     content['_via_img_metadata']['b.png-1'] = dict(filename='b.png')
     file.write_text(json.dumps(content))
     (tmp_path / 'info.json').write_text('{}')
+    (tmp_path / 'recipe.json').write_text(json.dumps(dict(data=shapes.NAME)))  # of the embedded data
     problems = read_own_data(str(tmp_path), True).problems
     assert [(problem.severe, str(problem).removeprefix(f'{tmp_path}/')) for problem in problems] == [
         (False, 'info.json: is JSON of no known layout'),
@@ -530,7 +532,7 @@ def test_a_layout_that_is_not_recognized_is_told_with_the_nearest(file, content,
 
 def test_objects_for_a_segmenter_and_label_maps_for_a_detector_are_told_apart(tmp_path):
     write_coco(tmp_path / 'objects', ONE)
-    assert 'has COCO annotations of objects, for which there are the R-CNN configs' in refusal(
+    assert 'has COCO annotations of objects, for which there are the RTMDet and R-CNN configs' in refusal(
         tmp_path / 'objects', False
     )
     write_images(tmp_path / 'maps/images', ['p00000.png'])
