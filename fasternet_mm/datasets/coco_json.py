@@ -26,7 +26,7 @@ def read_annotations(path: str | PathLike) -> dict[str, Any]:
         UserError: the file is missing, or not COCO annotations.
     """
     content = read_json(path, 'a COCO annotation file')
-    if isinstance(content, list):
+    if isinstance(content, list) and all(isinstance(record, dict) for record in content):
         raise UserError(
             f'{path} holds a list, as results do, not COCO annotations: give the results first, then the annotations'
         )
