@@ -207,8 +207,16 @@ WRONG = [
     ('train', ['docs'], 'docs is a folder, not a config: to train on the images in it, give --data docs'),
     ('train', ['mask_rcn_fasternet_s'], "did you mean 'mask_rcnn_fasternet_s'"),
     ('train', ['mask_rcnn_fasternet_s'], 'data/coco/train2017 does not exist'),
-    ('train', [CONFIG, '--cfg-options', 'model.backbone.arch=t9'], "'t9' is unknown: use one of t0, t1, t2, s, m, l"),
-    ('train', [CONFIG, '--cfg-options', 'model.backbone.out_indices=(0,7)'], 'out_indices=(0, 7)'),
+    (
+        'train',
+        [CONFIG, '--work-dir', '{work}', '--cfg-options', 'model.backbone.arch=t9'],
+        "'t9' is unknown: use one of t0, t1, t2, s, m, l",
+    ),
+    (
+        'train',
+        [CONFIG, '--work-dir', '{work}', '--cfg-options', 'model.backbone.out_indices=(0,7)'],
+        'out_indices=(0, 7)',
+    ),
     ('train', [CONFIG, '--cfg-options', 'model.bakbone.arch=t0'], "did you mean 'backbone'"),
     ('train', [CONFIG, '--work-dir', '{file}/inside'], 'cannot be written'),
     ('train', [CONFIG, '--resume', 'nowhere.pth'], 'nowhere.pth does not exist'),
