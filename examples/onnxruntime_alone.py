@@ -32,11 +32,15 @@ class ExportedModel:
         description: what the file says of itself: ``classes``, ``resize``, ``mask_stride`` and more.
 
     Raises:
-        ValueError: the file is another program's, or leaves work to its caller that this program does not do.
+        ValueError: the file is no model or another program's, or leaves work to its caller that this program does not
+            do.
     """
 
     def __init__(self, path: str, providers: tuple[str, ...] = ('CPUExecutionProvider',)) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=list(providers))
+        try:
+            self.session = onnxruntime.InferenceSession(path, providers=list(providers))
+        except Exception as error:  # ONNX Runtime has a class for each reason, and none above them
+            raise ValueError(f'{path} is no model that ONNX Runtime can run ({error})') from error
         metadata = self.session.get_modelmeta().custom_metadata_map
         if 'fasternet_mm' not in metadata:
             raise ValueError(f'{path} was not written by fasternet-mm export')
@@ -179,10 +183,6 @@ def main() -> None:
         found = model(image)
     except ValueError as error:
         parser.error(str(error))
-    except Exception as error:  # ONNX Runtime has a class for each reason, and none above them
-        parser.error(
-            f'ONNX Runtime cannot run {args.model} ({error}): give a file of fasternet-mm export --out model.onnx'
-        )
     names = model.description['classes']
     if 'label_map' in found:
         for label, pixels in zip(*np.unique(found['label_map'], return_counts=True)):

@@ -218,23 +218,21 @@ def tiles_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def overlap(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0.05 <= share <= 0.75:
-        raise argparse.ArgumentTypeError(f'{text}: give a share of the tile, from 0.05 to 0.75, as in 0.2')
-    return share
+    return _number(text, 0.05, 0.75, 'a share of the tile, from 0.05 to 0.75, as in 0.2')
 
 
 def score(text: str) -> float:
+    return _number(text, 0, 1, 'a number from 0 to 1, as in 0.5')
+
+
+def _number(text: str, least: float, most: float, accepted: str) -> float:
     try:
-        value = float(text)
+        number = float(text)
     except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text}: give a number from 0 to 1, as in 0.5')
-    return value
+        number = math.nan
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f'{text}: give {accepted}')
+    return number
 
 
 def side(text: str) -> int:

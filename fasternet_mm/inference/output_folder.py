@@ -88,13 +88,13 @@ def predict_to_folder(
         raise UserError(f'{option} is for objects in videos, but {what}: leave it out')
     for line in count_lines:
         CountingLine(line)
+    images = [source for source in sources if not is_video(source)]
+    videos = [source for source in sources if is_video(source)]
     check_writable(out_dir)
-    _refuse_to_overwrite(Path(out_dir), sources, predictor.is_segmenter)
+    _refuse_to_overwrite(Path(out_dir), [*images, *videos], predictor.is_segmenter)
     mark_output(out_dir)
     records_file = Path(json_file or Path(out_dir, 'results.json'))
     check_writable(str(records_file.parent))
-    images = [source for source in sources if not is_video(source)]
-    videos = [source for source in sources if is_video(source)]
     broken: list[UserError] = []
     labels_folder = Path(out_dir, annotation_format or '')
     with (
@@ -136,9 +136,11 @@ def _refuse_to_overwrite(folder: Path, sources: Sequence[str], is_segmenter: boo
     """Raise `UserError` where a result would take the place of a file that our commands may not have written."""
     if is_output(folder, os.listdir(folder)):
         return
-    results = [folder / Path(source).name for source in sources]
+    stems: set[str] = set()
+    names = [_new_name(source, stems) for source in sources]
+    results = [folder / name for name in names]
     if is_segmenter:
-        results += [folder / 'labels' / f'{Path(source).stem}.png' for source in sources]
+        results += [(folder / 'labels' / name).with_suffix('.png') for name in names]
     for result in filter(Path.is_file, results):
         raise UserError(
             f'{result} would be overwritten, which may be work of yours: move it away, or name another --out-dir'
@@ -173,7 +175,7 @@ def _left_out(source: str, broken: list[UserError]) -> Iterator[None]:
 
 def _predict_video(predictor: Predictor, source: str, output: _Output, tracks: TrackFiles | None) -> None:
     with open_video(source) as video:
-        name = output.new_name(source, '.mp4')
+        name = _new_name(source, output.stems)
         tracking = tracks.video(name, video.fps, output.score_thr) if tracks else nullcontext()
         with video_appearing(output.folder / name, video.fps, video.is_live) as file, tracking as track:
             frames, number = tqdm(video, total=video.length, unit='frame', desc=name), 0
@@ -230,12 +232,13 @@ class _Output:
 
     def __post_init__(self) -> None:
         self.detections = self.drawn = 0
-        self.stems, self.used_ids = set(), set()
+        self.stems: set[str] = set()
+        self.used_ids: set[int] = set()
         numbers = {_number(image) for image in self.images}
         self.free_ids = (number for number in count(1) if number not in numbers)
 
     def save_image(self, prediction: Prediction) -> None:
-        name = self.new_name(prediction.source)
+        name = _new_name(prediction.source, self.stems)
         prediction = self.only_classes(prediction)
         prediction.draw(self.folder / name, self.score_thr)
         if prediction.large:
@@ -277,22 +280,24 @@ class _Output:
         """The objects that are drawn: a `Tracker` draws those with a number, which keep it down to a low score."""
         return prediction.above(self.score_thr) if prediction.track_ids is None else prediction.numbered()
 
-    def new_name(self, source: str, suffix: str | None = None) -> str:
-        """A file name for a source, with a stem of its own, since a.jpg and a.png would have the same label map."""
-        path = Path(source)
-        if is_stream(source):
-            path = Path(_safe(shown(source).partition('://')[2]) + '.mp4')
-        elif is_url(source):
-            path = Path(_safe(unquote(urlsplit(source).path).rpartition('/')[2]))
-        elif is_camera(source):
-            path = Path(_safe(source))
-        suffix = suffix or (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else '.png')  # OpenCV cannot write GIF
-        stem, number = path.stem, 1
-        while stem.lower() in self.stems:
-            number += 1
-            stem = f'{path.stem}-{number}'
-        self.stems.add(stem.lower())
-        return stem + suffix
+
+def _new_name(source: str, stems: set[str]) -> str:
+    """A file name for a source, with a stem of its own: a.jpg and a.png would have the same label map."""
+    path = Path(source)
+    if is_stream(source):
+        path = Path(_safe(shown(source).partition('://')[2]) + '.mp4')
+    elif is_url(source):
+        path = Path(_safe(unquote(urlsplit(source).path).rpartition('/')[2]))
+    elif is_camera(source):
+        path = Path(_safe(source))
+    is_writable = path.suffix.lower() in IMAGE_SUFFIXES  # OpenCV cannot write GIF
+    suffix = '.mp4' if is_video(source) else path.suffix if is_writable else '.png'
+    stem, number = path.stem, 1
+    while stem.lower() in stems:
+        number += 1
+        stem = f'{path.stem}-{number}'
+    stems.add(stem.lower())
+    return stem + suffix
 
 
 def _number(source: str) -> int | None:

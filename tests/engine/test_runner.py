@@ -191,3 +191,18 @@ def test_a_neck_for_another_variant_is_told_in_a_sentence(root, config, change, 
     cfg.merge_from_dict(dict(model=change))
     with pytest.raises(UserError, match=re.escape(f'set it with --cfg-options {option}')):
         build_model(cfg)
+
+
+@MODELS.register_module(name='NeckOfTheUsers')
+class NeckOfTheUsers(torch.nn.Module):
+    """Takes the last map alone."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.in_channels = in_channels
+
+
+def test_a_neck_of_the_users_may_be_for_a_part_of_the_maps(root):
+    cfg = Config.fromfile(root / 'configs/rtmdet_fasternet_t0.py')
+    cfg.model.neck = dict(type='NeckOfTheUsers', in_channels=[320], _scope_='mmengine')
+    assert build_model(cfg).neck.in_channels == [320]

@@ -189,6 +189,16 @@ def test_files_of_the_users_are_not_overwritten_but_earlier_results_are(mine, is
         predict_to_folder(Stub(is_segmenter), ['new/a.png'], 'out')
 
 
+@pytest.mark.parametrize(
+    ('sources', 'mine'), [(['new/a.gif'], 'a.png'), (['new/a.avi'], 'a.mp4'), (['new/a.png', 'old/a.png'], 'a-2.png')]
+)
+def test_files_that_drawings_would_overwrite_are_known_by_the_names_of_the_drawings(sources, mine, folder):
+    paint(folder / 'mine' / 'b.png')
+    (folder / 'mine' / 'b.png').rename(folder / 'mine' / mine)
+    with pytest.raises(UserError, match=f'mine/{mine} would be overwritten'):
+        predict_to_folder(Stub(), sources, 'mine')
+
+
 def test_every_image_gets_a_drawing_of_its_own_and_detections_say_whose_they_are(folder):
     names = 'x/a.jpg', 'y/a.jpg', 'y/A.png', 'y/a.gif', 'x/000000000002.png', 'y/a-2.jpg'
     paint(*(folder / name for name in names if name != 'y/a.gif'))
